@@ -1,0 +1,73 @@
+# The front door: `make demo` shows the pool at work, `make test` proves it, `make check` is what CI runs.
+# Needs Python 3.11 or newer with venv, make and a C compiler; everything else is installed into .venv.
+
+PYTHON ?= python3
+# What the demo is given, for example: make demo ARGS="--keep"
+ARGS ?=
+UV ?= $(shell command -v uv || echo .venv/lock/bin/uv)
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format format-check lint types layers lock docs clean python-version
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+setup: $(STAMP) ## make .venv and install what requirements.lock pins
+
+# Runs again only when a pin or the project's own description changed.
+$(STAMP): requirements.lock pyproject.toml | python-version
+	@$(PYTHON) -m venv .venv || { echo "make: $(PYTHON) cannot make a virtual environment; install its venv package (Debian: python3-venv)" >&2; exit 1; }
+	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+python-version:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "make: tradepool needs Python 3.11 or newer, but $(PYTHON) is $$({ $(PYTHON) --version || echo missing; } 2>/dev/null); name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
+	  exit 1; }
+
+demo: setup ## start a server and the fleet, feed it trades for half a minute, prove nothing was lost
+	@$(BIN)/tradepool demo $(ARGS)
+
+test: setup ## the tests, under five minutes on two cores
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: setup ## the long tests alone
+	@$(BIN)/python -m pytest -q -m slow
+
+check: format-check lint types layers test ## everything CI checks
+
+format: setup ## rewrite the sources in the house format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix --quiet .
+
+format-check: setup
+	@$(BIN)/ruff format --check --quiet . || { echo "make: some files are not formatted; run: make format" >&2; exit 1; }
+
+lint: setup ## ruff, the compose file against its specification, the shell script's syntax
+	@$(BIN)/ruff check .
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	@bash -n .ci/run
+
+types: setup ## mypy, strict
+	@$(BIN)/mypy
+
+layers: setup ## imports go down only
+	@$(BIN)/lint-imports --no-logo
+
+lock: python-version ## pin every dependency again, with hashes, for every platform
+	@test -x "$(UV)" || { $(PYTHON) -m venv .venv/lock && .venv/lock/bin/python -m pip --disable-pip-version-check install --quiet uv; }
+	@$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --python-version 3.11 \
+	  --extra embedded --extra dev pyproject.toml -o requirements.lock
+
+docs: setup ## write the table of settings into docs/operations.md
+	@$(BIN)/python -m tests.tidy.settings_table
+
+clean: ## remove everything make made; pool data is not touched
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,80 @@
+"""Settings of a pool and its fleet, read from `TRADEPOOL_*` environment variables."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["Durability", "Settings"]
+
+
+class Durability(StrEnum):
+    """What has happened to a change when its call returns."""
+
+    JOURNAL = "journal"
+    REDIS = "redis"
+
+
+class Settings(BaseSettings):
+    """One pool's settings; every field can be given as `TRADEPOOL_<NAME>`.
+
+    Times end in `_s` (seconds), sizes in what they count. Passwords belong in the URLs or the
+    environment, never in a command line.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TRADEPOOL_", frozen=True, extra="forbid")
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """The store: `redis://`, `rediss://` or `unix://`."""
+    broker_url: str | None = None
+    """Celery's broker; the store's server when absent."""
+    data_dir: Path = Path("pool-data")
+    """Where `trade_pool.log`, `trades.json` and the checkpoint live."""
+
+    shard_count: int = Field(default=64, ge=1, le=256)
+    """Shards of the store; fixed when a pool is created, written in the journal's header."""
+    recent_max: int = Field(default=10_000, ge=1)
+    """Trades kept in each shard's list of recent trades."""
+
+    durability: Durability = Durability.JOURNAL
+    """`journal`: a call returns when its change is fsynced; `redis`: when the server has it."""
+    journal_wait_s: float = Field(default=30.0, gt=0)
+    """How long a call waits for the journal before it raises JournalUnavailable."""
+    batch_max: int = Field(default=200, ge=1, le=200)
+    """Changes in one commit and in one message."""
+    commit_attempts_max: int = Field(default=20, ge=1)
+    """How often a commit that lost a race is decided again before VersionConflict."""
+    socket_timeout_s: float = Field(default=15.0, gt=0)
+    """How long a call to the server may take before it counts as away."""
+    connect_timeout_s: float = Field(default=5.0, gt=0)
+    """How long connecting to the server may take."""
+
+    cpu_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """Threads of the CPU pools: 64 in production, this machine's count by default."""
+    visibility_timeout_s: int = Field(default=900, ge=1)
+    """After how long an unacknowledged message is delivered again; above every time limit."""
+    snapshot_every_s: int = Field(default=900, ge=1)
+    """How often beat has `trades.json` written."""
+    audit_every_s: int = Field(default=300, ge=1)
+    """How often beat has the whole pool audited, at the digest level."""
+    mark_every_s: float = Field(default=1.0, gt=0)
+    """How often beat has the open trades marked at the stored prices."""
+
+    pnl_backend: str = Field(default="auto", pattern="^(auto|numpy|numba|cuda)$")
+    """What marks the book: `auto`, or one backend by name."""
+
+    flower_host: str = "127.0.0.1"
+    """Where Flower listens; its metrics are open to whoever can reach it."""
+    flower_port: int = Field(default=5555, ge=1, le=65535)
+    """Flower's port."""
+    flower_basic_auth: SecretStr | None = None
+    """`user:password` for Flower."""
+
+    @property
+    def effective_broker_url(self) -> str:
+        """The broker's URL in the form kombu understands."""
+        return (self.broker_url or self.redis_url).replace("unix://", "redis+socket://", 1)
