@@ -1,0 +1,250 @@
+"""What must hold for every sequence of fills."""
+
+from __future__ import annotations
+
+import decimal
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.trade_builders import new_fill, new_trade
+from tradepool.errors import Rejected
+from tradepool.model.codec import decode_trade, encode_trade
+from tradepool.model.money import CONTEXT, ZERO, quantise
+from tradepool.model.pnl import DERIVED_FIELDS, book_fill, fold_fills, recompute, refigure
+from tradepool.model.trade import Fill, Role, Status, Trade
+
+LIMIT = settings(max_examples=100, deadline=None)
+
+amounts = st.decimals(min_value="0.00000001", max_value="1000000", places=8)
+prices = st.decimals(min_value="0.0000000001", max_value="1000000", places=10)
+fractions = st.decimals(min_value="0.01", max_value="0.99", places=2)
+rates = st.decimals(min_value="0", max_value="0.009", places=3)
+coins = st.sampled_from(["USDT", "ETH", None])
+legs = st.tuples(amounts, prices, rates, coins)
+
+
+@pytest.fixture(autouse=True)
+def exact():
+    """The tests' own sums need the model's precision."""
+    with decimal.localcontext(CONTEXT):
+        yield
+
+
+def fee_of(amount: Decimal, price: Decimal, rate: Decimal, coin: str | None) -> Decimal:
+    worth = amount if coin == "ETH" else amount * price
+    return worth.quantize(Decimal("1e-12")) * rate
+
+
+def entries_of(entry_legs: list[tuple[Any, ...]]) -> list[Fill]:
+    return [
+        new_fill(
+            f"in{index}", "entry", amount, price, fee=fee_of(amount, price, rate, coin), fee_currency=coin
+        )
+        for index, (amount, price, rate, coin) in enumerate(entry_legs)
+    ]
+
+
+def blank_for(fills: list[Fill], **fields: Any) -> Trade:
+    return new_trade(amount=sum((fill.amount for fill in fills if fill.role is Role.ENTRY), ZERO), **fields)
+
+
+def exit_of(trade: Trade, index: int, leg: tuple[Any, ...], *, last: bool) -> Fill:
+    """An exit of a part of what is held; a fee in the base coin is paid out of that part."""
+    fraction, price, rate, coin = leg
+    held = trade.open_amount
+    part = held if last else (held * fraction).quantize(Decimal("1e-8"), rounding=decimal.ROUND_DOWN) or held
+    fee = ZERO if coin == "ETH" else fee_of(part, price, rate, coin)
+    if coin == "ETH":
+        fee = (part * rate).quantize(Decimal("1e-15"), rounding=decimal.ROUND_DOWN)
+        part -= fee
+    return new_fill(f"out{index}", "exit", part, price, fee=fee, fee_currency=coin)
+
+
+@st.composite
+def flat_trades(draw: st.DrawFn, **fields: Any) -> Trade:
+    """A trade of 1 to 4 entries, sold off in 1 to 4 exits."""
+    entries = entries_of(draw(st.lists(legs, min_size=1, max_size=4)))
+    trade = fold_fills(blank_for(entries, **fields), entries)
+    exit_legs = draw(st.lists(st.tuples(fractions, prices, rates, coins), min_size=1, max_size=4))
+    trade = msgspec.structs.replace(trade, status=Status.FILLED)
+    for index, leg in enumerate(exit_legs):
+        if not trade.is_open:
+            break
+        trade = book_fill(trade, exit_of(trade, index, leg, last=leg is exit_legs[-1]))
+    return trade
+
+
+def quote_flows(trade: Trade) -> Decimal:
+    """What came in, in the quote coin, less what went out."""
+    total = ZERO
+    for fill in trade.fills:
+        worth = fill.amount * fill.price
+        total += worth if fill.role is Role.EXIT else -worth
+        total -= fill.fee if fill.fee_currency in (None, "USDT") else ZERO
+    return total
+
+
+@given(flat_trades())
+@LIMIT
+def test_a_flat_spot_trade_earned_its_quote_cash_flows(trade):
+    assert trade.status is Status.COMPLETED
+    assert trade.pnl == quantise(quote_flows(trade))
+    assert trade.pnl_cash == trade.pnl
+    assert not trade.fee_unpriced
+
+
+@given(flat_trades())
+@LIMIT
+def test_partial_exits_leave_no_residue(trade):
+    assert (trade.open_amount, trade.open_cost, trade.open_fee) == (0, 0, 0)
+    assert trade.unrealised("123.45") == 0
+    assert trade.filled - trade.closed == trade.held_fees
+
+
+@given(flat_trades())
+@LIMIT
+def test_an_audit_that_folds_the_fills_again_finds_the_same_trade(trade):
+    assert recompute(trade) == trade
+
+
+@given(flat_trades(), st.integers(min_value=0, max_value=8))
+@LIMIT
+def test_figures_do_not_depend_on_how_fills_were_batched(trade, cut):
+    blank = blank_for(list(trade.fills))
+    once = fold_fills(blank, trade.fills)
+    twice = fold_fills(fold_fills(blank, trade.fills[:cut]), trade.fills[cut:])
+    stored = decode_trade(encode_trade(fold_fills(blank, trade.fills[:cut])))
+    assert once == twice == fold_fills(stored, trade.fills[cut:])
+    for name in set(DERIVED_FIELDS) - {"outcome"}:
+        assert getattr(once, name) == getattr(trade, name)
+
+
+@given(flat_trades(), st.sampled_from(["fifo", "lifo"]))
+@LIMIT
+def test_the_lots_of_a_flat_trade_sum_to_its_gross(trade, method):
+    lots = trade.matched_lots(method)
+    assert quantise(sum((lot.gross for lot in lots), ZERO)) == trade.pnl_gross
+    assert sum((lot.amount for lot in lots), ZERO) == trade.closed
+
+
+@given(flat_trades(), amounts, amounts)
+@LIMIT
+def test_funding_and_interest_are_added_to_the_pnl(trade, funding, interest):
+    carried = refigure(msgspec.structs.replace(trade, funding=funding, interest=interest))
+    assert carried.pnl == quantise(quote_flows(trade) + funding - interest)
+    assert carried.pnl_gross == trade.pnl_gross
+
+
+@given(flat_trades(market="margin"), st.decimals(min_value=1, max_value=100, places=1))
+@LIMIT
+def test_leverage_changes_the_return_and_never_the_pnl(trade, leverage):
+    levered = refigure(msgspec.structs.replace(trade, leverage=leverage))
+    assert levered.pnl == trade.pnl
+    if trade.roi:
+        assert abs(levered.roi - trade.roi * leverage) < Decimal("1e-15")
+
+
+@given(st.lists(legs, min_size=1, max_size=4), st.lists(st.tuples(fractions, prices), min_size=1, max_size=4))
+@LIMIT
+def test_a_short_earns_what_the_long_loses(entry_legs, exit_legs):
+    entries = [msgspec.structs.replace(fill, fee=ZERO) for fill in entries_of(entry_legs)]
+    long = fold_fills(blank_for(entries, market="linear"), entries)
+    for index, (fraction, price) in enumerate(exit_legs):
+        leave = exit_of(long, index, (fraction, price, ZERO, None), last=False)
+        long = fold_fills(long, (leave,))
+        if not long.open_amount:
+            break
+    short = fold_fills(blank_for(entries, market="linear", side="sell"), long.fills)
+    assert short.pnl == -long.pnl
+    assert short.unrealised("7.5") == -long.unrealised("7.5")
+
+
+junk_fills = st.builds(
+    new_fill,
+    st.sampled_from("abcdef"),
+    st.sampled_from(["entry", "exit"]),
+    st.decimals(min_value="0.1", max_value="2", places=1),
+    st.decimals(min_value="1", max_value="9", places=0),
+    fee=st.sampled_from(["0", "0.05", "-0.01"]),
+    fee_currency=st.sampled_from([None, "ETH", "BNB"]),
+)
+
+
+@given(st.lists(junk_fills, max_size=12))
+@LIMIT
+def test_no_sequence_of_fills_breaks_the_books(fills):
+    trade = new_trade()
+    for fill in fills:
+        try:
+            trade = book_fill(trade, fill)
+        except Rejected:
+            continue
+        assert 0 <= trade.closed <= trade.filled <= trade.amount
+        assert 0 <= trade.open_amount <= trade.filled
+        assert 0 <= trade.open_cost <= trade.entry_cost
+        assert bool(trade.open_cost) == bool(trade.open_amount)
+        assert recompute(trade) == trade
+        assert decode_trade(encode_trade(trade)) == trade
+
+
+def test_fifo_sells_the_oldest_entry_first_and_lifo_the_newest():
+    trade = new_trade(amount=3)
+    for fill in (
+        new_fill("a", "entry", 1, 10),
+        new_fill("b", "entry", 2, 20),
+        new_fill("c", "exit", "1.5", 30, fee=1),
+    ):
+        trade = book_fill(trade, fill)
+    assert [(lot.amount, lot.entry_price, lot.gross) for lot in trade.matched_lots("fifo")] == [
+        (1, 10, 20),
+        (Decimal("0.5"), 20, 5),
+    ]
+    assert [(lot.amount, lot.entry_price, lot.gross) for lot in trade.matched_lots("lifo")] == [
+        (Decimal("1.5"), 20, 15)
+    ]
+    with pytest.raises(ValueError, match="fifo"):
+        trade.matched_lots("best")
+
+
+def test_a_fee_in_a_third_coin_counts_at_its_rate_and_is_flagged_without_one():
+    trade = book_fill(new_trade(), new_fill("a", "entry", 2, 2000, fee="0.01", fee_currency="BNB"))
+    assert trade.fee_unpriced
+    assert trade.fees == {"BNB": Decimal("0.01")}
+    priced = book_fill(
+        new_trade(), new_fill("a", "entry", 2, 2000, fee="0.01", fee_currency="BNB", fee_price=600)
+    )
+    assert (priced.fee_unpriced, priced.open_fee, priced.pnl_cash) == (False, 6, -6)
+
+
+def test_matched_pnl_counts_entry_fees_as_exits_happen_and_cash_pnl_at_once():
+    trade = book_fill(new_trade(), new_fill("a", "entry", 2, 2000, fee=4))
+    trade = book_fill(trade, new_fill("b", "exit", 1, 2100, fee=1))
+    assert (trade.pnl, trade.pnl_cash) == (97, 95)
+    assert trade.unrealised_net(2100, "0.001") == Decimal("95.9")
+
+
+def test_coins_sold_that_the_trade_did_not_hold_are_flagged():
+    trade = book_fill(new_trade(), new_fill("a", "entry", 2, 2000, fee="0.1", fee_currency="ETH"))
+    assert trade.average_entry == 2000
+    trade = book_fill(trade, new_fill("b", "exit", 2, 2100))
+    assert (trade.open_amount, trade.pnl, trade.fee_unpriced) == (0, 200, True)
+    assert trade.status is Status.COMPLETED
+    assert recompute(trade) == trade
+
+
+def test_the_callers_decimal_context_changes_no_figure():
+    def booked() -> Trade:
+        trade = book_fill(new_trade(amount=3), new_fill("a", "entry", 3, "0.123456789", fee="0.1"))
+        return book_fill(trade, new_fill("b", "exit", 1, "0.987654321"))
+
+    wide = booked()
+    with decimal.localcontext() as narrow:
+        narrow.prec = 4
+        assert booked() == wide
+        assert booked().average_entry == wide.average_entry
+        assert booked().unrealised("0.5") == wide.unrealised("0.5")

@@ -1,0 +1,165 @@
+"""What one trade adds to its user's counters: integers that may be added in any order.
+
+A key is `<source>|<currency>|<name>`, the currency (and the one in `fee:<currency>`) percent-encoded,
+so that no text a caller chose can be taken for another key or end in the store's limb mark `~`.
+Amounts are scaled: 1e-8 units, except the three sums of reported PnL, which keep 18 places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+from tradepool.model.kinds import Outcome, Source, Status
+from tradepool.model.money import CONTEXT, DECIMALS_MAX, canonical, to_units
+from tradepool.model.trade import Trade
+
+__all__ = [
+    "ALL_SOURCES",
+    "FEE_PREFIX",
+    "CounterKey",
+    "add_counters",
+    "closed_outcome",
+    "contribution",
+    "from_fine_units",
+    "parse_key",
+    "select",
+    "trade_counts",
+]
+
+ALL_SOURCES = "all"
+"""Asks for every source mixed."""
+FEE_PREFIX = "fee:"
+
+_NAME_OF = {Outcome.WIN: "win", Outcome.LOSS: "loss", Outcome.FLAT: "flat"}
+_TEXTS_CACHED = 4096
+
+
+class CounterKey(NamedTuple):
+    """A counter's key, taken apart and decoded."""
+
+    source: str
+    currency: str
+    name: str
+
+
+def contribution(trade: Trade) -> dict[str, int]:
+    """What `trade` counts for: the sum over a user's trades is exactly his counters.
+
+    Names: trades, open, closed, win, loss, flat, reported_wins, reported_losses, reported_draws
+    (counts); pnl (the trade's `pnl`, realised so far), net and gross (computed figures), profit,
+    loss_sum, gross_profit, gross_loss (closed trades, losses positive), funding, interest, volume
+    (entry and exit notional), deposit, fee:<currency> (1e-8); reported, reported_profit,
+    reported_loss (1e-18). Zeros are left out.
+    """
+    outcome = closed_outcome(trade)
+    counts = {"trades": 1, "open": int(trade.is_open), "closed": int(outcome is not None)}
+    if outcome is not None:
+        counts[_NAME_OF[outcome]] = 1
+    prefix = f"{trade.source}|{_encoded(trade.settlement_currency)}|"
+    counts |= _money(trade, closed=outcome is not None) | _reported(trade.pnl_reported)
+    return {prefix + name: number for name, number in counts.items() if number}
+
+
+def closed_outcome(trade: Trade) -> Outcome | None:
+    """How a completed trade ended, None for one that is not completed."""
+    if trade.status != Status.COMPLETED:
+        return None
+    if trade.outcome is not None:
+        return trade.outcome
+    units = to_units(trade.pnl)
+    return Outcome.WIN if units > 0 else Outcome.LOSS if units < 0 else Outcome.FLAT
+
+
+def add_counters(total: dict[str, int], more: Mapping[str, int]) -> None:
+    """Add `more` to `total`, in place."""
+    for key, number in more.items():
+        total[key] = total.get(key, 0) + number
+
+
+def parse_key(key: str) -> CounterKey | None:
+    """The parts of a counter's key; None for a field that is none (such as the store's revision)."""
+    source, bar, rest = key.partition("|")
+    currency, second_bar, name = rest.partition("|")
+    if not bar or not second_bar:
+        return None
+    if name.startswith(FEE_PREFIX):
+        name = FEE_PREFIX + unquote(name.removeprefix(FEE_PREFIX))
+    return CounterKey(source, unquote(currency), name)
+
+
+def trade_counts(counters: Mapping[str, int], source: str = ALL_SOURCES) -> dict[CounterKey, int]:
+    """How many trades there are under each source and currency; pairs without any are left out."""
+    return {key: number for key, number in _entries(counters, source) if key.name == "trades" and number}
+
+
+def select(counters: Mapping[str, int], source: str, currency: str) -> dict[str, int]:
+    """The counters of one currency by name; `source` "all" adds the sources up."""
+    chosen: dict[str, int] = {}
+    for key, number in _entries(counters, source):
+        if key.currency == currency:
+            chosen[key.name] = chosen.get(key.name, 0) + number
+    return chosen
+
+
+def from_fine_units(units: int) -> Decimal:
+    """The amount that `units` of 1e-18 are worth."""
+    return canonical(Decimal(units).scaleb(-DECIMALS_MAX, context=CONTEXT))
+
+
+def _entries(counters: Mapping[str, int], source: str) -> Iterator[tuple[CounterKey, int]]:
+    for text, number in counters.items():
+        key = parse_key(text)
+        if key is not None and source in (ALL_SOURCES, key.source):
+            yield key, number
+
+
+def _money(trade: Trade, *, closed: bool) -> dict[str, int]:
+    pnl, gross = _units(trade.pnl), _units(trade.pnl_gross)
+    notional = CONTEXT.multiply(trade.contract_size, CONTEXT.add(trade.entry_cost, trade.exit_value))
+    sums = {
+        "pnl": pnl,
+        "net": _units(trade.pnl_net),
+        "gross": gross,
+        "funding": _units(trade.funding),
+        "interest": _units(trade.interest),
+        "volume": _units(notional),
+        "deposit": _units(trade.deposit),
+    }
+    if closed:
+        sums["profit" if pnl > 0 else "loss_sum"] = abs(pnl)
+        sums["gross_profit" if gross > 0 else "gross_loss"] = abs(gross)
+    for currency, fee in trade.fees.items():
+        sums[FEE_PREFIX + _encoded(currency)] = to_units(fee)
+    return sums
+
+
+def _units(amount: Decimal | None) -> int:
+    # Most amounts of most trades are 0, and this runs in every commit.
+    return to_units(amount) if amount else 0
+
+
+def _reported(pnl: Decimal | None) -> dict[str, int]:
+    if pnl is None:
+        return {}
+    units = int(pnl.scaleb(DECIMALS_MAX, context=CONTEXT))
+    return {
+        "reported": units,
+        "reported_profit": max(units, 0),
+        "reported_loss": max(-units, 0),
+        "reported_wins": int(units > 0),
+        "reported_losses": int(units < 0),
+        "reported_draws": int(units == 0),
+    }
+
+
+@lru_cache(maxsize=_TEXTS_CACHED)
+def _encoded(text: str) -> str:
+    return quote(text, safe="").replace("~", "%7E")
+
+
+# Keeps the vocabulary closed: a source named "all" could not be told from all of them.
+assert ALL_SOURCES not in set(Source)

@@ -1,0 +1,87 @@
+"""A caller's fill, ours or ccxt's shape, as a Fill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tradepool.model.fields import choice, positive, reject, text
+from tradepool.model.fill import Fill
+from tradepool.model.kinds import Role, Side
+from tradepool.model.money import parse_decimal
+from tradepool.model.times import parse_time
+
+__all__ = ["SIDE_ALIASES", "fee_fields", "fill_from_dict", "read_fill"]
+
+SIDE_ALIASES = {"long": Side.BUY, "short": Side.SELL}
+
+_CCXT_NAMES = {"id": "fill_id", "order": "order_id", "timestamp": "at"}
+_ID = text(128)
+_PARSERS = {
+    "fill_id": _ID,
+    "order_id": _ID,
+    "role": choice(Role, {}),
+    "side": choice(Side, SIDE_ALIASES),
+    "amount": positive,
+    "price": positive,
+    "fee": parse_decimal,
+    "fee_currency": text(32),
+    "fee_price": positive,
+    "at": parse_time,
+}
+
+
+def fill_from_dict(
+    fields: object, *, now_us: int, side: Side | None = None, default_id: str | None = None
+) -> Fill:
+    """The fill in `fields`, checked; one without a time happened at `now_us`.
+
+    ccxt's trade structure is understood: `id`, `order`, `timestamp`, `fee: {cost, currency}`, and a
+    `side` instead of a role when the trade's own `side` is given. A fill without an id gets
+    `default_id`.
+
+    Raises: InvalidTrade naming the field.
+    """
+    parsed = read_fill(fields, side=side)
+    fill_id = parsed.fill_id or default_id
+    if not fill_id:
+        reject("fill_id", "missing", None, "the venue's trade id")
+    return msgspec.structs.replace(parsed, fill_id=fill_id, at=parsed.at or now_us)
+
+
+def read_fill(fields: object, *, side: Side | None) -> Fill:
+    """The fill in `fields` with what the caller gave only: no id is "" and no time is 0.
+
+    Raises: InvalidTrade naming the field.
+    """
+    if isinstance(fields, Fill):
+        fields = fields.to_dict()
+    if not isinstance(fields, dict):
+        reject("fill", "not a dictionary", fields, "a Fill or its fields by name")
+    given = fee_fields({_CCXT_NAMES.get(name, name): value for name, value in fields.items()}, "fee")
+    parsed: dict[str, Any] = {
+        name: parse(name, given[name]) for name, parse in _PARSERS.items() if given.get(name) is not None
+    }
+    fill_side = parsed.pop("side", None)
+    if "role" not in parsed and fill_side is not None and side is not None:
+        parsed["role"] = Role.ENTRY if fill_side is side else Role.EXIT
+    for name in ("role", "amount", "price"):
+        if name not in parsed:
+            reject(name, "missing", None, "every fill has a role (entry or exit), an amount and a price")
+    return Fill(**{"fill_id": "", **parsed})
+
+
+def fee_fields(given: Mapping[Any, object], name: str) -> dict[Any, object]:
+    """`given` with ccxt's `{cost, currency}` under `name` taken apart.
+
+    Raises: InvalidTrade for such a dictionary without a cost.
+    """
+    fee = given.get(name)
+    if not isinstance(fee, dict):
+        return dict(given)
+    if fee.get("cost") is None:
+        reject(name, "has no cost", fee, "a number, or a cost and its currency")
+    currency = {} if fee.get("currency") is None else {f"{name}_currency": fee["currency"]}
+    return {**given, name: fee["cost"], **currency}

@@ -1,0 +1,143 @@
+"""Money as exact decimals: parsing at the edge, canonical form, and the one rounding."""
+
+from __future__ import annotations
+
+import decimal
+import math
+from decimal import ROUND_HALF_EVEN, Decimal
+
+from tradepool.errors import InvalidTrade, Rejected
+
+__all__ = [
+    "CONTEXT",
+    "DECIMALS_MAX",
+    "MAGNITUDE_MAX",
+    "ONE",
+    "UNIT",
+    "UNITS_PER_ONE",
+    "ZERO",
+    "canonical",
+    "from_units",
+    "parse_decimal",
+    "plain",
+    "quantise",
+    "round_cost",
+    "round_ratio",
+    "to_units",
+]
+
+DECIMALS_MAX = 18
+"""Decimal places accepted from a caller."""
+MAGNITUDE_MAX = Decimal(10) ** 24
+"""Amounts, prices and sums given by a caller stay below this."""
+UNIT = Decimal("1e-8")
+"""What bookings are rounded to."""
+UNITS_PER_ONE = 10**8
+CONTEXT = decimal.Context(prec=100, rounding=ROUND_HALF_EVEN)
+"""Wide enough that sums and products of accepted numbers are exact."""
+
+# The one zero and the one one: records leave out fields that are still their default object.
+ZERO = Decimal(0)
+ONE = Decimal(1)
+
+_COST_UNIT = Decimal("1e-24")
+_FINEST = Decimal(1).scaleb(-DECIMALS_MAX)
+_EXACT = decimal.Context(prec=100, traps=[decimal.Inexact, decimal.InvalidOperation])
+_TEXT_CHARS_MAX = 64
+# An int of thousands of digits would cost quadratic time to turn into a Decimal.
+_INT_BITS_MAX = 100
+_HUGE = MAGNITUDE_MAX * 10
+_CURE = f"a finite number below 1e24 with at most {DECIMALS_MAX} decimal places, best as text"
+
+
+def parse_decimal(field: str, value: object, *, error: type[Rejected] = InvalidTrade) -> Decimal:
+    """`value` as a canonical Decimal, from text, int, Decimal or (at the edge only) float.
+
+    A float is read through `repr` and rounded to 18 places, since its digits beyond are noise;
+    anything else is taken exactly or refused.
+
+    Raises: `error` (a Rejected) for anything that is not a finite number below 1e24 with at most
+    18 decimal places.
+    """
+    number = _number(value)
+    if number is None:
+        raise error("not a number", field=field, value=value, cure=_CURE)
+    if not number.is_finite():
+        raise error("not finite", field=field, value=value, cure=_CURE)
+    if number.copy_abs() >= MAGNITUDE_MAX:
+        raise error("out of range", field=field, value=value, cure=_CURE)
+    try:
+        number = number.quantize(_FINEST, context=CONTEXT if isinstance(value, float) else _EXACT)
+    except (decimal.Inexact, decimal.InvalidOperation) as problem:
+        raise error("too many decimal places", field=field, value=value, cure=_CURE) from problem
+    return canonical(number)
+
+
+def canonical(x: Decimal) -> Decimal:
+    """`x` without trailing zeros, exponent or negative zero; equal numbers get equal text."""
+    if not x:
+        return ZERO
+    x = x.normalize(CONTEXT)
+    if _exponent(x) > 0:
+        x = x.quantize(ONE, context=CONTEXT)
+    return ONE if x == ONE else x
+
+
+def quantise(x: Decimal) -> Decimal:
+    """`x` rounded half even to 8 places: how every booked figure is stored."""
+    return canonical(x.quantize(UNIT, context=CONTEXT))
+
+
+def round_cost(x: Decimal) -> Decimal:
+    """`x` rounded to 24 places: how a quotient inside the cost fold is kept finite."""
+    return canonical(x.quantize(_COST_UNIT, context=CONTEXT))
+
+
+def round_ratio(x: Decimal) -> Decimal:
+    """`x` rounded to 18 places: averages and returns, which are no bookings."""
+    return canonical(x.quantize(_FINEST, context=CONTEXT))
+
+
+def to_units(x: Decimal) -> int:
+    """`x` in integer units of 1e-8, rounded half even."""
+    return int(x.quantize(UNIT, context=CONTEXT).scaleb(8, context=CONTEXT))
+
+
+def from_units(units: int) -> Decimal:
+    """The amount that `units` of 1e-8 are worth."""
+    return canonical(Decimal(units).scaleb(-8, context=CONTEXT))
+
+
+def plain(x: Decimal) -> str:
+    """`x` in positional notation, never with an exponent."""
+    return format(x, "f")
+
+
+def _number(value: object) -> Decimal | None:
+    match value:
+        case bool():
+            return None
+        case Decimal():
+            return value
+        case int():
+            return Decimal(value) if value.bit_length() <= _INT_BITS_MAX else _HUGE
+        case float():
+            return Decimal(repr(float(value))) if math.isfinite(value) else Decimal("NaN")
+        case str():
+            return _from_text(value)
+    return None
+
+
+def _from_text(text: str) -> Decimal | None:
+    if len(text) > _TEXT_CHARS_MAX or "_" in text or not text.isascii():
+        return None
+    try:
+        return Decimal(text)
+    except decimal.InvalidOperation:
+        return None
+
+
+def _exponent(x: Decimal) -> int:
+    exponent = x.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return exponent

@@ -1,0 +1,26 @@
+"""What a caller gets back for one change."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+__all__ = ["Outcome", "Receipt"]
+
+Outcome = Literal["applied", "duplicate", "stale"]
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """One accepted change.
+
+    `trade_id` is the trade's id (for a token change, the ledger's user and account), `version` the
+    record's version after the change, `position` the place in the shard's outbox at or before which
+    the change stands, `durable` whether it was fsynced in the journal when the call returned.
+    """
+
+    trade_id: str
+    outcome: Outcome
+    version: int
+    position: str
+    durable: bool = False

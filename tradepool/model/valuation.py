@@ -1,0 +1,92 @@
+"""What amounts are worth: notional, the gross of a price move, and the effect of a fee.
+
+Everything is pure Decimal arithmetic in the wide context; s = +1 long, −1 short, m = contract size.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import NamedTuple
+
+from tradepool.model.fill import Fill
+from tradepool.model.kinds import Market, Side
+from tradepool.model.money import CONTEXT, ONE, ZERO, canonical, round_cost
+
+__all__ = ["NO_FEE", "FeeEffect", "Terms", "fee_effect", "gross", "notional"]
+
+
+class Terms(NamedTuple):
+    """What of a trade decides how its fills are valued."""
+
+    market: Market
+    side: Side
+    contract_size: Decimal
+    base_currency: str
+    quote_currency: str
+    settlement_currency: str
+
+    @property
+    def fees_lower_holding(self) -> bool:
+        """Whether a fee in the base coin is taken out of the coins that were bought."""
+        return self.side is Side.BUY and self.market in (Market.SPOT, Market.MARGIN)
+
+
+class FeeEffect(NamedTuple):
+    """Where one fee goes."""
+
+    settled: Decimal
+    """Settlement currency to subtract from the PnL."""
+    held: Decimal
+    """Base coins taken out of the position."""
+    unpriced: bool
+    """Paid in a coin without a recorded rate: neither of the above."""
+
+
+NO_FEE = FeeEffect(ZERO, ZERO, unpriced=False)
+
+
+def notional(market: Market, amount: Decimal, price: Decimal) -> Decimal:
+    """Exact q·p in quote; for an inverse contract q/p in base, to 24 places."""
+    if market is Market.INVERSE:
+        return round_cost(CONTEXT.divide(amount, price))
+    return canonical(CONTEXT.multiply(amount, price))
+
+
+def gross(terms: Terms, cost: Decimal, value: Decimal) -> Decimal:
+    """What leaving at notional `value` earns over the entry's notional `cost`: s·m·(value − cost).
+
+    An inverse contract earns s·m·(cost − value), in the base coin.
+    """
+    gained = CONTEXT.subtract(value, cost)
+    if (terms.side is Side.SELL) != (terms.market is Market.INVERSE):
+        gained = gained.copy_negate()
+    return CONTEXT.multiply(gained, terms.contract_size)
+
+
+def fee_effect(terms: Terms, fill: Fill) -> FeeEffect:
+    """How the fee of `fill` counts.
+
+    In the settlement currency it is subtracted; in the base coin of a long it lowers the holding and
+    leaves the cost alone (elsewhere it is valued at the fill's own price); in a third coin it counts
+    at the fill's `fee_price`, without one it is flagged and never taken for zero.
+    """
+    if not fill.fee:
+        return NO_FEE
+    currency = fill.fee_currency or terms.settlement_currency
+    if currency == terms.settlement_currency:
+        return FeeEffect(fill.fee, ZERO, unpriced=False)
+    if currency == terms.base_currency and terms.fees_lower_holding and fill.fee > 0:
+        return FeeEffect(ZERO, fill.fee, unpriced=False)
+    rate = _fee_rate(terms, currency, fill)
+    if rate is None:
+        return FeeEffect(ZERO, ZERO, unpriced=True)
+    return FeeEffect(round_cost(CONTEXT.multiply(fill.fee, rate)), ZERO, unpriced=False)
+
+
+def _fee_rate(terms: Terms, currency: str, fill: Fill) -> Decimal | None:
+    if fill.fee_price is not None:
+        return fill.fee_price
+    if terms.market is Market.INVERSE:
+        # It settles in its base coin, so a fee in the quote is the only other one the fill can price.
+        return CONTEXT.divide(ONE, fill.price) if currency == terms.quote_currency else None
+    return fill.price if currency == terms.base_currency else None
