@@ -1,0 +1,225 @@
+"""The store's indexes and lookups on a real server."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.store_changes import START_US, cancelled, change, ledger_change, new_trade
+from tradepool.model.codec import LEDGER_KIND, TRADE_KIND
+from tradepool.model.ids import slot_of_user
+from tradepool.settings import Settings
+from tradepool.store.indexes import Window
+from tradepool.store.keys import Keys
+from tradepool.store.lookups import ANSWER_TTL_S
+from tradepool.store.redis_store import RedisStore
+
+
+def add(store, *trades):
+    for shard in range(store.keys.shard_count):
+        mine = [trade for trade in trades if store.keys.shard_of_user(trade.user_id) == shard]
+        for start in range(0, len(mine), 200):
+            store.commit(shard, [change(None, trade) for trade in mine[start : start + 200]])
+
+
+def ids(entries):
+    return [entry.trade_id for entry in entries]
+
+
+def in_order(trades, *, newest_first=True):
+    return [
+        t.trade_id for t in sorted(trades, key=lambda t: (t.created_at, t.trade_id), reverse=newest_first)
+    ]
+
+
+def walk(page_of, **window):
+    """All pages one after the other, as a caller follows the cursor."""
+    found, cursor = [], None
+    while page := page_of(Window(cursor=cursor, **window)):
+        assert len(page) <= window["limit"]
+        found += page
+        cursor = page[-1].cursor
+    return ids(found)
+
+
+@pytest.fixture
+def crowd(store):
+    """300 trades of 30 users over four shards, many of them at the same few times."""
+    dice = random.Random(7)
+    trades = [
+        new_trade(
+            f"user-{i % 30}", created_at=START_US + dice.choice((i, 0, 5)), symbol=dice.choice(("A/B", "C/D"))
+        )
+        for i in range(300)
+    ]
+    add(store, *trades)
+    return trades
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+def test_pages_of_a_user_join_to_all_his_trades_in_order(store, crowd, limit, newest_first):
+    mine = [trade for trade in crowd if trade.user_id == "user-3"]
+    found = walk(lambda window: store.user_page("user-3", window), limit=limit, newest_first=newest_first)
+    assert found == in_order(mine, newest_first=newest_first)
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+@pytest.mark.parametrize("limit", [1, 9, 64, 1000])
+def test_pages_of_a_symbol_merge_all_shards_in_order(store, crowd, limit, newest_first):
+    mine = [trade for trade in crowd if trade.symbol == "A/B"]
+    found = walk(lambda window: store.symbol_page("A/B", window), limit=limit, newest_first=newest_first)
+    assert found == in_order(mine, newest_first=newest_first)
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_more_trades_of_one_moment_than_a_chunk_holds_are_paged_like_any_other(store, newest_first):
+    trades = [new_trade("ann", created_at=START_US) for _ in range(100)]
+    trades += [new_trade("ann", created_at=START_US + step) for step in (-1, 1)]
+    add(store, *trades)
+    found = walk(lambda window: store.user_page("ann", window), limit=3, newest_first=newest_first)
+    assert found == in_order(trades, newest_first=newest_first)
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_a_window_holds_its_beginning_and_not_its_end(store, newest_first):
+    trades = [new_trade("ann", created_at=START_US + step) for step in range(10)]
+    add(store, *trades)
+    window = {"since": START_US + 2, "until": START_US + 5, "newest_first": newest_first}
+    page = store.user_page("ann", Window(2, **window))
+    rest = store.user_page("ann", Window(2, cursor=page[-1].cursor, **window))
+    assert ids(page + rest) == in_order(trades[2:5], newest_first=newest_first)
+    outside = store.user_page("ann", Window(9, cursor=(START_US + 9, "z"), **window))
+    assert ids(outside) == (in_order(trades[2:5]) if newest_first else [])
+
+
+def test_a_page_goes_on_where_it_was_although_trades_come_and_go(store, redis_client):
+    trades = [new_trade("ann") for _ in range(6)]
+    add(store, *trades)
+    page = store.user_page("ann", Window(3))
+    add(store, new_trade("ann"))
+    redis_client.zrem(store.keys.user_index(store.keys.shard_of_user("ann"), "ann"), page[-1].trade_id)
+    rest = store.user_page("ann", Window(3, cursor=page[-1].cursor))
+    assert ids(page + rest) == in_order(trades)
+
+
+def test_an_unknown_user_or_symbol_and_an_empty_page_have_nothing(store, crowd):
+    assert store.user_page("nobody", Window(5)) == []
+    assert store.symbol_page("X/Y", Window(5)) == []
+    assert store.user_page("user-3", Window(0)) == []
+
+
+def test_an_entry_says_where_its_record_is(store, crowd):
+    entries = store.symbol_page("A/B", Window(20))
+    values = store.read([(entry.shard, entry.trade_id) for entry in entries])
+    assert None not in values
+
+
+def test_all_trade_ids_of_a_user_come_oldest_first(store, crowd):
+    mine = [trade for trade in crowd if trade.user_id == "user-3"]
+    assert list(store.user_trade_ids("user-3")) == in_order(mine, newest_first=False)
+
+
+def test_recent_trades_are_the_newest_of_all_and_bounded_per_shard(redis_client):
+    store = RedisStore(redis_client, Keys(2), Settings(shard_count=2, recent_max=5))
+    trades = [new_trade(f"user-{i}") for i in range(40)]
+    add(store, *reversed(trades))
+    for shard in range(2):
+        assert redis_client.zcard(store.keys.recent(shard)) == 5
+    assert ids(store.recent_ids(4)) == in_order(trades)[:4]
+    assert len(store.recent_ids(1000)) == 10
+
+
+def test_open_trades_are_found_by_user_and_by_shard_until_they_end(store):
+    ann, annabel = [new_trade("ann") for _ in range(3)], [new_trade("ann\x21bel") for _ in range(2)]
+    others = [new_trade(f"user-{i}") for i in range(1200)]
+    add(store, *ann, *annabel, *others)
+    store.commit(store.keys.shard_of_user("ann"), [change(ann[0], cancelled(ann[0]))])
+    assert sorted(store.open_ids_of_user("ann")) == sorted(t.trade_id for t in ann[1:])
+    assert list(store.open_ids_of_user("an")) == []
+    everywhere = [trade_id for shard in range(4) for trade_id in store.open_ids(shard)]
+    assert sorted(everywhere) == sorted(t.trade_id for t in [*ann[1:], *annabel, *others])
+
+
+def test_open_trades_of_a_shard_are_whole_trades(store):
+    trades = [new_trade("ann") for _ in range(3)]
+    add(store, *trades)
+    shard = store.keys.shard_of_user("ann")
+    store.commit(shard, [change(trades[1], cancelled(trades[1]))])
+    found = sorted(store.open_trades(shard), key=lambda trade: trade.created_at)
+    assert found == [trades[0], trades[2]]
+
+
+def test_a_trade_is_read_together_with_its_place_among_the_open(store):
+    trade = new_trade("ann")
+    add(store, trade)
+    shard = store.keys.shard_of_user("ann")
+    after = cancelled(trade)
+    assert store.read_with_open(shard, "ann", trade.trade_id)[1] is True
+    step = change(trade, after)
+    store.commit(shard, [step])
+    assert store.read_with_open(shard, "ann", trade.trade_id) == (step.after, False)
+    assert store.read_with_open(shard, "ann", "nothing") == (None, False)
+
+
+def test_a_scan_finds_every_record_of_its_kind(store):
+    trades = [new_trade(f"user-{i}") for i in range(700)]
+    add(store, *trades)
+    store.commit(store.keys.shard_of_user("ann"), [ledger_change("ann", None, b"{}")])
+    found = {record_id for shard in range(4) for record_id, _ in store.scan_records(shard, TRADE_KIND)}
+    assert found == {trade.trade_id for trade in trades}
+    ledgers = [record_id for shard in range(4) for record_id, _ in store.scan_records(shard, LEDGER_KIND)]
+    assert ledgers == ["ann\x1fdefault"]
+    assert len([1 for shard in range(4) for _ in store.scan_records(shard)]) == 701
+
+
+def test_users_are_all_who_have_a_record(store, crowd):
+    store.commit(store.keys.shard_of_user("ann"), [ledger_change("ann", None, b"{}")])
+    found = {user for shard in range(4) for user in store.users(shard)}
+    assert found == {"ann", *(f"user-{i}" for i in range(30))}
+
+
+def test_reading_keeps_the_order_asked_for(store, crowd):
+    asked = [(store.keys.shard_of_user(t.user_id), t.trade_id) for t in random.Random(1).sample(crowd, 50)]
+    asked.insert(7, (0, "nothing"))
+    values = store.read(asked)
+    assert values[7] is None
+    assert [
+        value and trade_id.encode() in value for value, (_, trade_id) in zip(values, asked, strict=True)
+    ] == [None if i == 7 else True for i in range(51)]
+    assert store.read([]) == []
+
+
+def test_a_minted_id_needs_no_route_and_a_foreign_one_is_found_by_its_route(store):
+    trade = new_trade("ann")
+    assert store.shards_of_trades([trade.trade_id, "trade:7"]) == [store.keys.shard_of_user("ann"), None]
+    assert store.put_route("trade:7", slot_of_user("bob")) == slot_of_user("bob")
+    assert store.put_route("trade:7", slot_of_user("ann")) == slot_of_user("bob"), "the first one stands"
+    assert store.shard_of_trade("trade:7") == store.keys.shard_of_user("bob")
+    store.move_route("trade:7", slot_of_user("ann"))
+    assert store.shard_of_trade("trade:7") == store.keys.shard_of_user("ann")
+    assert store.put_routes({"trade:7": 1, "trade:8": 2}) == {"trade:7": slot_of_user("ann"), "trade:8": 2}
+    assert store.put_routes({}) == {}
+
+
+def test_answers_are_kept_for_a_week(store, redis_client):
+    store.put_answers({"aa": "stale", "bb": "rejected\x1f{}"})
+    assert store.answers(["bb", "cc", "aa"]) == ["rejected\x1f{}", None, "stale"]
+    assert 0 < redis_client.ttl(store.keys.answer("aa")) <= ANSWER_TTL_S
+
+
+def test_prices_keep_their_text_and_replace_only_their_own(store):
+    store.set_prices({"BTC/USDT": "60000.10", "ETH/USDT": "3000"})
+    store.set_prices({"ETH/USDT": "0.000000010"})
+    store.set_prices({})
+    assert store.prices() == {"BTC/USDT": "60000.10", "ETH/USDT": "0.000000010"}
+
+
+def test_marks_are_written_for_many_users_and_read_for_one(store):
+    store.write_marks({f"user-{i}": b'{"n":%d}' % i for i in range(20)})
+    store.write_marks({"user-3": b"{}"})
+    store.write_marks({})
+    assert store.read_marks("user-3") == b"{}"
+    assert store.read_marks("user-19") == b'{"n":19}'
+    assert store.read_marks("nobody") is None

@@ -1,0 +1,239 @@
+"""What one commit compares and writes, without a server."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.store_changes import cancelled, change, filled, ledger_change, new_trade
+from tradepool.errors import Corrupt
+from tradepool.model.codec import digest_of, encode_trade, pack_trade
+from tradepool.model.counters import contribution
+from tradepool.model.kinds import Role
+from tradepool.store.keys import Keys
+from tradepool.store.limbs import join_limbs, split_limbs
+from tradepool.store.plan import claims_of, parse_outbox_item, parse_position, plan_commit
+
+KEYS = Keys(4)
+SHARD = KEYS.shard_of_user("ann")
+
+
+class Arguments:
+    """Reads a plan's ARGV the way the script does."""
+
+    def __init__(self, plan):
+        self.keys = plan.keys
+        rest = iter(plan.argv)
+        take, key = rest.__next__, lambda: plan.keys[next(rest) - 1]
+        self.checks = {}
+        for _ in range(take()):
+            name, n = key(), take()
+            fields = [take() for _ in range(n)]
+            self.checks |= {(name, field): take() for field in fields}
+        self.digest_key = key()
+        self.digests = {take(): (take(), take(), take()) for _ in range(take())}
+        self.increments = {}
+        for _ in range(take()):
+            name = key()
+            self.increments |= {(name, take()): take() for _ in range(take())}
+        self.writes = []
+        for _ in range(take()):
+            command, name = take(), key()
+            self.writes.append((command, name, [take() for _ in range(take())]))
+        stream = take()
+        self.outbox = [take() for _ in range(take())] if stream else []
+        assert list(rest) == []
+
+    def written(self, command, name):
+        return [
+            argument for c, k, arguments in self.writes if (c, k) == (command, name) for argument in arguments
+        ]
+
+
+def plan(*changes, **options):
+    return Arguments(plan_commit(KEYS, SHARD, changes, recent_max=10, **options))
+
+
+def test_an_add_expects_the_record_to_be_absent_and_enters_every_index():
+    trade = new_trade("ann")
+    planned = plan(change(None, trade))
+    records = KEYS.records(SHARD, KEYS.bucket_of(trade.trade_id))
+    assert planned.checks == {(records, trade.trade_id): b""}
+    assert planned.written("HSET", records) == [trade.trade_id, pack_trade(trade)]
+    for index in (KEYS.user_index(SHARD, "ann"), KEYS.symbol_index(SHARD, "BTC/USDT"), KEYS.recent(SHARD)):
+        assert planned.written("ZADD", index) == [trade.created_at, trade.trade_id]
+    assert planned.written("ZADD", KEYS.open_trades(SHARD)) == [0, f"ann\x1f{trade.trade_id}"]
+    assert planned.written("SADD", KEYS.users(SHARD)) == ["ann"]
+    assert planned.written("ZREMRANGEBYRANK", KEYS.recent(SHARD)) == [0, -11]
+
+
+def test_an_update_compares_version_and_digest_and_leaves_the_indexes_alone():
+    before = new_trade("ann")
+    after = filled(before)
+    planned = plan(change(before, after))
+    records = KEYS.records(SHARD, KEYS.bucket_of(before.trade_id))
+    assert planned.checks[records, before.trade_id] == b"00000001" + digest_of(encode_trade(before)).encode()
+    assert {command for command, _, _ in planned.writes} == {"HSET"}
+
+
+def test_a_trade_that_ends_leaves_the_open_set():
+    trade = new_trade("ann")
+    planned = plan(change(trade, cancelled(trade)))
+    assert planned.written("ZREM", KEYS.open_trades(SHARD)) == [f"ann\x1f{trade.trade_id}"]
+    assert planned.written("ZADD", KEYS.open_trades(SHARD)) == []
+
+
+def test_a_trade_that_opens_and_ends_in_one_batch_was_never_open():
+    trade = new_trade("ann")
+    planned = plan(change(None, trade), change(trade, cancelled(trade)))
+    assert planned.written("ZADD", KEYS.open_trades(SHARD)) == []
+    assert planned.written("ZREM", KEYS.open_trades(SHARD)) == []
+
+
+def test_changes_of_one_record_become_one_write_and_an_outbox_item_each():
+    trade = new_trade("ann")
+    entered = filled(trade)
+    closed = filled(entered, Role.EXIT, fill_id="v2", price=110)
+    steps = [change(None, trade), change(trade, entered, task_id="task-9"), change(entered, closed)]
+    planned = plan(*steps)
+    records = KEYS.records(SHARD, KEYS.bucket_of(trade.trade_id))
+    assert planned.checks[records, trade.trade_id] == b""
+    assert planned.written("HSET", records) == [trade.trade_id, pack_trade(closed)]
+    assert planned.increments[KEYS.counters(SHARD, "ann"), "rev"] == 1
+    names, values = planned.outbox[::2], planned.outbox[1::2]
+    assert names == ["ta0", "tu1", "tu2"]
+    items = [parse_outbox_item(n.encode(), v, "7-1") for n, v in zip(names, values, strict=True)]
+    assert [item.value for item in items] == [pack_trade(t) for t in (trade, entered, closed)]
+    assert [item.digest_before for item in items] == [
+        "",
+        *(digest_of(encode_trade(t)) for t in (trade, entered)),
+    ]
+    assert [item.command_id for item in items] == [step.command_id for step in steps]
+    assert [(item.task_id, item.index, item.is_new) for item in items] == [
+        ("", 0, True),
+        ("task-9", 1, False),
+        ("", 2, False),
+    ]
+    assert {(item.position, item.kind, item.record_id) for item in items} == {("7-1", "t", trade.trade_id)}
+
+
+def test_changes_of_one_record_must_follow_each_other():
+    trade = new_trade("ann")
+    with pytest.raises(AssertionError):
+        plan(change(None, trade), change(cancelled(trade), filled(trade)))
+
+
+def test_digests_change_by_what_goes_and_what_comes():
+    trade = new_trade("ann")
+    after = cancelled(trade)
+    planned = plan(change(trade, after))
+    changed = int(digest_of(encode_trade(trade)), 16) ^ int(digest_of(encode_trade(after)), 16)
+    bucket = f"{KEYS.bucket_of(trade.trade_id):x}"
+    assert planned.digests == {bucket: (f"{changed:016x}"[:8], f"{changed:016x}"[8:], 0)}
+    assert planned.digest_key == KEYS.digest(SHARD)
+
+
+def test_counters_move_by_the_difference_of_contributions():
+    before = new_trade("ann")
+    after = filled(before)
+    planned = plan(change(before, after))
+    fields = {
+        field: n for (key, field), n in planned.increments.items() if key == KEYS.counters(SHARD, "ann")
+    }
+    assert fields.pop("rev") == 1
+    old, new = contribution(before), contribution(after)
+    differences = {name: new.get(name, 0) - old.get(name, 0) for name in old | new}
+    assert join_limbs(fields) == {name: n for name, n in differences.items() if n}
+    assert 0 not in fields.values()
+
+
+def test_a_new_idempotency_key_and_new_venue_fills_must_be_free():
+    trade = filled(new_trade("ann", idempotency_key="k1", exchange="binance"))
+    planned = plan(change(None, trade))
+    claim = "binance\x1fdefault\x1fBTC/USDT\x1fv1"
+    assert planned.checks[KEYS.idempotency(SHARD, "ann"), "k1"] == b""
+    assert planned.checks[KEYS.fill_claims(SHARD, "ann"), claim] == b""
+    assert planned.written("HSET", KEYS.idempotency(SHARD, "ann")) == ["k1", trade.trade_id]
+    assert planned.written("HSET", KEYS.fill_claims(SHARD, "ann")) == [claim, trade.trade_id]
+    later = plan(change(trade, cancelled(trade)))
+    assert len(later.checks) == 1, "what the trade owns already is not asked again"
+
+
+def test_fills_that_the_pool_made_itself_claim_nothing():
+    trade = new_trade("ann")
+    assert claims_of(filled(trade, fill_id=f"{trade.trade_id}:entry")) == set()
+
+
+def test_two_trades_of_a_batch_cannot_claim_the_same_fill():
+    trades = [filled(new_trade("ann")) for _ in range(2)]
+    with pytest.raises(Corrupt, match="claim fill"):
+        plan(*(change(None, trade) for trade in trades))
+
+
+def test_a_ledger_is_a_record_like_any_other_but_counts_nothing():
+    planned = plan(ledger_change("ann", None, b'{"assets":{}}'))
+    records = KEYS.records(SHARD, KEYS.bucket_of("ann\x1fdefault"))
+    assert planned.checks == {(records, "ann\x1fdefault"): b""}
+    assert planned.increments == {(KEYS.counters(SHARD, "ann"), "rev"): 1}
+    assert {command for command, _, _ in planned.writes} == {"HSET", "SADD"}
+    assert planned.outbox[0] == "la0"
+
+
+def test_without_outbox_only_the_projection_is_written():
+    step = change(None, new_trade("ann"))
+    with_outbox, without = plan(step), plan(step, with_outbox=False)
+    assert without.outbox == []
+    assert without.writes == with_outbox.writes
+    assert without.checks == with_outbox.checks
+
+
+def test_no_call_of_a_large_plan_has_more_arguments_than_lua_can_unpack():
+    trade = new_trade("ann", amount=Decimal(5000))
+    one = filled(new_trade("ann", amount=Decimal(1))).fills[0]
+    fills = tuple(msgspec.structs.replace(one, fill_id=f"v{i}") for i in range(5000))
+    planned = plan_commit(
+        KEYS, SHARD, [change(None, msgspec.structs.replace(trade, fills=fills))], recent_max=10
+    )
+    read = Arguments(planned)
+    assert max(len(arguments) for _, _, arguments in read.writes) <= 4000
+    assert len(read.checks) == 5001
+    assert len(planned.checks) == 5001
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"ta0", b"no separators"),
+        (b"tax", b"i\x1ec\x1et\x1ed\x1ev"),
+        (b"t", b"i\x1ec\x1et\x1ed\x1ev"),
+        (b"", b""),
+    ],
+)
+def test_what_is_no_outbox_item_is_corrupt(name, value):
+    with pytest.raises(Corrupt, match="7-1"):
+        parse_outbox_item(name, value, "7-1")
+
+
+def test_positions_compare_as_numbers():
+    assert parse_position("9-10") > parse_position("9-9") > parse_position("8-11")
+
+
+@given(st.lists(st.integers(-(10**60), 10**60), max_size=8))
+def test_limbs_add_up_to_the_sum_however_large(amounts):
+    fields: dict[str, int] = {}
+    for amount in amounts:
+        for field, limb in split_limbs("real|USDT|pnl", amount):
+            assert -(10**12) // 2 <= limb <= 10**12 // 2
+            fields[field] = fields.get(field, 0) + limb
+    total = sum(amounts)
+    assert join_limbs(fields) == ({"real|USDT|pnl": total} if total else {})
+
+
+def test_a_small_amount_takes_one_field():
+    assert list(split_limbs("n", 499_999_999_999)) == [("n", 499_999_999_999)]
+    assert list(split_limbs("n", 10**12)) == [("n~", 1)]
+    assert list(split_limbs("n", 0)) == []

@@ -1,0 +1,130 @@
+"""The names of all keys; the only place that spells one. docs/redis-keys.md says what each holds.
+
+Every key of a shard carries the hash tag `{ss}`, its number in hex, so one script may touch them all
+also where the store is a Redis Cluster.
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import ClassVar
+
+from tradepool.model.ids import slot_of_id, slot_of_user
+
+__all__ = ["BUCKETS", "Keys"]
+
+BUCKETS = 16
+"""Record hashes per shard; also the grain at which digests are compared."""
+
+_SEPARATOR = "\x1f"
+
+
+class Keys:
+    """Keys of a store of `shard_count` shards. `shard` arguments run from 0 to `shard_count` − 1."""
+
+    journal: ClassVar[str] = "tp:journal"
+    prices: ClassVar[str] = "tp:prices"
+    meta: ClassVar[str] = "tp:meta"
+    mark_totals: ClassVar[str] = "tp:marks"
+    last_audit: ClassVar[str] = "tp:audit"
+
+    def __init__(self, shard_count: int) -> None:
+        self.shard_count = shard_count
+        self._tags = tuple(f"tp:{{{shard:02x}}}:" for shard in range(shard_count))
+
+    def shard(self, slot: int) -> int:
+        """The shard of a routing slot."""
+        return slot % self.shard_count
+
+    def shard_of_user(self, user_id: str) -> int:
+        """The shard that holds everything of the user."""
+        return self.shard(slot_of_user(user_id))
+
+    def home_shard(self, trade_id: str) -> int | None:
+        """The shard written in a minted trade id; None for an id that needs its route looked up."""
+        slot = slot_of_id(trade_id)
+        return None if slot is None else self.shard(slot)
+
+    def route_shard(self, trade_id: str) -> int:
+        """The shard that keeps the route of an id which carries no slot: spread by the id itself."""
+        return self.shard(_crc16(trade_id))
+
+    def bucket_of(self, record_id: str) -> int:
+        """The bucket of a record within its shard, 0 to 15."""
+        return _crc16(record_id) % BUCKETS
+
+    def records(self, shard: int, bucket: int) -> str:
+        """Hash: record id → header and JSON."""
+        return f"{self._tags[shard]}r:{bucket:x}"
+
+    def digest(self, shard: int) -> str:
+        """Hash: bucket → XOR of its record digests and their count; `position` → the last commit's."""
+        return f"{self._tags[shard]}digest"
+
+    def outbox(self, shard: int) -> str:
+        """Stream: one entry per commit, until the journal has it."""
+        return f"{self._tags[shard]}outbox"
+
+    def user_index(self, shard: int, user_id: str) -> str:
+        """Sorted set: the user's trade ids by creation, µs."""
+        return f"{self._tags[shard]}u:{user_id}"
+
+    def symbol_index(self, shard: int, symbol: str) -> str:
+        """Sorted set: the shard's trade ids of a symbol by creation, µs."""
+        return f"{self._tags[shard]}s:{symbol}"
+
+    def open_trades(self, shard: int) -> str:
+        """Sorted set of `open_member`s, all scored 0, so in order of user."""
+        return f"{self._tags[shard]}open"
+
+    def recent(self, shard: int) -> str:
+        """Sorted set: the shard's newest trade ids by creation, µs."""
+        return f"{self._tags[shard]}recent"
+
+    def counters(self, shard: int, user_id: str) -> str:
+        """Hash: the user's counters and sums in limbs; `rev` → commits that touched the user."""
+        return f"{self._tags[shard]}c:{user_id}"
+
+    def idempotency(self, shard: int, user_id: str) -> str:
+        """Hash: idempotency key → trade id."""
+        return f"{self._tags[shard]}i:{user_id}"
+
+    def fill_claims(self, shard: int, user_id: str) -> str:
+        """Hash: `fill_claim` → trade id."""
+        return f"{self._tags[shard]}f:{user_id}"
+
+    def users(self, shard: int) -> str:
+        """Set: ids of the shard's users."""
+        return f"{self._tags[shard]}users"
+
+    def routes(self, shard: int) -> str:
+        """Hash: trade id without a slot → its user's slot; in the shard of `route_shard`."""
+        return f"{self._tags[shard]}route"
+
+    def marks(self, shard: int, user_id: str) -> str:
+        """String: the user's latest marks."""
+        return f"{self._tags[shard]}marks:{user_id}"
+
+    @staticmethod
+    def answer(short_command_id: str) -> str:
+        """String: how a command ended that changed nothing; expires."""
+        return f"tp:answer:{short_command_id}"
+
+    @staticmethod
+    def open_member(user_id: str, trade_id: str) -> str:
+        """How an open trade stands in the set of open trades."""
+        return f"{user_id}{_SEPARATOR}{trade_id}"
+
+    @staticmethod
+    def trade_of_open_member(member: str) -> str:
+        """The trade id in an `open_member`."""
+        return member.rpartition(_SEPARATOR)[2]
+
+    @staticmethod
+    def fill_claim(exchange: str, account_id: str, symbol: str, fill_id: str) -> str:
+        """How a venue's fill is named among its user's: unique per exchange, account and symbol."""
+        return _SEPARATOR.join((exchange, account_id, symbol, fill_id))
+
+
+def _crc16(text: str) -> int:
+    return binascii.crc_hqx(text.encode(), 0)

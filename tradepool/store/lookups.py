@@ -1,0 +1,153 @@
+"""Single values beside the records: owners of keys and fills, routes, answers, prices, marks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import redis
+
+from tradepool.store.keys import Keys
+from tradepool.store.translation import translated
+
+__all__ = ["ANSWER_TTL_S", "Lookups"]
+
+ANSWER_TTL_S = 7 * 24 * 3600
+"""How long a client can learn how a command without effect has ended."""
+
+
+class Lookups:
+    """The part of the store that answers by name. All methods raise StoreUnavailable."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self.keys = keys
+
+    def idempotency_owner(self, user_id: str, name: str) -> str | None:
+        """The trade that the user's idempotency key was used for."""
+        key = self.keys.idempotency(self.keys.shard_of_user(user_id), user_id)
+        return self._field(key, name)
+
+    def claim_owner(self, user_id: str, claim: str) -> str | None:
+        """The trade of the user that has booked a venue fill, named as `Keys.fill_claim` does."""
+        key = self.keys.fill_claims(self.keys.shard_of_user(user_id), user_id)
+        return self._field(key, claim)
+
+    def shard_of_trade(self, trade_id: str) -> int | None:
+        """The shard that holds the trade if there is one; None for an id that was never routed."""
+        return self.shards_of_trades([trade_id])[0]
+
+    def shards_of_trades(self, trade_ids: Sequence[str]) -> list[int | None]:
+        """`shard_of_trade` of each id, in one round trip at most: minted ids carry their shard."""
+        shards = [self.keys.home_shard(trade_id) for trade_id in trade_ids]
+        unknown = [i for i, shard in enumerate(shards) if shard is None]
+        if unknown:
+            slots = self.routes([trade_ids[i] for i in unknown])
+            for i, slot in zip(unknown, slots, strict=True):
+                shards[i] = None if slot is None else self.keys.shard(slot)
+        return shards
+
+    def routes(self, trade_ids: Sequence[str]) -> list[int | None]:
+        """The slots that ids without one of their own were routed to."""
+        with translated():
+            pipeline = self._client.pipeline(transaction=False)
+            for trade_id in trade_ids:
+                pipeline.hget(self._routes(trade_id), trade_id)
+            return [None if slot is None else int(slot) for slot in pipeline.execute()]
+
+    def put_route(self, trade_id: str, slot: int) -> int:
+        """Route an id to its user's slot unless it has a route; the slot in force."""
+        return self.put_routes({trade_id: slot})[trade_id]
+
+    def put_routes(self, slots: Mapping[str, int]) -> dict[str, int]:
+        """`put_route` of each id, in one round trip."""
+        with translated():
+            pipeline = self._client.pipeline(transaction=False)
+            for trade_id, slot in slots.items():
+                pipeline.hsetnx(self._routes(trade_id), trade_id, str(slot))
+                pipeline.hget(self._routes(trade_id), trade_id)
+            return dict(zip(slots, map(int, pipeline.execute()[1::2]), strict=True))
+
+    def move_route(self, trade_id: str, slot: int) -> None:
+        """Route an id to `slot`, whatever its route was: the trade there was never written."""
+        with translated():
+            self._client.hset(self._routes(trade_id), trade_id, str(slot))
+
+    def put_answers(self, answers: Mapping[str, str]) -> None:
+        """Keep for `ANSWER_TTL_S` how commands (by short id) ended that left no trace in a record."""
+        with translated():
+            pipeline = self._client.pipeline(transaction=False)
+            for short_id, answer in answers.items():
+                pipeline.set(self.keys.answer(short_id), answer, ex=ANSWER_TTL_S)
+            pipeline.execute()
+
+    def answers(self, short_ids: Sequence[str]) -> list[str | None]:
+        """The answers to commands, in order; None where there is none (yet, or any more)."""
+        with translated():
+            pipeline = self._client.pipeline(transaction=False)
+            for short_id in short_ids:
+                pipeline.get(self.keys.answer(short_id))
+            return [None if answer is None else answer.decode() for answer in pipeline.execute()]
+
+    def set_prices(self, prices: Mapping[str, str]) -> None:
+        """Store the latest prices by symbol, as plain decimal text; the others stay."""
+        if prices:
+            with translated():
+                self._client.hset(self.keys.prices, items=[text for pair in prices.items() for text in pair])
+
+    def prices(self) -> dict[str, str]:
+        """The latest price of every symbol that has one."""
+        with translated():
+            stored = self._client.hgetall(self.keys.prices)
+        return {_text(symbol): _text(price) for symbol, price in stored.items()}
+
+    def write_marks(self, marks: Mapping[str, bytes]) -> None:
+        """Replace the marks of users: user id → JSON."""
+        shards: dict[int, dict[str, bytes]] = defaultdict(dict)
+        for user_id, value in marks.items():
+            shard = self.keys.shard_of_user(user_id)
+            shards[shard][self.keys.marks(shard, user_id)] = value
+        with translated():
+            pipeline = self._client.pipeline(transaction=False)
+            for values in shards.values():
+                pipeline.mset(values)
+            pipeline.execute()
+
+    def read_marks(self, user_id: str) -> bytes | None:
+        """The user's latest marks as JSON; None before the first."""
+        return self._value(self.keys.marks(self.keys.shard_of_user(user_id), user_id))
+
+    def write_mark_totals(self, value: bytes) -> None:
+        """Replace what the last mark came to over all users, as JSON."""
+        with translated():
+            self._client.set(self.keys.mark_totals, value)
+
+    def read_mark_totals(self) -> bytes | None:
+        """The totals of the last mark as JSON; None before the first."""
+        return self._value(self.keys.mark_totals)
+
+    def write_last_audit(self, value: bytes) -> None:
+        """Replace the report of the last audit of the whole pool, as JSON."""
+        with translated():
+            self._client.set(self.keys.last_audit, value)
+
+    def read_last_audit(self) -> bytes | None:
+        """The report of the last audit as JSON; None before the first."""
+        return self._value(self.keys.last_audit)
+
+    def _value(self, key: str) -> bytes | None:
+        with translated():
+            value = self._client.get(key)
+        return value.encode() if isinstance(value, str) else value
+
+    def _routes(self, trade_id: str) -> str:
+        return self.keys.routes(self.keys.route_shard(trade_id))
+
+    def _field(self, key: str, field: str) -> str | None:
+        with translated():
+            value = self._client.hget(key, field)
+        return None if value is None else _text(value)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,192 @@
+"""What one commit writes, worked out before any server is asked.
+
+`plan_commit` turns changed records into the arguments of lua/commit.lua: the checks that must hold, and
+every key that follows from the change. It also spells the outbox item from which the journal is written;
+`parse_outbox_item` reads it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from tradepool.errors import Corrupt
+from tradepool.model.codec import COMPARED_CHARS
+from tradepool.model.counters import contribution
+from tradepool.model.trade import Trade
+from tradepool.store.draft import CommitPlan, Draft
+from tradepool.store.keys import Keys
+
+__all__ = [
+    "CHANGES_MAX",
+    "CommitPlan",
+    "OutboxItem",
+    "RecordChange",
+    "claims_of",
+    "parse_outbox_item",
+    "parse_position",
+    "plan_commit",
+]
+
+CHANGES_MAX = 1000
+"""Changes in one plan. A commit has `batch_max` at most; recovery may use larger batches."""
+
+_VERSION_CHARS = 8
+_SEPARATOR = "\x1e"
+
+
+class RecordChange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One record from one version to the next."""
+
+    kind: str
+    """`codec.TRADE_KIND` or `codec.LEDGER_KIND`."""
+    record_id: str
+    user_id: str
+    before: bytes | None
+    """The stored value (header and JSON) that this change was decided on; None: there is no record yet."""
+    after: bytes
+    trade_before: Trade | None = None
+    """What `before` and `after` hold, where they are trades."""
+    trade_after: Trade | None = None
+    command_id: str
+    task_id: str = ""
+
+
+class OutboxItem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One change as the outbox carries it to the journal."""
+
+    position: str
+    """The entry's stream id; all items of one commit share it."""
+    index: int
+    """The place within the entry, from 0."""
+    kind: str
+    is_new: bool
+    """Whether the record did not exist before."""
+    record_id: str
+    command_id: str
+    task_id: str
+    digest_before: str
+    """16 hex; empty for a new record."""
+    value: bytes
+    """Header and JSON of the record after the change."""
+
+
+def parse_position(position: str) -> tuple[int, int]:
+    """A position as numbers, to be compared: `"1700000000000-3"` → `(1700000000000, 3)`.
+
+    Raises: ValueError when it is not one.
+    """
+    milliseconds, _, sequence = position.partition("-")
+    return int(milliseconds), int(sequence)
+
+
+def parse_outbox_item(name: bytes, value: bytes, position: str) -> OutboxItem:
+    """Read one field of an outbox entry: `name` → `value`, found at `position`.
+
+    The name is the record's kind, `a` (added) or `u` (updated), and the item's index: `ta0`, `lu12`. The
+    index keeps the names of an entry apart, for clients that return an entry as a dictionary. The value
+    is record id, command id, task id, digest before and the stored value, separated by 0x1e.
+
+    Raises: Corrupt when it is not an outbox item.
+    """
+    try:
+        record_id, command_id, task_id, digest_before, stored = value.split(_SEPARATOR.encode(), 4)
+        kind, operation, index = name[:1].decode(), name[1:2].decode(), int(name[2:])
+        return OutboxItem(
+            position=position,
+            index=index,
+            kind=kind,
+            is_new=operation == "a",
+            record_id=record_id.decode(),
+            command_id=command_id.decode(),
+            task_id=task_id.decode(),
+            digest_before=digest_before.decode(),
+            value=stored,
+        )
+    except ValueError as problem:
+        raise Corrupt(f"outbox entry {position}: {name!r} is no outbox item") from problem
+
+
+def claims_of(trade: Trade) -> set[str]:
+    """The venue fills that the trade has booked, as `Keys.fill_claim` names them.
+
+    Fills the pool made itself (`<trade id>:…`) are nobody else's and need no claim.
+    """
+    own = f"{trade.trade_id}:"
+    return {
+        Keys.fill_claim(trade.exchange, trade.account_id, trade.symbol, fill.fill_id)
+        for fill in trade.fills
+        if not fill.fill_id.startswith(own)
+    }
+
+
+def plan_commit(
+    keys: Keys, shard: int, changes: Sequence[RecordChange], *, recent_max: int, with_outbox: bool = True
+) -> CommitPlan:
+    """Everything one commit of `changes`, all of one shard, compares and writes.
+
+    Changes of the same record follow each other in order: the first one's `before` is compared, the last
+    one's `after` is stored, and each is an outbox item. A new record's idempotency key and new fill claims
+    must be free. Without outbox the plan writes the same projection and leaves the outbox alone: what
+    recovery replays is in the journal already.
+
+    Raises: Corrupt when two records of the batch claim the same key or fill.
+    """
+    assert 0 < len(changes) <= CHANGES_MAX
+    draft = Draft(keys, shard)
+    for change in _merged(changes):
+        _plan_record(draft, change)
+        if change.trade_after is not None:
+            _plan_trade(draft, change.trade_before, change.trade_after)
+    draft.trim_recent(recent_max)
+    if with_outbox:
+        draft.outbox = _outbox_fields(changes)
+    return draft.plan()
+
+
+def _merged(changes: Iterable[RecordChange]) -> Iterable[RecordChange]:
+    """One change per record: from the first one's before to the last one's after."""
+    merged: dict[str, RecordChange] = {}
+    for change in changes:
+        first = merged.get(change.record_id)
+        if first is None:
+            merged[change.record_id] = change
+            continue
+        assert change.before == first.after, "each change of a record is decided on the one before it"
+        merged[change.record_id] = msgspec.structs.replace(
+            first, after=change.after, trade_after=change.trade_after
+        )
+    return merged.values()
+
+
+def _plan_record(draft: Draft, change: RecordChange) -> None:
+    """The record itself: compared, stored, digested; its user is known and has one more revision."""
+    draft.record(change.record_id, change.before, change.after)
+    draft.touch_user(change.user_id, is_new=change.before is None)
+
+
+def _plan_trade(draft: Draft, before: Trade | None, after: Trade) -> None:
+    """What follows from a trade: indexes, the set of open trades, claims and counters."""
+    if before is None:
+        draft.index_trade(after)
+        if after.idempotency_key is not None:
+            draft.claim_idempotency_key(after.user_id, after.idempotency_key, after.trade_id)
+    if after.is_open != (before is not None and before.is_open):
+        draft.set_open(after)
+    for claim in sorted(claims_of(after) - (claims_of(before) if before else set())):
+        draft.claim_fill(after.user_id, claim, after.trade_id)
+    counted = contribution(after)
+    for name, amount in contribution(before).items() if before else ():
+        counted[name] = counted.get(name, 0) - amount
+    draft.count(after.user_id, counted)
+
+
+def _outbox_fields(changes: Iterable[RecordChange]) -> list[str | bytes]:
+    fields: list[str | bytes] = []
+    for index, change in enumerate(changes):
+        fields.append(f"{change.kind}{'u' if change.before else 'a'}{index}")
+        digest_before = change.before[_VERSION_CHARS:COMPARED_CHARS].decode() if change.before else ""
+        prefix = (change.record_id, change.command_id, change.task_id, digest_before, "")
+        fields.append(_SEPARATOR.join(prefix).encode() + change.after)
+    return fields
