@@ -1,0 +1,193 @@
+"""Snapshots of a store in use: plain JSON for everybody, byte for byte what was stored."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from tests.pool_at_work import PoolAtWork, at_work
+from tradepool.errors import JournalUnavailable, PoolLocked
+from tradepool.files import snapshot as snapshot_files
+from tradepool.files.durable import FileLock
+from tradepool.files.journal import Journal
+from tradepool.files.snapshot import (
+    LEDGERS_NAME,
+    SNAPSHOT_NAME,
+    TRADES_NAME,
+    is_whole,
+    load_snapshot,
+    read_snapshot,
+)
+from tradepool.model.codec import unpack_trade
+from tradepool.snapshots import write_snapshot
+
+
+@pytest.fixture
+def pool(redis_client, settings):
+    with at_work(redis_client, settings) as pool:
+        yield pool
+
+
+def take(pool: PoolAtWork, wait_s: float = 5.0):
+    return write_snapshot(pool.store, pool.journal, pool.settings.data_dir, wait_s=wait_s)
+
+
+def stored_values(pool: PoolAtWork) -> set[bytes]:
+    return {value for shard in range(4) for _, value in pool.store.scan_records(shard)}
+
+
+def test_it_is_a_json_array_with_a_trade_a_line_and_amounts_as_text(pool):
+    trade = pool.add("ann")
+    pool.add("bob")
+    pool.drain()
+    info = take(pool)
+    text = (pool.settings.data_dir / TRADES_NAME).read_text()
+    trades = {item["trade_id"]: item for item in json.loads(text)}
+    assert len(trades) == len(text.splitlines()) - 2 == info.trades.count == 2
+    assert trades[trade.trade_id]["amount"] == "1"
+    assert trades[trade.trade_id]["fills"][0]["price"] == "100"
+
+
+def test_every_record_is_read_back_byte_for_byte(pool):
+    pool.trade_a_while()
+    pool.drain()
+    info = take(pool)
+    records = list(read_snapshot(pool.settings.data_dir))
+    assert {value for value, _ in records} == stored_values(pool)
+    assert (info.trades.count, info.ledgers.count) == (20, 5)
+    assert len(json.loads((pool.settings.data_dir / LEDGERS_NAME).read_text())) == 5
+
+
+def test_an_empty_pool_has_an_empty_snapshot(pool):
+    take(pool)
+    assert json.loads((pool.settings.data_dir / TRADES_NAME).read_text()) == []
+    assert list(read_snapshot(pool.settings.data_dir)) == []
+
+
+def test_the_sidecar_says_where_the_journal_stood_before_the_scan(pool):
+    pool.add("ann")
+    pool.drain()
+    before = pool.journal.point
+    info = take(pool)
+    assert info == load_snapshot(pool.settings.data_dir)
+    assert (info.journal, info.point) == (pool.journal.id, before)
+    shard = pool.keys.shard_of_user("ann")
+    assert info.covers == {shard: pool.store.last_position(shard)}
+
+
+def test_nothing_is_replaced_before_the_journal_has_what_was_scanned(pool):
+    pool.add("ann")
+    pool.drain()
+    take(pool)
+    folder = pool.settings.data_dir
+    old = {name: (folder / name).read_bytes() for name in (TRADES_NAME, LEDGERS_NAME, SNAPSHOT_NAME)}
+    pool.add("bob")
+    with pytest.raises(JournalUnavailable, match="does not catch up"):
+        take(pool, wait_s=0.05)
+    assert {name: (folder / name).read_bytes() for name in old} == old
+    assert not list(folder.glob("*.new"))
+
+
+def test_it_waits_for_a_writer_at_work(pool):
+    pool.add("ann")
+    taken = []
+    snapshot = threading.Thread(target=lambda: taken.append(take(pool)))
+    snapshot.start()
+    pool.drain()
+    snapshot.join(10)
+    assert taken[0].trades.count == 1
+    assert taken[0].point.seq in (0, 2)
+
+
+def test_two_snapshots_at_once_are_not_mixed(pool):
+    lock = FileLock(pool.settings.data_dir / "snapshot.lock")
+    with pytest.raises(PoolLocked):
+        take(pool)
+    lock.close()
+    take(pool)
+
+
+def test_a_full_disk_leaves_the_last_snapshot(pool, monkeypatch):
+    pool.add("ann")
+    pool.drain()
+    info = take(pool)
+
+    def fail(_fd):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("os.fsync", fail)
+        with pytest.raises(JournalUnavailable, match="No space left"):
+            take(pool)
+    assert is_whole(pool.settings.data_dir, info)
+    assert load_snapshot(pool.settings.data_dir) == info
+
+
+def test_files_that_changed_hands_without_their_sidecar_are_not_whole(pool, monkeypatch):
+    """Killed between the renames: the old sidecar does not vouch for the new files."""
+    pool.add("ann")
+    pool.drain()
+    take(pool)
+    pool.add("bob")
+    pool.drain()
+
+    def killed(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(snapshot_files.msgspec.json, "format", killed)
+    with pytest.raises(KeyboardInterrupt):
+        take(pool)
+    info = load_snapshot(pool.settings.data_dir)
+    assert info.trades.count == 1
+    assert not is_whole(pool.settings.data_dir, info)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[]"])
+def test_a_damaged_sidecar_is_no_sidecar(pool, content):
+    take(pool)
+    (pool.settings.data_dir / SNAPSHOT_NAME).write_bytes(content)
+    assert load_snapshot(pool.settings.data_dir) is None
+
+
+def test_a_record_that_a_scan_returns_twice_is_written_once(pool, monkeypatch):
+    pool.add("ann")
+    pool.drain()
+    scan = pool.store.scan_records
+    monkeypatch.setattr(pool.store, "scan_records", lambda shard: [*scan(shard), *scan(shard)])
+    assert take(pool).trades.count == 1
+
+
+def test_a_snapshot_holds_a_change_made_while_it_was_scanned_or_replays_it(pool, monkeypatch):
+    trade = pool.add("ann")
+    pool.drain()
+    scan = pool.store.scan_records
+    shard = pool.keys.shard_of_user("ann")
+
+    def scan_while_trading(number):
+        found = list(scan(number))
+        if number == shard:
+            pool.add_closed("ann")
+            pool.drain()
+        return found
+
+    monkeypatch.setattr(pool.store, "scan_records", scan_while_trading)
+    assert take(pool).trades.count == 1
+    monkeypatch.undo()
+    before = stored_values(pool)
+    pool.lose_everything()
+    report = pool.begin()
+    assert (report.from_snapshot, report.replayed) == (1, 3)
+    assert stored_values(pool) == before
+    assert trade in [unpack_trade(value) for value in before]
+
+
+def test_only_the_journals_id_matters_not_where_the_folder_is(pool, tmp_path):
+    pool.add("ann")
+    pool.drain()
+    take(pool)
+    pool.journal.close()
+    moved = pool.settings.data_dir.rename(tmp_path / "moved")
+    with Journal(moved / "trade_pool.log", 4) as journal:
+        assert load_snapshot(moved).journal == journal.id

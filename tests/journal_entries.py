@@ -1,0 +1,70 @@
+"""Made-up journal entries, and journals written with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from tradepool.files.checkpoint import checkpoint_of
+from tradepool.files.journal import Journal
+from tradepool.files.lines import JournalEntry
+from tradepool.model.codec import digest_of
+
+SHARDS = 4
+
+
+def entry(
+    record_id: str, version: int, *, shard: int = 1, position: str = "1-1", size: int = 0
+) -> JournalEntry:
+    """Version `version` of a record; its content follows from its name and version."""
+    body = _body(record_id, version, size)
+    return JournalEntry(
+        shard=shard,
+        position=position,
+        index=0,
+        kind="t",
+        record_id=record_id,
+        command_id=f"command-{version}",
+        task_id="",
+        version=version,
+        digest=digest_of(body),
+        previous=digest_of(_body(record_id, version - 1, size)) if version > 1 else "",
+        status="p",
+        record=msgspec.Raw(body),
+    )
+
+
+def group(shard: int) -> list[JournalEntry]:
+    """Two records of `shard`, one commit."""
+    return [entry(f"{shard}-{name}", 1, shard=shard, position=f"{shard}-1") for name in "ab"]
+
+
+def write_groups(log: Path, groups: Iterable[list[JournalEntry]], *, checkpoint: bool = True) -> None:
+    """Append each group with a commit of its own, as a writer that then stops, or is killed."""
+    kept = checkpoint_of(log).read_bytes() if checkpoint_of(log).exists() else None
+    with Journal(log, SHARDS) as journal:
+        for entries in groups:
+            journal.append(entries)
+            journal.commit({e.shard: f"{journal.point.offset}-0" for e in entries})
+    if not checkpoint:
+        _restore_checkpoint(log, kept)
+
+
+def reopened(log: Path, *, checkpoint: bool = True) -> Journal:
+    """The journal at `log`, opened again; without `checkpoint` closing it leaves the old one."""
+    journal = Journal(log, SHARDS)
+    if not checkpoint:
+        journal._save_checkpoint = lambda: None
+    return journal
+
+
+def _restore_checkpoint(log: Path, kept: bytes | None) -> None:
+    checkpoint_of(log).unlink()
+    if kept is not None:
+        checkpoint_of(log).write_bytes(kept)
+
+
+def _body(record_id: str, version: int, size: int) -> bytes:
+    return msgspec.json.encode({"trade_id": record_id, "version": version, "pad": "x" * size})

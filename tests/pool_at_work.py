@@ -1,0 +1,150 @@
+"""A store with its journal, stepped by hand, and what a recovery must bring back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import redis
+
+from tests.store_changes import cancelled, change, filled, ledger_change, new_trade
+from tradepool.files.journal import JOURNAL_NAME, Journal
+from tradepool.journaling import JournalWriter
+from tradepool.model.codec import encode_ledger
+from tradepool.model.ids import slot_of_user
+from tradepool.model.kinds import Role
+from tradepool.model.ledger import Ledger
+from tradepool.model.trade import Trade
+from tradepool.recovery import RecoveryReport, recover
+from tradepool.settings import Settings
+from tradepool.store.keys import Keys
+from tradepool.store.redis_store import RedisStore
+
+USERS = ("ann", "bob", "cy", "dora", "eve")
+
+
+class PoolAtWork:
+    """One process's journal and writer on a server; nothing runs by itself."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self.client = client
+        self.settings = settings
+        self.keys = Keys(settings.shard_count)
+        self.store = RedisStore(client, self.keys, settings)
+        self.journal = Journal(settings.data_dir / JOURNAL_NAME, settings.shard_count)
+        self._numbers = count(1)
+        self.notified: dict[int, str] = {}
+        self.writer = JournalWriter(client, self.keys, self.journal, self.notified.update)
+
+    @property
+    def log(self) -> Path:
+        return self.journal.path
+
+    def recover(self) -> RecoveryReport:
+        return recover(self.client, self.keys, self.journal, self.settings)
+
+    def begin(self) -> RecoveryReport:
+        report = self.recover()
+        self.writer.take_over()
+        return report
+
+    def drain(self) -> int:
+        lines = 0
+        while written := self.writer.step(block_ms=None):
+            lines += written
+        return lines
+
+    def add(self, user_id: str = "ann", **fields: object) -> Trade:
+        """One trade, filled in a second commit."""
+        trade = new_trade(user_id, **fields)
+        shard = self.keys.shard_of_user(user_id)
+        if self.keys.home_shard(trade.trade_id) is None:
+            self.store.put_route(trade.trade_id, slot_of_user(user_id))
+        self.store.commit(shard, [change(None, trade, task_id="task")])
+        self.store.commit(shard, [change(trade, done := filled(trade, fill_id=f"v-{trade.trade_id}"))])
+        return done
+
+    def add_closed(self, user_id: str) -> None:
+        """A trade that made 10, and its exit."""
+        entered = self.add(user_id)
+        left = filled(entered, Role.EXIT, fill_id=f"x-{entered.trade_id}", price=110)
+        self.store.commit(self.keys.shard_of_user(user_id), [change(entered, left)])
+
+    def cancel_new(self, user_id: str) -> None:
+        """Two versions in one commit."""
+        trade = new_trade(user_id)
+        changes = [change(None, trade), change(trade, cancelled(trade))]
+        self.store.commit(self.keys.shard_of_user(user_id), changes)
+
+    def keep_tokens(self, user_id: str, version: int = 1) -> None:
+        ledger = Ledger(user_id=user_id, version=version, updated_at=version)
+        before = self.store.read([(self.keys.shard_of_user(user_id), f"{user_id}\x1fdefault")])[0]
+        made = ledger_change(user_id, before, encode_ledger(ledger), version)
+        self.store.commit(self.keys.shard_of_user(user_id), [made])
+
+    def trade_a_while(self) -> None:
+        """Something of everything: several users, versions, foreign ids, keys, ledgers."""
+        for user_id in USERS:
+            self.add(user_id, idempotency_key=f"key-{next(self._numbers)}")
+            self.add(user_id, trade_id=f"trade:{next(self._numbers)}")
+            self.add_closed(user_id)
+            self.cancel_new(user_id)
+            self.keep_tokens(user_id, version=self._ledger_version(user_id) + 1)
+
+    def lose_everything(self) -> None:
+        """The server comes back empty, and without scripts."""
+        self.client.flushall()
+        self.client.script_flush()
+
+    def come_back_as(self, image: Mapping[bytes, bytes]) -> None:
+        """The server comes back as it was when `image` was taken."""
+        self.lose_everything()
+        for key, dump in image.items():
+            self.client.restore(key, 0, dump)
+
+    def _ledger_version(self, user_id: str) -> int:
+        value = self.store.read([(self.keys.shard_of_user(user_id), f"{user_id}\x1fdefault")])[0]
+        return 0 if value is None else int(value[:8], 16)
+
+
+@contextmanager
+def at_work(client: redis.Redis, settings: Settings) -> Iterator[PoolAtWork]:
+    """A recovered pool whose writer has its place."""
+    pool = PoolAtWork(client, settings)
+    try:
+        pool.begin()
+        yield pool
+    finally:
+        pool.journal.close()
+
+
+def image_of(client: redis.Redis) -> dict[bytes, bytes]:
+    """All of the server's keys, to be restored later."""
+    return {key: client.dump(key) for key in client.keys("*")}
+
+
+def contents(pool: PoolAtWork) -> dict[bytes, object]:
+    """What readers and audits can see: records, indexes, counters, digests, claims, routes; not the
+    outboxes, revisions and the hashes of journal and pool."""
+    own = {pool.keys.journal.encode(), pool.keys.meta.encode()}
+    return {
+        key: value
+        for key in pool.client.keys("*")
+        if key not in own and (value := _content(pool.client, key)) is not None
+    }
+
+
+def _content(client: redis.Redis, key: bytes) -> object:
+    match client.type(key):
+        case b"hash":
+            return {field: value for field, value in client.hgetall(key).items() if field != b"rev"}
+        case b"zset":
+            return client.zrange(key, 0, -1, withscores=True)
+        case b"set":
+            return client.smembers(key)
+        case b"string":
+            return client.get(key)
+        case _:
+            return None

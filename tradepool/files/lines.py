@@ -1,0 +1,195 @@
+"""The lines of `trade_pool.log`: one JSON object each, chained by checksum.
+
+Every line ends in `,"c":"<8 hex>"}`: the CRC-32 of all line bodies from the header up to and including
+its own, so a line proves that everything before it is whole. docs/file-formats.md has the fields.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TypeVar
+
+import msgspec
+
+from tradepool.errors import Corrupt
+from tradepool.model import codec
+
+__all__ = [
+    "COMMIT_PREFIX",
+    "FORMAT",
+    "SUFFIX_BYTES",
+    "Commit",
+    "Digest",
+    "Header",
+    "JournalEntry",
+    "JournalLine",
+    "decode",
+    "encode_commit",
+    "encode_entry",
+    "encode_header",
+    "next_crc",
+    "position_order",
+    "shard_mark",
+    "stored_crc",
+]
+
+FORMAT = 1
+COMMIT_PREFIX = b'{"commit":'
+"""How every commit line begins, and no other."""
+SUFFIX_BYTES = len(b',"c":"00000000"}\n')
+
+_CRC = slice(-11, -3)
+_ENTRY_NAMES = {
+    "seq": "q",
+    "shard": "s",
+    "position": "x",
+    "index": "i",
+    "kind": "k",
+    "record_id": "id",
+    "command_id": "e",
+    "task_id": "w",
+    "version": "v",
+    "digest": "d",
+    "previous": "p",
+    "status": "st",
+    "record": "r",
+}
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True, rename={"format": "tradepool_journal"}):
+    """The first line: which journal this is, its shard count, when it was created (µs)."""
+
+    format: int
+    id: str
+    shards: int
+    created: int
+
+
+class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_ENTRY_NAMES):
+    """One version of one record, as it goes into the journal.
+
+    `position` is the outbox position of its commit and `index` its place in there; `digest` is the
+    record's own and `previous` that of the version before it, empty for a first version.
+    """
+
+    shard: int
+    position: str
+    index: int
+    kind: str
+    record_id: str
+    command_id: str
+    task_id: str
+    version: int
+    digest: str
+    previous: str
+    status: str
+    record: msgspec.Raw
+
+    @property
+    def value(self) -> bytes:
+        """The record as it was stored: header and JSON, byte for byte.
+
+        Raises: Corrupt when the JSON is not what the digest says.
+        """
+        body = bytes(self.record)
+        header = codec.header(self.version, body, self.kind, self.status)
+        if codec.split(header)[0].digest != self.digest:
+            raise Corrupt(f"record {self.record_id!r} version {self.version}: its digest is another record's")
+        return header + body
+
+
+class JournalLine(JournalEntry, frozen=True, kw_only=True, gc=False, rename=_ENTRY_NAMES):
+    """A journaled entry; `seq` counts the entries of the journal from 1, without gaps."""
+
+    seq: int
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True, rename={"positions": "commit", "seq": "q"}):
+    """The end of a group: positions that moved, the last entry's number, the time (µs)."""
+
+    positions: dict[int, str]
+    seq: int
+    at: int
+
+
+class Digest(msgspec.Struct, frozen=True, array_like=True):
+    """XOR of the 64-bit digests of records at their newest version, and how many records."""
+
+    xor: int = 0
+    count: int = 0
+
+    def moved(self, xor: int, added: int) -> Digest:
+        """The digest after changes that XOR to `xor` and add `added` records."""
+        return Digest(self.xor ^ xor, self.count + added)
+
+    @property
+    def text(self) -> str:
+        """The XOR as 16 hex characters."""
+        return f"{self.xor:016x}"
+
+
+_ENCODER = msgspec.json.Encoder()
+_Line = TypeVar("_Line", Header, JournalLine, Commit)
+_DECODERS: dict[type, msgspec.json.Decoder[Header | JournalLine | Commit]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (Header, JournalLine, Commit)
+}
+
+
+def position_order(position: str) -> tuple[int, int]:
+    """Sort key of an outbox position `<ms>-<seq>`."""
+    milliseconds, _, number = position.partition("-")
+    return int(milliseconds), int(number or 0)
+
+
+def encode_header(header: Header) -> tuple[bytes, int]:
+    """The header's line and the checksum after it."""
+    return _framed(_ENCODER.encode(header)[:-1], 0)
+
+
+def encode_entry(entry: JournalEntry, seq: int, crc: int) -> tuple[bytes, int]:
+    """The entry's line with number `seq`, after checksum `crc`, and the checksum after it."""
+    return _framed(b'{"q":%d,%b' % (seq, _ENCODER.encode(entry)[1:-1]), crc)
+
+
+def encode_commit(commit: Commit, crc: int) -> tuple[bytes, int]:
+    """The commit's line and the checksum after it."""
+    return _framed(_ENCODER.encode(commit)[:-1], crc)
+
+
+def next_crc(line: bytes, crc: int) -> int | None:
+    """The checksum after `line`, which stands after checksum `crc`; None when the line is damaged."""
+    after = zlib.crc32(line[:-SUFFIX_BYTES], crc)
+    return after if line[-SUFFIX_BYTES:] == _suffix(after) else None
+
+
+def stored_crc(end: bytes) -> int | None:
+    """The checksum that the line ending in `end` claims for itself; None when none can be read."""
+    try:
+        return int(end[_CRC], 16)
+    except ValueError:
+        return None
+
+
+def shard_mark(shard: int) -> bytes:
+    """What stands after an entry's number when it belongs to `shard`: a filter before decoding."""
+    return b',"s":%d,' % shard
+
+
+def decode(line: bytes, kind: type[_Line]) -> _Line:
+    """A line whose checksum is right, as the `kind` it must be.
+
+    Raises: Corrupt when it is something else.
+    """
+    try:
+        return _DECODERS[kind].decode(line)  # type: ignore[return-value]
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        raise Corrupt(f"a journal line with a right checksum cannot be read: {problem}") from problem
+
+
+def _framed(body: bytes, crc: int) -> tuple[bytes, int]:
+    crc = zlib.crc32(body, crc)
+    return body + _suffix(crc), crc
+
+
+def _suffix(crc: int) -> bytes:
+    return b',"c":"%08x"}\n' % crc

@@ -1,0 +1,210 @@
+"""Bringing a server back to what the journal holds, and only then letting writers in.
+
+A server that restarted, was replaced by its replica or is empty may lack the last changes. It has lost
+the commit script too, so its fence is closed. Recovery replays what is missing, from the snapshot when
+the server is empty and from the journal, and opens the fence. What it cannot explain it refuses.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import redis
+
+from tradepool.errors import Corrupt, JournalAhead, Misconfigured, SequenceGap
+from tradepool.files.checkpoint import load_checkpoint
+from tradepool.files.journal import Journal
+from tradepool.files.point import JournalPoint
+from tradepool.files.reading import read_lines
+from tradepool.files.snapshot import SNAPSHOT_NAME, SnapshotInfo, is_whole, load_snapshot, read_snapshot
+from tradepool.replay import Replay
+from tradepool.settings import Settings
+from tradepool.store import fence
+from tradepool.store.keys import Keys
+from tradepool.store.plan import parse_position
+from tradepool.store.redis_store import START_POSITION, RedisStore
+from tradepool.store.translation import translated
+from tradepool.store.watermark import parse_watermark
+
+__all__ = ["JOURNAL_FIELD", "SHARD_COUNT_FIELD", "RecoveryReport", "recover"]
+
+SHARD_COUNT_FIELD = "shard_count"
+"""Field of `Keys.meta`: the shard count that the store was created with."""
+JOURNAL_FIELD = "journal"
+"""Field of `Keys.meta`: the id of the journal that the store belongs to."""
+_CREATED_FIELD = "created"
+
+_BEGIN_EMPTY = "or empty the store and move the folder away to begin an empty pool"
+
+Positions = Mapping[int, str]
+
+
+class RecoveryReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recovery did: journal lines replayed, records taken from the snapshot, time.
+
+    `opened` is False when the fence was open already and there was nothing to do.
+    """
+
+    replayed: int = 0
+    from_snapshot: int = 0
+    opened: bool = False
+    seconds: float = 0.0
+
+
+def recover(client: redis.Redis, keys: Keys, journal: Journal, settings: Settings) -> RecoveryReport:
+    """Bring the store up to `journal` and open its fence; harmless when that is done already.
+
+    The caller holds the journal open, so nobody else recovers from it, and writers are fenced off. It
+    may be repeated after any failure: what was replayed before is recognised by version.
+
+    Raises: StoreUnavailable; Misconfigured when the store has another shard count; Corrupt, SequenceGap
+    or JournalAhead when store and files cannot belong together. Then the fence stays as it was.
+    """
+    started = time.monotonic()
+    store = RedisStore(client, keys, settings)
+    journaled = journal.point
+    reached = dict(enumerate(store.last_positions()))
+    is_open = fence.is_open(client)
+    _check_belongs(client, keys, journal, _Found(is_open=is_open, is_empty=_is_empty(reached)))
+    _check_nothing_lost(client, keys, journal)
+    behind = {s: p for s, p in reached.items() if _before(p, journaled.position(s))}
+    if is_open and behind:
+        raise JournalAhead(
+            f"the store is open but lacks changes that {journal.path} holds, in {len(behind)} shards; "
+            "was it emptied under its writers? Stop them, restart the server and recover"
+        )
+    if is_open:
+        return RecoveryReport(seconds=time.monotonic() - started)
+    snapshot = _usable_snapshot(journal) if _is_empty(reached) else None
+    report = _catch_up(Replay(store, batch_max=settings.batch_max), journal, behind, snapshot)
+    for shard in behind:
+        _check_digest(store, shard, journaled)
+        store.advance_outbox(shard, journaled.position(shard))
+    fence.open_fence(client)
+    return msgspec.structs.replace(report, opened=True, seconds=time.monotonic() - started)
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """The state in which recovery finds a server."""
+
+    is_open: bool
+    is_empty: bool
+
+
+def _check_belongs(client: redis.Redis, keys: Keys, journal: Journal, found: _Found) -> None:
+    """The store is this journal's, or becomes it: an empty one, where that is no surprise."""
+    with translated():
+        stored: Any = client.hgetall(keys.meta)
+    meta = {field.decode(): value.decode() for field, value in stored.items()}
+    shards = int(meta.get(SHARD_COUNT_FIELD, keys.shard_count))
+    if shards != keys.shard_count:
+        raise Misconfigured(
+            f"the store was made with {shards} shards, the settings say {keys.shard_count}; "
+            f"set TRADEPOOL_SHARD_COUNT={shards}"
+        )
+    bound = meta.get(JOURNAL_FIELD)
+    if bound == journal.id:
+        return
+    if bound is not None and not found.is_empty:
+        raise Corrupt(
+            f"the store belongs to journal {bound}, {journal.path} is journal {journal.id}: "
+            f"put the right log back, {_BEGIN_EMPTY}"
+        )
+    if journal.point.positions and (found.is_open or not found.is_empty):
+        raise JournalAhead(
+            f"the store was emptied under its writers, or is not the one of {journal.path}; "
+            "stop the writers, empty it and restart the server: recovery then refills it"
+        )
+    _bind(client, keys, journal)
+
+
+def _bind(client: redis.Redis, keys: Keys, journal: Journal) -> None:
+    with translated():
+        client.hset(
+            keys.meta,
+            mapping={
+                SHARD_COUNT_FIELD: keys.shard_count,
+                JOURNAL_FIELD: journal.id,
+                _CREATED_FIELD: time.time_ns() // 1000,
+            },
+        )
+
+
+def _check_nothing_lost(client: redis.Redis, keys: Keys, journal: Journal) -> None:
+    """Whatever was confirmed must be in the log: a published position beyond its end means a lost log."""
+    with translated():
+        values: Any = client.hmget(keys.journal, [f"{shard:02x}" for shard in range(keys.shard_count)])
+    point = journal.point
+    for shard, value in enumerate(values):
+        confirmed = START_POSITION if value is None else parse_watermark(value)[0]
+        if _before(point.position(shard), confirmed):
+            raise SequenceGap(
+                f"{journal.path} ends at {point.position(shard)} of shard {shard:02x}, but {confirmed} was "
+                f"confirmed: lines are missing; restore it from a backup, {_BEGIN_EMPTY}"
+            )
+
+
+def _catch_up(
+    replay: Replay, journal: Journal, behind: Positions, snapshot: SnapshotInfo | None
+) -> RecoveryReport:
+    """Replay into the shards that are `behind` (shard → the store's position)."""
+    if not behind:
+        return RecoveryReport()
+    from_snapshot = 0
+    if snapshot is not None:
+        from_snapshot = replay.records(read_snapshot(journal.path.parent))
+    replayed = replay.lines(
+        line
+        for line in read_lines(journal.path, from_offset=_start(journal, behind, snapshot))
+        if line.shard in behind and _before(behind[line.shard], line.position)
+    )
+    return RecoveryReport(replayed=replayed, from_snapshot=from_snapshot)
+
+
+def _start(journal: Journal, behind: Positions, snapshot: SnapshotInfo | None) -> int:
+    """The byte from which the journal has to be read: 0 for all of it."""
+    if snapshot is not None:
+        return snapshot.point.offset
+    checkpoint = load_checkpoint(journal.path, journal.id)
+    if checkpoint is None or any(_before(p, checkpoint.position(s)) for s, p in behind.items()):
+        return 0
+    return checkpoint.offset
+
+
+def _usable_snapshot(journal: Journal) -> SnapshotInfo | None:
+    """The journal's snapshot, if there is a whole one to save reading all of the journal."""
+    folder = journal.path.parent
+    snapshot = load_snapshot(folder)
+    if snapshot is None:
+        return None
+    if snapshot.journal != journal.id:
+        raise Corrupt(
+            f"{folder / SNAPSHOT_NAME} belongs to journal {snapshot.journal}, {journal.path} is journal "
+            f"{journal.id}; put the right log back, or remove the snapshot"
+        )
+    point = journal.point
+    if any(_before(point.position(s), p) for s, p in snapshot.covers.items()):
+        raise SequenceGap(
+            f"{journal.path} ends before its snapshot does: lines are missing; restore it from a backup"
+        )
+    return snapshot if is_whole(folder, snapshot) else None
+
+
+def _check_digest(store: RedisStore, shard: int, point: JournalPoint) -> None:
+    found, expected = store.digest(shard), point.digest(shard)
+    if (found.digest, found.count) != (expected.text, expected.count):
+        raise Corrupt(
+            f"shard {shard:02x} holds {found.count} records ({found.digest}) after its replay, the journal "
+            f"{expected.count} ({expected.text}); empty the store and recover again"
+        )
+
+
+def _is_empty(positions: Positions) -> bool:
+    return all(position == START_POSITION for position in positions.values())
+
+
+def _before(one: str, other: str) -> bool:
+    return parse_position(one) < parse_position(other)

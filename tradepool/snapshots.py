@@ -1,0 +1,59 @@
+"""Snapshots of a running pool: the store's records on disk, while bots go on trading."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tradepool.errors import JournalUnavailable
+from tradepool.files.journal import Journal
+from tradepool.files.snapshot import SnapshotInfo, save_snapshot
+from tradepool.store.plan import parse_position
+from tradepool.store.redis_store import START_POSITION, RedisStore
+
+__all__ = ["SnapshotInfo", "write_snapshot"]
+
+_POLL_S = 0.01
+
+
+def write_snapshot(
+    store: RedisStore, journal: Journal, data_dir: Path, *, wait_s: float = 30.0
+) -> SnapshotInfo:
+    """Write every record of the store to `trades.json` and `ledgers.json` in `data_dir`; durable on return.
+
+    The journal's place is taken before the scan, so that what changes meanwhile is replayed from
+    there. The files replace the old ones only once the journal has everything the scan may have seen:
+    a restored snapshot never holds a change that nobody was told about. That needs the journal's
+    writer to run, and is waited for up to `wait_s` seconds.
+
+    Raises: JournalUnavailable when the journal does not catch up or the disk fails; StoreUnavailable;
+    PoolLocked when another snapshot is being written.
+    """
+    point = journal.point
+
+    def confirm() -> dict[int, str]:
+        return _await_journal(journal, store.last_positions(), time.monotonic() + wait_s)
+
+    return save_snapshot(data_dir, _values(store), journal=journal.id, point=point, confirm=confirm)
+
+
+def _values(store: RedisStore) -> Iterator[bytes]:
+    """Every record once: a scan may return one twice, and memory holds the ids of one shard at a time."""
+    for shard in range(store.keys.shard_count):
+        seen: set[str] = set()
+        for record_id, value in store.scan_records(shard):
+            if record_id not in seen:
+                seen.add(record_id)
+                yield value
+
+
+def _await_journal(journal: Journal, newest: list[str], deadline: float) -> dict[int, str]:
+    covers = {shard: position for shard, position in enumerate(newest) if position != START_POSITION}
+    while True:
+        reached = journal.point
+        if all(parse_position(reached.position(s)) >= parse_position(p) for s, p in covers.items()):
+            return covers
+        if time.monotonic() > deadline:
+            raise JournalUnavailable("no snapshot written: the journal does not catch up with the store")
+        time.sleep(_POLL_S)
