@@ -1,0 +1,150 @@
+"""Marks on the CPU in plain numpy: always there, exact, one core."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tradepool.pnl.columns import Columns, Ints
+from tradepool.pnl.numpy_kernel import BlockMarks, RowKernel
+from tradepool.pnl.sums import LIMB_BITS, LIMB_MASK, Limbs, Sums
+from tradepool.pnl.tables import Tables
+
+__all__ = ["BLOCK_ROWS", "NumpyBackend"]
+
+BLOCK_ROWS = 16384
+"""Rows marked at once: the scratch memory of a block stays near a core's L2 cache."""
+
+_INT64_END = 2**63
+
+
+class NumpyBackend:
+    """The backend that reads the book's own columns: nothing is copied, `upload` only finds the runs.
+
+    A run is a stretch of rows of one group. The sorted part of a book has one per group, its tail as
+    many as the order of arrival gave it; rows are added up by run, runs by group.
+    """
+
+    name = "numpy"
+
+    def __init__(self, *, block_rows: int = BLOCK_ROWS) -> None:
+        self._block_rows = block_rows
+        self._kernel = RowKernel(block_rows)
+        self._columns = Columns()
+        self.generation: object = None
+        self._followed = 0
+        self._starts: npt.NDArray[np.intp] = np.empty(0, np.intp)
+        self._groups: npt.NDArray[np.intp] = np.empty(0, np.intp)
+        self._sums = Sums.zeros(groups=0, codes=0, rows=None)
+
+    def upload(self, columns: Columns) -> None:
+        """Follow `columns` from its first row."""
+        self._columns = columns
+        self.generation = columns.generation
+        self._followed = 0
+        self._starts, self._groups = np.empty(0, np.intp), np.empty(0, np.intp)
+        self.apply(columns)
+
+    def apply(self, columns: Columns) -> None:
+        """Follow the rows appended since the last call; figures changed in place need nothing."""
+        tail = columns.group[self._followed :]
+        if not len(tail):
+            return
+        starts = np.flatnonzero(np.diff(tail, prepend=-1))
+        self._starts = np.concatenate([self._starts, starts + self._followed])
+        self._groups = np.concatenate([self._groups, tail[starts].astype(np.intp)])
+        self._followed = columns.size
+
+    def mark(self, tables: Tables, *, groups: int, rows: bool) -> None:
+        """Mark every row once and add up; `groups` is how many there are, `rows` keeps each row's PnL."""
+        size, block_max = self._followed, tables.magnitude_max * self._block_rows
+        sums = self._sums = Sums.zeros(groups=groups, codes=len(tables.limit), rows=size if rows else None)
+        by_run, by_code = _RunSums(self._starts, block_max), _CodeSums(sums, block_max)
+        for start in range(0, size, self._block_rows):
+            stop = min(start + self._block_rows, size)
+            marks = self._kernel.mark(self._columns, tables, start, stop)
+            if sums.rows is not None:
+                sums.rows[start:stop] = marks.unrealised
+            by_code.add(marks)
+            by_run.add(marks, start)
+        by_code.spill()
+        by_run.store(sums, self._groups)
+
+    def download(self) -> Sums:
+        """The sums of the last `mark`."""
+        return self._sums
+
+
+class _RunSums:
+    """Sums of each run, over blocks whose own sums are below `block_max`."""
+
+    def __init__(self, starts: npt.NDArray[np.intp], block_max: int) -> None:
+        self._starts = starts
+        # Where even the sum of one block may leave int64, every addend is split instead.
+        self._reduce = _reduce_split if block_max >= _INT64_END else _reduce
+        self._unrealised, self._profit = Limbs(len(starts)), Limbs(len(starts))
+        self._exposure = Limbs(len(starts))
+        self._winners = np.zeros(len(starts), np.int64)
+
+    def add(self, marks: BlockMarks, start: int) -> None:
+        """Add the block that begins at row `start`. Overwrites the marks."""
+        unrealised, won = marks.unrealised, marks.value
+        first = int(self._starts.searchsorted(start, "right")) - 1
+        last = int(self._starts.searchsorted(start + len(unrealised)))
+        runs, starts = slice(first, last), self._starts[first:last] - start
+        starts[0] = 0
+        self._unrealised.add(runs, *self._reduce(unrealised, starts))
+        self._exposure.add(runs, *self._reduce(marks.magnitude, starts))
+        np.greater(unrealised, 0, out=won, casting="unsafe")
+        self._winners[runs] += np.add.reduceat(won, starts)
+        np.maximum(unrealised, 0, out=unrealised)
+        self._profit.add(runs, *self._reduce(unrealised, starts))
+
+    def store(self, sums: Sums, groups: npt.NDArray[np.intp]) -> None:
+        """Add the sums of all runs to those of their `groups`."""
+        self._unrealised.add_to(sums.unrealised, groups)
+        self._profit.add_to(sums.profit, groups)
+        self._exposure.add_to(sums.exposure, groups)
+        np.add.at(sums.winners, groups, self._winners)
+
+
+class _CodeSums:
+    """Adds blocks by code into int64, and spills into limbs before that could overflow."""
+
+    def __init__(self, sums: Sums, block_max: int) -> None:
+        self._sums = sums
+        self._blocks_max = (_INT64_END - 1) // max(1, block_max)
+        self._blocks = 0
+        self._value = np.zeros_like(sums.code_value.low)
+        self._unrealised = np.zeros_like(sums.code_value.low)
+
+    def add(self, marks: BlockMarks) -> None:
+        """Add one block."""
+        if not self._blocks_max:
+            self._sums.code_value.scatter(marks.codes, marks.value)
+            self._sums.code_unrealised.scatter(marks.codes, marks.unrealised)
+            return
+        np.add.at(self._value, marks.codes, marks.value)
+        np.add.at(self._unrealised, marks.codes, marks.unrealised)
+        self._blocks += 1
+        if self._blocks == self._blocks_max:
+            self.spill()
+
+    def spill(self) -> None:
+        """Move what is in int64 into the limbs."""
+        self._sums.code_value.absorb(self._value)
+        self._sums.code_unrealised.absorb(self._unrealised)
+        self._value[:] = 0
+        self._unrealised[:] = 0
+        self._blocks = 0
+
+
+def _reduce(addends: Ints, starts: npt.NDArray[np.intp]) -> tuple[Ints, Ints]:
+    """Low and high halves of the sum of each run."""
+    sums = np.add.reduceat(addends, starts)
+    return sums & LIMB_MASK, sums >> LIMB_BITS
+
+
+def _reduce_split(addends: Ints, starts: npt.NDArray[np.intp]) -> tuple[Ints, Ints]:
+    """Sums of the low and of the high halves of each run."""
+    return np.add.reduceat(addends & LIMB_MASK, starts), np.add.reduceat(addends >> LIMB_BITS, starts)
