@@ -1,0 +1,151 @@
+"""Calls to commands: what `TradePool` and `PoolClient` both make of their arguments.
+
+Only the shape is settled here; values stay as loose as the caller gave them, and the model checks
+them where the command is applied.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from tradepool.errors import InvalidTokens, InvalidTrade, Rejected
+from tradepool.model.commands import AddFill, AddTrade, CloseTrade, UpdateTokens, UpdateTrade, UpdateTradePnl
+from tradepool.model.times import parse_time
+from tradepool.model.trade import Fill, Trade
+
+__all__ = [
+    "add_fill",
+    "add_trade",
+    "add_trade_or_refusal",
+    "close_trade",
+    "new_command_id",
+    "now_us",
+    "numbered_batches",
+    "update_available_tokens",
+    "update_trade",
+    "update_trade_pnl",
+]
+
+_Item = TypeVar("_Item")
+
+
+def now_us() -> int:
+    """The wall clock, µs since 1970."""
+    return time.time_ns() // 1000
+
+
+def new_command_id() -> str:
+    """A fresh command id; the caller keeps it for every repeat of the same command."""
+    return uuid.uuid4().hex
+
+
+def add_trade(trade: Trade | Mapping[str, Any]) -> AddTrade:
+    """The command that adds `trade`. Raises: InvalidTrade when it is neither a Trade nor a dict."""
+    return AddTrade(command_id=new_command_id(), as_of=now_us(), trade=_fields("trade", trade))
+
+
+def add_trade_or_refusal(trade: object) -> AddTrade | Rejected:
+    """The command that adds `trade`, or why there can be none."""
+    try:
+        return AddTrade(command_id=new_command_id(), as_of=now_us(), trade=_fields("trade", trade))
+    except Rejected as refusal:
+        return refusal
+
+
+def add_fill(trade_id: str, fill: Fill | Mapping[str, Any], *, user_id: str | None = None) -> AddFill:
+    """The command that books `fill`. Raises: InvalidTrade when it is neither a Fill nor a dict."""
+    return AddFill(
+        command_id=new_command_id(),
+        as_of=now_us(),
+        trade_id=trade_id,
+        fill=_fields("fill", fill),
+        user_id=user_id,
+    )
+
+
+def close_trade(
+    trade_id: str, price: object, *, fee: object, fee_currency: str | None, amount: object, at: object
+) -> CloseTrade:
+    """The command that books an exit of `amount`, or of all that is open when None."""
+    return CloseTrade(
+        command_id=new_command_id(),
+        as_of=now_us(),
+        trade_id=trade_id,
+        price=price,
+        fee=fee,
+        fee_currency=fee_currency,
+        amount=amount,
+        at=at,
+    )
+
+
+def update_trade(trade_id: str, changes: Mapping[str, Any], *, expected_version: int | None) -> UpdateTrade:
+    """The command that sets the fields in `changes`."""
+    return UpdateTrade(
+        command_id=new_command_id(),
+        as_of=now_us(),
+        trade_id=trade_id,
+        changes=dict(changes),
+        expected_version=expected_version,
+    )
+
+
+def update_trade_pnl(trade_id: str, pnl: object, status: str, *, as_of: object) -> UpdateTradePnl:
+    """The command that stores a reported PnL, known at `as_of` (now when None)."""
+    return UpdateTradePnl(
+        command_id=new_command_id(), as_of=_known_at(as_of), trade_id=trade_id, pnl=pnl, status=status
+    )
+
+
+def update_available_tokens(
+    user_id: str,
+    tokens: Mapping[str, object] | Sequence[str],
+    *,
+    as_of: object,
+    account_id: str,
+    complete: bool,
+) -> UpdateTokens:
+    """The command that takes a venue's balances, known at `as_of` (now when None).
+
+    Raises: InvalidTokens when `tokens` is neither a dict nor a list.
+    """
+    if isinstance(tokens, str) or not isinstance(tokens, Mapping | Sequence):
+        raise InvalidTokens(
+            "neither balances nor assets",
+            field="tokens",
+            value=tokens,
+            cure="give {asset: amount} or a list of assets",
+        )
+    return UpdateTokens(
+        command_id=new_command_id(),
+        as_of=_known_at(as_of),
+        user_id=user_id,
+        account_id=account_id,
+        tokens=dict(tokens) if isinstance(tokens, Mapping) else list(tokens),
+        complete=complete,
+    )
+
+
+def numbered_batches(items: Iterable[_Item], size: int) -> Iterator[tuple[int, list[_Item]]]:
+    """Lists of up to `size` items, each with the place of its first."""
+    rest = iter(items)
+    first = 0
+    while batch := list(islice(rest, size)):
+        yield first, batch
+        first += len(batch)
+
+
+def _known_at(as_of: object) -> int:
+    return now_us() if as_of is None else parse_time("as_of", as_of)
+
+
+def _fields(name: str, given: object) -> dict[str, Any]:
+    if isinstance(given, Trade | Fill):
+        return given.to_dict()
+    if isinstance(given, Mapping):
+        return dict(given)
+    raise InvalidTrade("not a dict", field=name, value=given, cure=f"give a dict of the {name}'s fields")

@@ -1,0 +1,145 @@
+"""The write side: commands in, receipts out (the old trade_pool_core).
+
+One call is one batch. Its commands find their shards (`tradepool.placing`), the pure model decides
+against one fresh read (`tradepool.deciding`), and each shard gets one all-or-nothing commit; all shards
+share their round trips. What lost a race is decided again. With `durability = journal` a call returns
+only after the journal has fsynced what it reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from tradepool.deciding import Result, ShardBatch
+from tradepool.errors import Rejected, VersionConflict
+from tradepool.model import ids
+from tradepool.model.receipt import Receipt
+from tradepool.placing import Command, is_taken, place
+from tradepool.settings import Durability, Settings
+from tradepool.store.redis_store import RedisStore
+from tradepool.store.watermark import Watermark
+
+__all__ = ["Result", "TradeCore"]
+
+
+class TradeCore:
+    """Applies commands: the only writer of records."""
+
+    def __init__(self, store: RedisStore, watermark: Watermark, settings: Settings) -> None:
+        self._store = store
+        self._watermark = watermark
+        self._settings = settings
+
+    def apply(self, commands: Sequence[Command], *, task_id: str = "") -> list[Result]:
+        """Apply `commands` in order; one receipt or refusal for each, in the same order.
+
+        A refusal concerns its own command only. With `durability = journal` every receipt is durable
+        on return. `task_id` names the fleet's task in the journal; with it, a command that changed
+        nothing leaves an answer for the client that waits for it.
+
+        Raises: StoreUnavailable, Fenced, JournalUnavailable, VersionConflict, Corrupt. Part of the
+        batch may then be applied; sending the same commands again is safe.
+        """
+        results, positions = self._commit(commands, task_id)
+        if self._settings.durability is Durability.JOURNAL:
+            self._watermark.wait(positions, self._settings.journal_wait_s)
+            results = [_durable(result) for result in results]
+        if task_id:
+            self._answer_unchanged(commands, results)
+        return results
+
+    def refuse(self, command: Command, error: Rejected) -> None:
+        """Leave the refusal of `command` as an answer for the client that waits for it."""
+        answer = "rejected\x1f" + msgspec.json.encode(error.as_dict()).decode()
+        self._store.put_answers({ids.short_id(command.command_id): answer})
+
+    def _commit(self, commands: Sequence[Command], task_id: str) -> tuple[list[Result], dict[int, str]]:
+        """Results in order, and for each shard the position that covers its part of them.
+
+        What loses a race to another writer is placed and decided again, a bounded number of times.
+        """
+        results: dict[int, Result] = {}
+        positions: dict[int, str] = {}
+        waiting: Mapping[int, Command] = dict(enumerate(commands))
+        for attempt in range(self._settings.commit_attempts_max):
+            batches = self._decide(waiting, results, task_id, look_up_owners=attempt > 0)
+            committed = self._commit_all(batches)
+            for shard, position in committed.items():
+                results |= batches[shard].results(position)
+                positions[shard] = position
+            waiting = {number: command for number, command in waiting.items() if number not in results}
+            if not waiting:
+                return [results[number] for number in range(len(commands))], positions
+        attempts = self._settings.commit_attempts_max
+        raise VersionConflict(f"lost {attempts} races in a row; send the same commands again")
+
+    def _decide(
+        self,
+        commands: Mapping[int, Command],
+        refused: dict[int, Result],
+        task_id: str,
+        *,
+        look_up_owners: bool,
+    ) -> dict[int, ShardBatch]:
+        """The batch of each shard, decided; commands without a place go to `refused`."""
+        placement = place(self._store, commands)
+        refused.update(placement.refused)
+        wanted = [(shard, item.record_id) for shard, items in placement.shards.items() for item in items]
+        wanted = list(dict.fromkeys(wanted))
+        values = dict(zip(wanted, self._store.read(wanted), strict=True))
+        batches = {}
+        for shard, items in placement.shards.items():
+            batch = ShardBatch(self._store, shard, task_id=task_id, look_up_owners=look_up_owners)
+            batch.decide(items, {item.record_id: values[shard, item.record_id] for item in items})
+            batches[shard] = batch
+        return batches
+
+    def _commit_all(self, batches: Mapping[int, ShardBatch]) -> dict[int, str]:
+        """The position of each shard that went through.
+
+        A shard without changes stands at its newest position, which covers whatever its commands repeat.
+        """
+        lost = self._claim_routes(batches)
+        changes = {
+            shard: batch.changes for shard, batch in batches.items() if batch.changes and shard not in lost
+        }
+        committed = self._store.commit_all(changes) if changes else {}
+        unchanged = [shard for shard, batch in batches.items() if not batch.changes]
+        return committed | dict(zip(unchanged, self._store.positions(unchanged), strict=True))
+
+    def _claim_routes(self, batches: Mapping[int, ShardBatch]) -> set[int]:
+        """Make new trades findable whose ids carry no slot, before they exist.
+
+        Shards in the result have to be decided again: another user was faster with the same id.
+        """
+        wanted = {
+            trade_id: (shard, slot) for shard, batch in batches.items() for trade_id, slot in batch.routes()
+        }
+        if not wanted:
+            return set()
+        lost = set()
+        owners = self._store.put_routes({trade_id: slot for trade_id, (_, slot) in wanted.items()})
+        for trade_id, owner in owners.items():
+            shard, slot = wanted[trade_id]
+            if owner == slot:
+                continue
+            if is_taken(self._store, trade_id, owner):
+                lost.add(shard)
+            else:
+                self._store.move_route(trade_id, slot)
+        return lost
+
+    def _answer_unchanged(self, commands: Sequence[Command], results: Sequence[Result]) -> None:
+        unchanged = {
+            ids.short_id(command.command_id): result.outcome
+            for command, result in zip(commands, results, strict=True)
+            if isinstance(result, Receipt) and result.outcome != "applied"
+        }
+        if unchanged:
+            self._store.put_answers(unchanged)
+
+
+def _durable(result: Result) -> Result:
+    return msgspec.structs.replace(result, durable=True) if isinstance(result, Receipt) else result

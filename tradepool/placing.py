@@ -1,0 +1,142 @@
+"""Where each command of a batch belongs: the shard and the id of its record.
+
+A minted trade id carries its user's slot. Any other id has a route, from the id to the slot of the one
+user it belongs to; the routes of a whole batch are read in one round trip.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from tradepool.errors import IdempotencyConflict, InvalidTrade, Rejected, UnknownTrade
+from tradepool.model import ids
+from tradepool.model.commands import AddTrade, TradeCommand
+from tradepool.model.ledger import ledger_id
+from tradepool.model.token_commands import TokenCommand, owner_of
+from tradepool.store.redis_store import RedisStore
+
+__all__ = ["Command", "Placed", "Placement", "place"]
+
+Command = TradeCommand | TokenCommand
+
+ID_CHARS_MAX = 64
+USER_ID_CHARS_MAX = 128
+COMMAND_ID_CHARS_MAX = 128
+
+
+class Placed(NamedTuple):
+    """A command that has found its record: its place in the batch and the record's id."""
+
+    place: int
+    command: Command
+    record_id: str
+
+
+class Placement(NamedTuple):
+    """The commands by shard, each in order, and those that have no place, by place in the batch."""
+
+    shards: dict[int, list[Placed]]
+    refused: dict[int, Rejected]
+
+
+def place(store: RedisStore, commands: Mapping[int, Command]) -> Placement:
+    """Find the record of each command (by place in the batch). Writes nothing. Raises: StoreUnavailable."""
+    return _Placer(store, commands.values()).place(commands)
+
+
+class _Placer:
+    """Places the commands of one batch, which sees the trades it adds itself."""
+
+    def __init__(self, store: RedisStore, commands: Iterable[Command]) -> None:
+        self._store = store
+        self._added: dict[str, int] = {}
+        unrouted = sorted({i for i in map(_trade_id, commands) if i is not None and _needs_route(i)})
+        self._routes = dict(zip(unrouted, store.routes(unrouted), strict=True)) if unrouted else {}
+
+    def place(self, commands: Mapping[int, Command]) -> Placement:
+        placement = Placement(defaultdict(list), {})
+        for number, command in commands.items():
+            try:
+                shard, record_id = self._locate(command)
+            except Rejected as refusal:
+                placement.refused[number] = refusal
+                continue
+            placement.shards[shard].append(Placed(number, command, record_id))
+        return placement
+
+    def _locate(self, command: Command) -> tuple[int, str]:
+        _name("command_id", command.command_id, COMMAND_ID_CHARS_MAX)
+        if isinstance(command, TokenCommand):
+            user_id, account_id = owner_of(command)
+            record_id = ledger_id(user_id, account_id)
+            return self._store.keys.shard_of_user(user_id), record_id
+        if isinstance(command, AddTrade):
+            return self._locate_new(command)
+        trade_id = _name("trade_id", command.trade_id, ID_CHARS_MAX)
+        return self._shard_of_trade(trade_id), trade_id
+
+    def _locate_new(self, command: AddTrade) -> tuple[int, str]:
+        user_id = _name("user_id", command.trade.get("user_id"), USER_ID_CHARS_MAX)
+        slot = ids.slot_of_user(user_id)
+        given = command.trade.get("trade_id")
+        if given is None:
+            trade_id = ids.derive_id(user_id, at_us=command.as_of, seed=command.command_id)
+        else:
+            trade_id = _name("trade_id", given, ID_CHARS_MAX)
+            self._check_is_free_for(trade_id, slot)
+        shard = self._added[trade_id] = self._store.keys.shard(slot)
+        return shard, trade_id
+
+    def _check_is_free_for(self, trade_id: str, slot: int) -> None:
+        """An id belongs to one user: the one whose slot it carries, or the one it was routed to first."""
+        carried = ids.slot_of_id(trade_id)
+        if carried not in (None, slot):
+            raise InvalidTrade(
+                "the id carries another user's slot", field="trade_id", value=trade_id, cure="leave it out"
+            )
+        routed = self._routes.get(trade_id)
+        if routed not in (None, slot) and is_taken(self._store, trade_id, routed):
+            raise IdempotencyConflict(
+                "another user's trade has this id", field="trade_id", value=trade_id, cure="use another id"
+            )
+
+    def _shard_of_trade(self, trade_id: str) -> int:
+        shard = self._added.get(trade_id, self._store.keys.home_shard(trade_id))
+        slot = self._routes.get(trade_id)
+        if shard is None and slot is not None:
+            shard = self._store.keys.shard(slot)
+        if shard is None:
+            raise UnknownTrade("no such trade", field="trade_id", value=trade_id, cure="add the trade first")
+        return shard
+
+
+def is_taken(store: RedisStore, trade_id: str, slot: int) -> bool:
+    """Whether the trade that the id was routed to was ever written: a route alone proves nothing."""
+    return store.read([(store.keys.shard(slot), trade_id)])[0] is not None
+
+
+def _trade_id(command: Command) -> str | None:
+    """The trade id a caller gave, if it can be one at all."""
+    if isinstance(command, TokenCommand):
+        return None
+    given = command.trade.get("trade_id") if isinstance(command, AddTrade) else command.trade_id
+    return given if _is_name(given, ID_CHARS_MAX) else None
+
+
+def _needs_route(trade_id: str) -> bool:
+    return ids.slot_of_id(trade_id) is None
+
+
+def _is_name(value: object, chars_max: int) -> bool:
+    """Whether `value` can stand in a key: text without control characters and lone surrogates."""
+    return isinstance(value, str) and 0 < len(value) <= chars_max and value.isprintable()
+
+
+def _name(field: str, value: object, chars_max: int) -> str:
+    if isinstance(value, str) and _is_name(value, chars_max):
+        return value
+    raise InvalidTrade(
+        "not a name", field=field, value=value, cure=f"give 1 to {chars_max} printable characters"
+    )

@@ -1,0 +1,287 @@
+"""`TradePool`: the whole pool behind one object (the old trade_pool_global, no longer a global).
+
+It only delegates: `core` writes, `queries` reads, `tokens` keeps balances, `audit` checks, `marking`
+marks. `wiring` builds and connects them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import redis
+
+from tradepool import commanding, wiring
+from tradepool.audit.report import AuditReport
+from tradepool.core import Result, TradeCore
+from tradepool.errors import BatchRejected, Rejected
+from tradepool.model.commands import Command
+from tradepool.model.receipt import Receipt
+from tradepool.model.summary import Summary
+from tradepool.model.trade import Fill, Trade
+from tradepool.queries import Page, narrow
+from tradepool.settings import Settings
+from tradepool.store.redis_store import RedisStore
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from tradepool.files.journal import Journal
+    from tradepool.files.snapshot import SnapshotInfo
+    from tradepool.pnl.marks import Marks
+
+__all__ = ["TradePool"]
+
+Loose = Mapping[str, Any]
+"""A dict as a bot has it: validated where it enters the model."""
+
+
+class TradePool:
+    """The trades and balances of a fleet of bots: synchronous, exact, durable on return.
+
+    Every write returns a `Receipt` once the change is fsynced in the journal (`durability =
+    "journal"`), or raises: `Rejected` (wrong input, nothing written), `Unavailable` (try again later),
+    `VersionConflict` (try again now), `Corrupt` (stop). Amounts and prices are `Decimal`, text or
+    int; a float is taken as the decimal number it prints as. Times are µs since 1970 UTC, ISO text or
+    datetimes.
+    """
+
+    def __init__(self, services: wiring.Services) -> None:
+        self._services = services
+        self.settings: Settings = services.settings
+        self.redis: redis.Redis = services.client
+        self.core: TradeCore = services.core
+        self.store: RedisStore = services.store
+
+    @classmethod
+    def connect(cls, settings: Settings | None = None) -> Self:
+        """The pool of a running fleet; settings come from the environment when none are given.
+
+        Raises: StoreUnavailable when no server answers, Misconfigured when its pool has other shards.
+        """
+        return cls(wiring.connect(settings or Settings()))
+
+    @classmethod
+    def embedded(cls, path: str | Path, **settings: Any) -> Self:
+        """The whole pool in this process: a private server, recovery and the journal thread.
+
+        `path` is created when absent and holds everything; further arguments override `Settings`.
+
+        Raises: PoolLocked when another process has `path` open, Misconfigured when no server binary
+        is found or the folder cannot be written, Corrupt when the files contradict each other.
+        """
+        return cls(wiring.embedded(Path(path), **settings))
+
+    def close(self) -> None:
+        """Stop what this pool started and let go of its connections; calling it twice is fine."""
+        self._services.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Writing
+
+    def apply(self, commands: Sequence[Command], *, task_id: str = "") -> list[Result]:
+        """Apply up to `batch_max` commands; a receipt or a refusal for each (see `TradeCore.apply`)."""
+        return self.core.apply(commands, task_id=task_id)
+
+    def add_trade(self, trade: Trade | Loose) -> Receipt:
+        """Add one trade; its id is the caller's, or minted. A repeat of the same trade is `duplicate`."""
+        return self._one(commanding.add_trade(trade))
+
+    def add_trades(self, trades: Iterable[Trade | Loose]) -> list[Receipt]:
+        """Add any number of trades, a batch at a time; receipts in order.
+
+        Raises: BatchRejected after everything acceptable is applied, with the place and error of each
+        trade that was refused.
+        """
+        receipts: list[Receipt] = []
+        refused: list[tuple[int, Rejected]] = []
+        for first, batch in commanding.numbered_batches(trades, self.settings.batch_max):
+            for place, result in enumerate(self._add_batch(batch), start=first):
+                if isinstance(result, Rejected):
+                    refused.append((place, result))
+                else:
+                    receipts.append(result)
+        if refused:
+            raise BatchRejected(refused, receipts)
+        return receipts
+
+    def add_fill(self, trade_id: str, fill: Fill | Loose, *, user_id: str | None = None) -> Receipt:
+        """Book an entry or exit fill: quantities, cost, fees, PnL and status follow."""
+        return self._one(commanding.add_fill(trade_id, fill, user_id=user_id))
+
+    def close_trade(
+        self,
+        trade_id: str,
+        price: object,
+        *,
+        fee: object = 0,
+        fee_currency: str | None = None,
+        amount: object = None,
+        at: object = None,
+    ) -> Receipt:
+        """Book an exit fill of the open rest, or of `amount`, at `price`."""
+        return self._one(
+            commanding.close_trade(trade_id, price, fee=fee, fee_currency=fee_currency, amount=amount, at=at)
+        )
+
+    def update_trade(self, trade_id: str, *, expected_version: int | None = None, **changes: Any) -> Receipt:
+        """Change mutable fields, or the status where the lifecycle allows it.
+
+        With `expected_version` the change is refused unless the trade still has that version.
+        """
+        return self._one(commanding.update_trade(trade_id, changes, expected_version=expected_version))
+
+    def update_trade_pnl(
+        self, trade_id: str, pnl: object, status: str = "completed", *, as_of: object = None
+    ) -> Receipt:
+        """Store the PnL that a bot or venue reports, beside the computed one; an older `as_of` is `stale`."""
+        return self._one(commanding.update_trade_pnl(trade_id, pnl, status, as_of=as_of))
+
+    def update_available_tokens(
+        self,
+        user_id: str,
+        tokens: Mapping[str, object] | Sequence[str],
+        *,
+        as_of: object = None,
+        account_id: str = "default",
+        complete: bool = False,
+    ) -> Receipt:
+        """Take a venue's snapshot of free balances `{asset: amount}`, or a list of tradable assets.
+
+        Assets left out stay as they are, unless `complete` says that the snapshot names all.
+        """
+        return self._one(
+            commanding.update_available_tokens(
+                user_id, tokens, as_of=as_of, account_id=account_id, complete=complete
+            )
+        )
+
+    def _add_batch(self, trades: list[Trade | Loose]) -> Iterator[Result]:
+        """One result for each trade, in order; what cannot even be a command is refused here."""
+        made = [commanding.add_trade_or_refusal(trade) for trade in trades]
+        applied = iter(self.apply([command for command in made if not isinstance(command, Rejected)]))
+        return (command if isinstance(command, Rejected) else next(applied) for command in made)
+
+    def _one(self, command: Command) -> Receipt:
+        result = self.apply([command])[0]
+        if isinstance(result, Rejected):
+            raise result
+        return result
+
+    def set_prices(self, prices: Mapping[str, object]) -> None:
+        """Store the latest price of each symbol, in quote units, for marks without given prices."""
+        self._services.marking.set_prices(prices)
+
+    # Reading
+
+    def get_trade(self, trade_id: str, *, as_of: int | None = None) -> Trade:
+        """The trade as it stands, or as the journal had it at `as_of` (µs). Raises: UnknownTrade."""
+        return self._services.queries.get_trade(trade_id, as_of=as_of)
+
+    def get_trade_history(self, trade_id: str) -> list[Trade]:
+        """Every version of the trade, oldest first, from the journal. Raises: UnknownTrade."""
+        return self._services.queries.get_trade_history(trade_id)
+
+    def get_all_trades(self, source: str | None = None) -> Iterator[Trade]:
+        """Every trade in the store, streamed in bounded memory, in no particular order."""
+        return self._services.queries.get_all_trades(source)
+
+    def get_trades_by_user(
+        self,
+        user_id: str,
+        source: str | None = None,
+        *,
+        status: str | None = None,
+        since: object = None,
+        until: object = None,
+        limit: int = 1000,
+        cursor: str | None = None,
+    ) -> Page:
+        """A user's trades, newest first, created at or after `since` and before `until`.
+
+        `cursor` is the one of the page before. Raises: InvalidTrade naming a wrong argument.
+        """
+        narrowing = narrow(source=source, status=status, since=since, until=until, limit=limit, cursor=cursor)
+        return self._services.queries.get_trades_by_user(user_id, narrowing)
+
+    def get_trades_by_symbol(
+        self,
+        symbol: str,
+        source: str | None = None,
+        *,
+        status: str | None = None,
+        since: object = None,
+        until: object = None,
+        limit: int = 1000,
+        cursor: str | None = None,
+    ) -> Page:
+        """A symbol's trades over all users; otherwise like `get_trades_by_user`."""
+        narrowing = narrow(source=source, status=status, since=since, until=until, limit=limit, cursor=cursor)
+        return self._services.queries.get_trades_by_symbol(symbol, narrowing)
+
+    def get_recent_trades(self, limit: int = 1000, user_id: str | None = None) -> list[Trade]:
+        """The newest trades by creation time, of all users or one."""
+        return self._services.queries.get_recent_trades(limit, user_id)
+
+    def get_open_trades(self, user_id: str | None = None) -> Iterator[Trade]:
+        """Trades that are not final, of all users or one, streamed."""
+        return self._services.queries.get_open_trades(user_id)
+
+    def get_user_summary(
+        self, user_id: str, *, source: str | None = None, currency: str | None = None
+    ) -> Summary:
+        """Counts, money and statistics of a user's trades; sources and currencies are never mixed unasked."""
+        return self._services.queries.get_user_summary(user_id, source=source, currency=currency)
+
+    def get_available_tokens(self, user_id: str, *, account_id: str = "default") -> dict[str, Decimal]:
+        """Free balances above zero by asset; an unknown user has none."""
+        return self._services.tokens.get_available_tokens(user_id, account_id=account_id)
+
+    def mark_to_market(
+        self, prices: Mapping[str, object] | None = None, *, at: object = None, rows: bool = False
+    ) -> Marks:
+        """Value every open trade at `prices` (the stored ones when None), exact to 1e-8 quote units.
+
+        Symbols without a price are listed in `.missing`, never valued at zero. `rows` adds the figure
+        of each trade.
+        """
+        return self._services.marking.mark_to_market(prices, at=at, rows=rows)
+
+    def get_marks(self, user_id: str) -> dict[str, Any]:
+        """The user's latest marks by currency, with their time; empty before the first mark."""
+        return self._services.marking.get_marks(user_id)
+
+    def get_mark_totals(self) -> dict[str, Any] | None:
+        """What the last mark came to in all: `at` (µs), `totals`, `missing`; None before the first."""
+        return self._services.marking.get_totals()
+
+    # Checking
+
+    def check_trades(self, user_id: str, *, deep: bool = True) -> AuditReport:
+        """Audit one user: records, indexes, counters, computed figures and (deep) the journal."""
+        return self._services.audit.check_trades(user_id, deep=deep)
+
+    def check_all_trades(self, *, deep: bool = False, repair: bool = False) -> AuditReport:
+        """Audit the pool: digests of store and journal, and every record of what differs (deep: of all)."""
+        return self._services.audit.check_all_trades(deep=deep, repair=repair)
+
+    def get_last_audit(self) -> dict[str, Any] | None:
+        """The report of the last `check_all_trades`, as JSON-able data; None before the first."""
+        return self._services.audit.last_report()
+
+    def write_snapshot(self, journal: Journal | None = None) -> SnapshotInfo:
+        """Write `trades.json` and its companions beside the journal, while others go on trading.
+
+        Only the process that owns the journal can: the one that opened the pool embedded, or the files
+        worker, which gives its `journal`. Raises: Misconfigured elsewhere; JournalUnavailable.
+        """
+        return self._services.write_snapshot(journal)

@@ -1,0 +1,111 @@
+"""The only place where concrete parts meet: settings in, connected services out.
+
+Built once per process and passed on; nothing here is a module-level object (the old trade_pool_global
+was one).
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import redis
+from pydantic import ValidationError
+
+from tradepool.audit.audits import Audits
+from tradepool.commanding import now_us
+from tradepool.core import TradeCore
+from tradepool.errors import Misconfigured
+from tradepool.files.journal import JOURNAL_NAME, Journal
+from tradepool.fleet.embedded import EmbeddedServer
+from tradepool.journal_service import JournalService
+from tradepool.marking import Marking
+from tradepool.pnl.backend import choose_backend
+from tradepool.queries import TradeQueries
+from tradepool.settings import Settings
+from tradepool.snapshots import SnapshotInfo, write_snapshot
+from tradepool.store.connection import connect as connect_client
+from tradepool.store.keys import Keys
+from tradepool.store.redis_store import RedisStore
+from tradepool.store.user_cache import UserCache
+from tradepool.store.watermark import POLL_S, Watermark
+from tradepool.tokens import TokenQueries
+
+__all__ = ["Services", "connect", "embedded"]
+
+
+class Services:
+    """The parts of a connected pool; `close` ends what was started for it, last first."""
+
+    def __init__(
+        self, settings: Settings, client: redis.Redis, watermark: Watermark, resources: ExitStack
+    ) -> None:
+        self.settings = settings
+        self.client = client
+        self.journal: Journal | None = None
+        """The journal, where this process owns it."""
+        self._resources = resources
+        path = settings.data_dir / JOURNAL_NAME
+        self.store = RedisStore(client, Keys(settings.shard_count), settings)
+        self.core = TradeCore(self.store, watermark, settings)
+        self.queries = TradeQueries(self.store, path, UserCache(self.store.revision))
+        self.tokens = TokenQueries(self.store)
+        self.marking = Marking(self.store, choose_backend(settings.pnl_backend).backend, now_us)
+        self.audit = Audits(self.store, watermark, path, now_us)
+
+    def write_snapshot(self, journal: Journal | None) -> SnapshotInfo:
+        """Write the snapshot; only the process that owns the journal can.
+
+        Raises: Misconfigured elsewhere; else as `snapshots.write_snapshot`.
+        """
+        owned = journal or self.journal
+        if owned is None:
+            raise Misconfigured(
+                "only the owner of the journal writes snapshots; send the task tasks.files.write_snapshot"
+            )
+        return write_snapshot(self.store, owned, self.settings.data_dir)
+
+    def close(self) -> None:
+        """Stop and disconnect everything; calling it twice is fine."""
+        self._resources.close()
+
+
+def connect(settings: Settings) -> Services:
+    """A pool on the server of `settings`, whose journal another process keeps.
+
+    Raises: StoreUnavailable when the server does not answer, Misconfigured.
+    """
+    with ExitStack() as undo:
+        client = undo.enter_context(connect_client(settings))
+        watermark = Watermark(client, Keys(settings.shard_count), POLL_S)
+        return Services(settings, client, watermark, undo.pop_all())
+
+
+def embedded(path: Path, **overrides: Any) -> Services:
+    """A pool in this process alone: server, recovery and journal thread, all under `path`.
+
+    Raises: PoolLocked, Misconfigured, StoreUnavailable, Corrupt.
+    """
+    with ExitStack() as undo:
+        server = undo.enter_context(EmbeddedServer(path))
+        settings = _settings(redis_url=server.url, data_dir=path, **overrides)
+        client = undo.enter_context(connect_client(settings))
+        # The journal of this very process tells the watermark; nothing needs to be polled.
+        watermark = Watermark(client, Keys(settings.shard_count), poll_s=None)
+        journal = JournalService(settings, client, notify=watermark.notify)
+        undo.callback(journal.close)
+        journal.recover()
+        journal.start()
+        services = Services(settings, client, watermark, undo.pop_all())
+        services.journal = journal.journal
+        return services
+
+
+def _settings(**values: Any) -> Settings:
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise Misconfigured(f"setting {field}: {first['msg']} (got {first['input']!r})") from error
