@@ -1,0 +1,102 @@
+"""`demo` and `up`: commands that run a fleet until somebody ends it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from tradepool.cli.exits import OK
+from tradepool.cli.opening import Embedded, check_reachable, load_settings
+from tradepool.cli.output import rows_table
+from tradepool.demo.run import SECONDS
+from tradepool.demo.run import run as run_demo
+from tradepool.fleet.embedded import EmbeddedServer
+from tradepool.fleet.supervisor import Supervisor
+from tradepool.settings import Settings
+from tradepool.store.connection import connect
+
+__all__ = ["demo", "up"]
+
+_REFRESH_S = 1.0
+
+
+def demo(
+    *,
+    import_file: Annotated[
+        Path | None,
+        typer.Option("--import", metavar="FILE", help="Feed this export, not simulated bots."),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running until Ctrl-C.")] = False,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="How long it takes in all.")] = SECONDS,
+    embedded: Annotated[
+        Path | None, typer.Option("--embedded", metavar="DIR", help="Keep its files in DIR.")
+    ] = None,
+) -> int:
+    """Run a whole fleet on this machine, send it real trades, prove that none is lost, and stop it."""
+    return run_demo(import_file=import_file, keep=keep, seconds=seconds, data_dir=embedded)
+
+
+def up(*, embedded: Embedded = None) -> int:
+    """Run the fleet on this machine and restart what dies, until Ctrl-C.
+
+    It uses the server of TRADEPOOL_REDIS_URL, or with --embedded a private one that keeps its data in DIR.
+    """
+    with ExitStack() as stack:
+        if embedded is None:
+            settings = load_settings()
+        else:
+            server = stack.enter_context(EmbeddedServer(embedded))
+            settings = load_settings(redis_url=server.url, data_dir=embedded)
+        # Without its server the fleet would start and restart for ever.
+        check_reachable(stack.enter_context(connect(settings)))
+        stopping = _stopped_by_signals(stack)
+        supervisor = stack.enter_context(Supervisor(settings))
+        _say_where(settings, is_private=embedded is not None)
+        _show(supervisor, stopping)
+    return OK
+
+
+def _stopped_by_signals(stack: ExitStack) -> threading.Event:
+    """An event that Ctrl-C and the usual signals set, while `stack` is open."""
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        stopping.set()
+
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        stack.callback(signal.signal, sign, signal.signal(sign, stop))
+    return stopping
+
+
+def _say_where(settings: Settings, *, is_private: bool) -> None:
+    if is_private:
+        typer.echo("Reach this fleet from another terminal with:")
+        typer.echo(f"  export TRADEPOOL_REDIS_URL='{settings.redis_url}'")
+        typer.echo(f"  export TRADEPOOL_DATA_DIR='{settings.data_dir.absolute()}'")
+    typer.echo(f"Flower: http://{settings.flower_host}:{settings.flower_port} · Ctrl-C stops everything")
+
+
+def _show(supervisor: Supervisor, stopping: threading.Event) -> None:
+    """The programs, as a live table where somebody watches."""
+    console = Console()
+    if not console.is_terminal:
+        stopping.wait()
+        return
+    with Live(_table(supervisor), console=console, auto_refresh=False) as live:
+        while not stopping.wait(_REFRESH_S):
+            live.update(_table(supervisor), refresh=True)
+
+
+def _table(supervisor: Supervisor) -> Table:
+    rows = [(state.name, state.pid or "down", state.starts) for state in supervisor.status()]
+    return rows_table(("program", "pid", "starts"), rows)
