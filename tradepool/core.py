@@ -8,6 +8,8 @@ only after the journal has fsynced what it reports.
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -22,6 +24,10 @@ from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
 
 __all__ = ["Result", "TradeCore"]
+
+
+_PAUSE_FIRST_S = 0.001
+_PAUSE_MAX_S = 0.1
 
 
 class TradeCore:
@@ -72,6 +78,7 @@ class TradeCore:
             waiting = {number: command for number, command in waiting.items() if number not in results}
             if not waiting:
                 return [results[number] for number in range(len(commands))], positions
+            _step_aside(attempt)
         attempts = self._settings.commit_attempts_max
         raise VersionConflict(f"lost {attempts} races in a row; send the same commands again")
 
@@ -139,6 +146,11 @@ class TradeCore:
         }
         if unchanged:
             self._store.put_answers(unchanged)
+
+
+def _step_aside(attempt: int) -> None:
+    """Let the others through: after each lost race a pause of random length, twice as long at most."""
+    time.sleep(random.uniform(0, min(_PAUSE_FIRST_S * 2**attempt, _PAUSE_MAX_S)))  # noqa: S311 - guards nothing
 
 
 def _durable(result: Result) -> Result:

@@ -21,7 +21,7 @@ from tradepool.errors import (
 from tradepool.files.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
 from tradepool.files.journal import Journal, read_history, read_lines
 from tradepool.files.lines import Commit, encode_commit, encode_entry, encode_header
-from tradepool.files.reading import bucket_digests, last_versions, place_at, read_groups, read_header
+from tradepool.files.reading import newest_versions, place_at, read_groups, read_header
 
 
 @pytest.fixture
@@ -288,18 +288,18 @@ def test_history_is_every_version_of_one_record(log):
     assert list(read_history(log, "nobody")) == []
 
 
-def test_last_versions_and_bucket_digests_follow_one_shard(log):
+def test_the_newest_versions_are_told_by_shard(log):
     entries = [entry("a", 1), entry("b", 1), entry("c", 1, shard=2)]
     newest = entry("a", 2, position="9-0")
     write_groups(log, [entries, [newest]])
-    latest = last_versions(log, 1)
-    assert {name: row.version for name, row in latest.items()} == {"a": 2, "b": 1}
-    assert latest["a"] == (2, newest.digest, "9-0")
-    buckets = bucket_digests(log, 1, lambda record_id: record_id)
-    assert {bucket: (digest.text, digest.count) for bucket, digest in buckets.items()} == {
-        "a": (newest.digest, 1),
-        "b": (entries[1].digest, 1),
-    }
+
+    found = newest_versions(log)
+
+    assert {name: row.version for name, row in found.shards[1].items()} == {"a": 2, "b": 1}
+    assert found.shards[1]["a"] == (2, newest.digest, "9-0")
+    assert set(found.shards[2]) == {"c"}
+    assert found.end == log.stat().st_size
+    assert list(read_lines(log, from_offset=found.end)) == []
 
 
 def test_reading_can_begin_after_any_commit_and_nowhere_else(log):

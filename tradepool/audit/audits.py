@@ -13,6 +13,7 @@ from tradepool.audit.digest_audit import DigestOutcome, compare_digests
 from tradepool.audit.report import AuditReport, Finding, Severity
 from tradepool.audit.shard_audit import ShardAudit
 from tradepool.errors import Misconfigured
+from tradepool.files.reading import newest_versions
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
 
@@ -76,8 +77,10 @@ class Audits:
 
     def _audit(self, shards: Iterable[int]) -> list[ShardAudit]:
         audits = [self._shard_audit(shard) for shard in shards]
-        for audit in audits:
-            audit.run()
+        if audits:
+            journaled = newest_versions(self._journal)
+            for audit in audits:
+                audit.run(journaled)
         return audits
 
     def _shard_audit(self, shard: int) -> ShardAudit:

@@ -18,7 +18,7 @@ import msgspec
 from tradepool.audit import rules
 from tradepool.audit.report import Finding, Severity
 from tradepool.errors import Corrupt
-from tradepool.files.reading import Latest, last_versions, read_lines
+from tradepool.files.reading import Latest, Newest, read_lines
 from tradepool.model import codec
 from tradepool.model.counters import add_counters, contribution
 from tradepool.model.ledger import ledger_id
@@ -60,14 +60,13 @@ class ShardAudit:
         """How many records were read."""
         return len(self._seen)
 
-    def run(self) -> None:
-        """Compare everything of the shard."""
-        journaled = last_versions(self._journal, self._shard)
+    def run(self, journaled: Newest) -> None:
+        """Compare everything of the shard with what the journal held a moment ago."""
         revisions = self._store.revisions(self._shard)
         self._users.update(revisions)
         for record_id, value in self._store.scan_records(self._shard):
             self._look_at(record_id, value)
-        self._compare_journal(journaled)
+        self._compare_journal(journaled.shards.get(self._shard, {}), journaled.end)
         self._compare_indexes()
         self._compare_counters(revisions)
 
@@ -82,7 +81,7 @@ class ShardAudit:
             if value is not None:
                 self._look_at(record_id, value)
         if with_journal:
-            self._compare_journal(journaled)
+            self._compare_journal(journaled, 0)
         self._compare_indexes()
         self._compare_counters(revisions)
 
@@ -122,7 +121,8 @@ class ShardAudit:
         add_counters(self._totals[trade.user_id], contribution(trade))
         self.findings += rules.check_trade(trade)
 
-    def _compare_journal(self, journaled: dict[str, Latest]) -> None:
+    def _compare_journal(self, journaled: Mapping[str, Latest], end: int) -> None:
+        """Against the newest versions up to byte `end` of the journal."""
         ahead: dict[str, _Seen] = {}
         for record_id in journaled.keys() | self._seen.keys():
             latest, seen = journaled.get(record_id), self._seen.get(record_id)
@@ -137,14 +137,14 @@ class ShardAudit:
                 detail = f"version {seen.version} is another one in the journal"
                 self._find("different_in_redis", Severity.CRITICAL, record_id, detail)
         if ahead:
-            self._settle(ahead)
+            self._settle(ahead, end)
 
-    def _settle(self, ahead: dict[str, _Seen]) -> None:
+    def _settle(self, ahead: dict[str, _Seen], end: int) -> None:
         """What Redis had and the journal had not yet must be there once the journal has caught up."""
         self._watermark.wait({self._shard: self._store.last_position(self._shard)}, _JOURNAL_WAIT_S)
         journaled = {
             (line.record_id, line.version, line.digest)
-            for line in read_lines(self._journal)
+            for line in read_lines(self._journal, from_offset=end)
             if line.shard == self._shard and line.record_id in ahead
         }
         for record_id, seen in ahead.items():

@@ -29,7 +29,6 @@ __all__ = [
     "encode_header",
     "next_crc",
     "position_order",
-    "shard_mark",
     "stored_crc",
 ]
 
@@ -168,11 +167,6 @@ def stored_crc(end: bytes) -> int | None:
         return int(end[_CRC], 16)
     except ValueError:
         return None
-
-
-def shard_mark(shard: int) -> bytes:
-    """What stands after an entry's number when it belongs to `shard`: a filter before decoding."""
-    return b',"s":%d,' % shard
 
 
 def decode(line: bytes, kind: type[_Line]) -> _Line:

@@ -19,21 +19,19 @@ from tradepool.files.lines import (
     FORMAT,
     SUFFIX_BYTES,
     Commit,
-    Digest,
     Header,
     JournalLine,
     decode,
     next_crc,
-    shard_mark,
     stored_crc,
 )
 
 __all__ = [
     "Group",
     "Latest",
+    "Newest",
     "Place",
-    "bucket_digests",
-    "last_versions",
+    "newest_versions",
     "place_at",
     "read_groups",
     "read_header",
@@ -43,8 +41,6 @@ __all__ = [
 
 _BUFFER_BYTES = 1 << 20
 _COUNT_BYTES = 1 << 20
-_MARK_WITHIN = 40
-"""An entry's shard stands within its first characters: `{"q":<number>,"s":<shard>,`."""
 
 
 class Place(NamedTuple):
@@ -73,6 +69,13 @@ class Latest(NamedTuple):
     version: int
     digest: str
     position: str
+
+
+class Newest(NamedTuple):
+    """The newest versions by shard and record id, and the byte up to which the journal was read."""
+
+    shards: dict[int, dict[str, Latest]]
+    end: int
 
 
 class _Damage(NamedTuple):
@@ -153,23 +156,19 @@ def read_history(path: Path, record_id: str) -> Iterator[JournalLine]:
             yield entry
 
 
-def last_versions(path: Path, shard: int) -> dict[str, Latest]:
-    """The newest journaled version of each of the shard's records, by record id. Raises: as `read_groups`."""
-    mark = shard_mark(shard)
-    found = {}
-    for line in _filtered(path, lambda line: line.find(mark, 0, _MARK_WITHIN) >= 0):
-        entry = decode(line, JournalLine)
-        found[entry.record_id] = Latest(entry.version, entry.digest, entry.position)
-    return found
+def newest_versions(path: Path) -> Newest:
+    """The newest journaled version of every record, in one pass. Memory grows with the records.
 
-
-def bucket_digests(path: Path, shard: int, bucket_of: Callable[[str], str]) -> dict[str, Digest]:
-    """The digests of the shard's buckets as the journal has them. Raises: as `read_groups`."""
-    xors: dict[str, Digest] = {}
-    for record_id, latest in last_versions(path, shard).items():
-        bucket = bucket_of(record_id)
-        xors[bucket] = xors.get(bucket, Digest()).moved(int(latest.digest, 16), 1)
-    return xors
+    Raises: as `read_groups`.
+    """
+    shards: dict[int, dict[str, Latest]] = {}
+    _, end = read_header(path)
+    for group in read_groups(path, end):
+        for entry in group.entries():
+            latest = Latest(entry.version, entry.digest, entry.position)
+            shards.setdefault(entry.shard, {})[entry.record_id] = latest
+        end = group.end
+    return Newest(shards, end.offset)
 
 
 def _filtered(path: Path, wanted: Callable[[bytes], bool]) -> Iterator[bytes]:

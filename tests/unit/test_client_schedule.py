@@ -1,0 +1,85 @@
+"""What a client sends next: order per record, and sending again."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tradepool.client.schedule import Schedule
+from tradepool.client.spool import SpoolEntry
+
+
+def entry(seq: int, record: str, queue: str = "trades") -> SpoolEntry:
+    return SpoolEntry(seq, f"command-{seq}", queue, record, None)
+
+
+def schedule_of(*entries: SpoolEntry) -> Schedule:
+    schedule = Schedule(resend_s=10)
+    for item in entries:
+        schedule.add(item)
+    return schedule
+
+
+def test_the_commands_of_one_record_may_share_a_message():
+    schedule = schedule_of(entry(1, "a"), entry(2, "b"), entry(3, "a"))
+    assert [e.seq for e in schedule.next_batch(10, now_s=0)] == [1, 2, 3]
+
+
+def test_a_records_next_command_waits_until_the_one_before_it_has_finished():
+    schedule = schedule_of(entry(1, "a"), entry(2, "a"), entry(3, "b"), entry(4, "a"))
+    (first,) = schedule.next_batch(1, now_s=0)
+    assert [e.seq for e in schedule.next_batch(10, now_s=0)] == [3]
+    schedule.finish(first)
+    assert [e.seq for e in schedule.next_batch(10, now_s=0)] == [2, 4]
+
+
+def test_a_message_has_one_queue_and_the_other_is_not_forgotten():
+    schedule = schedule_of(entry(1, "a"), entry(2, "ledger", "tokens"), entry(3, "b"))
+    assert [e.seq for e in schedule.next_batch(10, now_s=0)] == [1, 3]
+    assert [e.seq for e in schedule.next_batch(10, now_s=0)] == [2]
+
+
+def test_what_is_not_confirmed_is_sent_again_less_and_less_often():
+    schedule = schedule_of(entry(1, "a"))
+    schedule.next_batch(10, now_s=0)
+    assert schedule.overdue(10, now_s=9) == []
+    assert [e.seq for e in schedule.overdue(10, now_s=10)] == [1]
+    assert schedule.overdue(10, now_s=29) == []
+    assert [e.seq for e in schedule.overdue(10, now_s=30)] == [1]
+    schedule.postpone(now_s=100)
+    assert schedule.overdue(10, now_s=109) == []
+
+
+def test_those_under_way_are_looked_at_in_turn():
+    schedule = schedule_of(*(entry(n, f"r{n}") for n in range(5)))
+    schedule.next_batch(10, now_s=0)
+    seen = [[e.seq for e in schedule.under_way(2)] for _ in range(3)]
+    assert seen == [[0, 1], [2, 3], [4, 0]]
+
+
+def test_finishing_twice_or_something_unknown_changes_nothing():
+    schedule = schedule_of(entry(1, "a"))
+    (sent,) = schedule.next_batch(1, now_s=0)
+    schedule.finish(sent)
+    schedule.finish(sent)
+    schedule.finish(entry(9, "z"))
+    assert not schedule.any_under_way
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_everything_is_sent_once_and_in_order_per_record(records: list[str], size: int, random):
+    schedule = schedule_of(*(entry(n, record) for n, record in enumerate(records)))
+    sent: list[SpoolEntry] = []
+    under_way: list[SpoolEntry] = []
+    while len(sent) < len(records):
+        batch = schedule.next_batch(size, now_s=0)
+        records_busy = {e.record_id for e in under_way}
+        assert not records_busy & {e.record_id for e in batch}
+        sent += batch
+        under_way += batch
+        if under_way and (not batch or random.random() < 0.5):
+            schedule.finish(under_way.pop(random.randrange(len(under_way))))
+    assert sorted(sent) == [entry(n, record) for n, record in enumerate(records)]
+    for record in set(records):
+        order = [e.seq for e in sent if e.record_id == record]
+        assert order == sorted(order)

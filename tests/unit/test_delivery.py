@@ -1,0 +1,191 @@
+"""What becomes of a message: applied, parked, sent later, or given back; never lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+
+import pytest
+from celery.exceptions import Reject
+from kombu.exceptions import OperationalError
+
+from tasks import delivery, pool_task
+from tasks.delivery import Envelope, deliver
+from tasks.trades import add_trade
+from tradepool.errors import (
+    ChecksumMismatch,
+    IllegalTransition,
+    JournalUnavailable,
+    Misconfigured,
+    StoreUnavailable,
+    UnknownTrade,
+    VersionConflict,
+)
+from tradepool.model.commands import AddTrade, Command
+from tradepool.model.ids import slot_of_id, slot_of_user
+from tradepool.model.receipt import Receipt
+from tradepool.settings import Settings
+
+ENVELOPE = Envelope(task_id="task-1", task_name="tasks.trades.apply_changes", sent_at=1_700_000_000_000_000)
+CLOSE = {"op": "close_trade", "trade_id": "t", "price": "100"}
+
+
+class FakeCore:
+    """Applies everything, unless `trouble` has something for the command."""
+
+    def __init__(self, trouble: Callable[[Command], Exception | None]) -> None:
+        self.trouble = trouble
+        self.applied: list[Command] = []
+        self.refused: list[tuple[Command, Exception]] = []
+        self.calls = 0
+
+    def apply(self, commands: Sequence[Command], *, task_id: str) -> list[object]:
+        assert task_id == ENVELOPE.task_id
+        self.calls += 1
+        results: list[object] = []
+        for command in commands:
+            problem = self.trouble(command)
+            if isinstance(problem, IllegalTransition | UnknownTrade):
+                results.append(problem)
+            elif problem is not None:
+                raise problem
+            else:
+                self.applied.append(command)
+                results.append(Receipt(trade_id="t", outcome="applied", version=1, position="1-0"))
+        return results
+
+    def refuse(self, command: Command, error: Exception) -> None:
+        self.refused.append((command, error))
+
+
+@pytest.fixture
+def letters(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    parked: list[dict[str, object]] = []
+    monkeypatch.setattr(delivery, "park", lambda _app, new: parked.extend(new))
+    monkeypatch.setattr(pool_task, "park", lambda _app, new: parked.extend(new))
+    return parked
+
+
+def app_with(trouble: Callable[[Command], Exception | None] = lambda _: None) -> SimpleNamespace:
+    later: list[tuple[dict[str, object], float]] = []
+    return SimpleNamespace(
+        settings=Settings(visibility_timeout_s=1),
+        stopping=threading.Event(),
+        services=SimpleNamespace(core=FakeCore(trouble)),
+        later=later,
+        send_task=lambda _name, args, kwargs, countdown, **_: later.append((args[0], kwargs, countdown)),
+    )
+
+
+def test_a_command_without_a_name_gets_the_same_one_at_every_delivery(letters):
+    app = app_with()
+    for _ in range(2):
+        deliver(app, ENVELOPE, [CLOSE, CLOSE])
+    assert [c.command_id for c in app.services.core.applied] == ["task-1:0", "task-1:1"] * 2
+    assert {c.as_of for c in app.services.core.applied} == {ENVELOPE.sent_at}
+
+
+def test_a_trade_without_an_id_gets_the_same_one_at_every_delivery(letters):
+    app = app_with()
+    for _ in range(2):
+        deliver(app, ENVELOPE, [{"op": "add_trade", "trade": {"user_id": "u"}}] * 2)
+    minted = [c.trade["trade_id"] for c in app.services.core.applied if isinstance(c, AddTrade)]
+    assert minted[:2] == minted[2:]
+    assert minted[0] != minted[1]
+    assert slot_of_id(minted[0]) == slot_of_user("u")
+
+
+def test_a_refusal_is_parked_and_answered_and_the_rest_is_applied(letters):
+    app = app_with(lambda c: IllegalTransition("no", field="status") if c.command_id == "bad" else None)
+    answers = deliver(app, ENVELOPE, [CLOSE, {**CLOSE, "command_id": "bad"}, 17, CLOSE])
+    assert [answer["outcome"] for answer in answers] == ["applied", "rejected", "rejected", "applied"]
+    assert [letter["reason"]["error"] for letter in letters] == ["IllegalTransition", "InvalidTrade"]
+    assert letters[0]["payload"]["command_id"] == "bad"
+    assert [command.command_id for command, _ in app.services.core.refused] == ["bad"]
+
+
+@pytest.mark.parametrize(
+    "problem", [StoreUnavailable("away"), JournalUnavailable("full"), VersionConflict("race")]
+)
+def test_a_short_outage_is_waited_out(letters, problem: Exception):
+    attempts: list[int] = []
+
+    def away_twice(_: Command) -> Exception | None:
+        attempts.append(1)
+        return problem if len(attempts) <= 2 else None
+
+    app = app_with(away_twice)
+    assert deliver(app, ENVELOPE, [CLOSE])[0]["outcome"] == "applied"
+    assert letters == []
+
+
+@pytest.mark.parametrize(
+    "problem", [StoreUnavailable("away"), VersionConflict("race"), Misconfigured("shards differ")]
+)
+def test_a_long_outage_gives_the_message_back(letters, problem: Exception):
+    app = app_with(lambda _: problem)
+    with pytest.raises(type(problem)):
+        deliver(app, ENVELOPE, [CLOSE])
+    assert app.services.core.calls > 1
+    assert letters == []
+
+
+def test_a_worker_that_ends_does_not_wait_for_an_outage_to_pass(letters):
+    app = app_with(lambda _: StoreUnavailable("away"))
+    app.stopping.set()
+    with pytest.raises(StoreUnavailable):
+        deliver(app, ENVELOPE, [CLOSE])
+    assert app.services.core.calls == 1
+
+
+def test_a_bug_that_one_command_meets_parks_that_command_alone(letters):
+    app = app_with(lambda c: ZeroDivisionError("bug") if c.command_id == "bad" else None)
+    answers = deliver(app, ENVELOPE, [CLOSE, {**CLOSE, "command_id": "bad"}, CLOSE])
+    assert [answer["outcome"] for answer in answers] == ["applied", "failed", "applied"]
+    assert [letter["reason"]["error"] for letter in letters] == ["ZeroDivisionError"]
+
+
+def test_a_corrupt_record_is_tried_again_later_and_holds_up_nobody(letters):
+    app = app_with(lambda c: ChecksumMismatch("damaged") if c.command_id == "bad" else None)
+    answers = deliver(app, ENVELOPE, [CLOSE, {**CLOSE, "command_id": "bad"}, CLOSE])
+    assert [answer["outcome"] for answer in answers] == ["applied", "later", "applied"]
+    ((commands, _, pause_s),) = app.later
+    assert [command["command_id"] for command in commands] == ["bad"]
+    assert 0 < pause_s < app.settings.visibility_timeout_s
+    assert letters == []
+
+
+def test_an_update_waits_for_its_add_with_longer_and_longer_pauses_then_is_parked(letters):
+    app = app_with(lambda _: UnknownTrade("no such trade"))
+    deliver(app, ENVELOPE, [CLOSE])
+    ((_, again, first_pause_s),) = app.later
+    since = again["overtaken_since"]
+    halfway = Envelope(task_id="task-1", task_name="t", overtaken_since=since - 150_000)
+    deliver(app, halfway, [CLOSE])
+    assert app.later[1][1]["overtaken_since"] == since - 150_000
+    assert app.later[1][2] > first_pause_s
+    assert letters == []
+    too_long = Envelope(task_id="task-1", task_name="t", overtaken_since=since - 3_000_000)
+    deliver(app, too_long, [CLOSE])
+    assert len(app.later) == 2
+    assert letters[0]["reason"]["error"] == "UnknownTrade"
+
+
+def test_a_failed_task_parks_its_message_and_a_missing_broker_gives_it_back(
+    letters, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("bug")
+
+    monkeypatch.setattr("tasks.trades.deliver", broken)
+    add_trade({"user_id": "u"})
+    assert letters[0]["payload"] == {"args": ({"user_id": "u"},), "kwargs": {}}
+
+    def unreachable(*_: object) -> None:
+        raise OperationalError("no broker")
+
+    monkeypatch.setattr(pool_task, "park", unreachable)
+    with pytest.raises(Reject) as given_back:
+        add_trade({"user_id": "u"})
+    assert given_back.value.requeue

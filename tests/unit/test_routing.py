@@ -1,0 +1,63 @@
+"""Where tasks travel: explicit queues, one word for queue, exchange and routing key."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks import app
+from tasks.routing import DEAD_QUEUE
+from tradepool import wire
+from tradepool.broker import queue_named
+
+QUEUES_OF_TASKS = {
+    "tasks.trades.add_trade": "trades",
+    "tasks.trades.apply_changes": "trades",
+    "tasks.tokens.update_available_tokens": "tokens",
+    "tasks.audit.check_all_trades": "audit",
+    "tasks.pnl.mark_to_market": "gpu",
+    "tasks.files.write_snapshot": "files",
+}
+PINNED_TASKS = {
+    "tasks.trades": {
+        "add_trade",
+        "add_trades",
+        "add_fill",
+        "update_trade",
+        "update_trade_pnl",
+        "close_trade",
+        "apply_changes",
+    },
+    "tasks.tokens": {"update_available_tokens"},
+    "tasks.pnl": {"mark_to_market"},
+    "tasks.audit": {"check_all_trades", "check_trades"},
+    "tasks.files": {"write_snapshot"},
+}
+
+
+@pytest.mark.parametrize(("task", "queue"), QUEUES_OF_TASKS.items())
+def test_a_task_goes_to_its_queue_by_an_explicit_exchange_and_key(task: str, queue: str):
+    route = app.amqp.router.route({}, task)
+    chosen = route["queue"]
+    assert (chosen.name, chosen.exchange.name, chosen.routing_key) == (queue, queue, queue)
+    assert chosen.exchange.type == "direct"
+
+
+def test_the_pinned_tasks_exist():
+    app.loader.import_default_modules()
+    for module, names in PINNED_TASKS.items():
+        assert {f"{module}.{name}" for name in names} <= set(app.tasks)
+
+
+def test_a_worker_without_a_queue_list_does_not_consume_the_dead_letters():
+    consumed = {queue.name for queue in app.conf.task_queues}
+    assert consumed == set(wire.QUEUES)
+    assert DEAD_QUEUE.name not in consumed
+
+
+def test_the_client_and_the_fleet_mean_the_same_queue():
+    assert queue_named("trades") in app.conf.task_queues
+
+
+def test_a_misspelt_queue_fails_at_the_caller():
+    with pytest.raises(Exception, match="task_queues"):
+        app.amqp.router.route({"queue": "trdaes"}, "tasks.trades.add_trade")
