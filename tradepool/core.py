@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from tradepool.deciding import Result, ShardBatch
-from tradepool.errors import Rejected, VersionConflict
+from tradepool.errors import JournalUnavailable, Rejected, VersionConflict
 from tradepool.model import ids
 from tradepool.model.receipt import Receipt
 from tradepool.placing import Command, is_taken, place
@@ -48,9 +48,10 @@ class TradeCore:
         Raises: StoreUnavailable, Fenced, JournalUnavailable, VersionConflict, Corrupt. Part of the
         batch may then be applied; sending the same commands again is safe.
         """
+        generation = self._store.generation()
         results, positions = self._commit(commands, task_id)
         if self._settings.durability is Durability.JOURNAL:
-            self._watermark.wait(positions, self._settings.journal_wait_s)
+            self._wait_durable(positions, generation)
             results = [_durable(result) for result in results]
         if task_id:
             self._answer_unchanged(commands, results)
@@ -60,6 +61,18 @@ class TradeCore:
         """Leave the refusal of `command` as an answer for the client that waits for it."""
         answer = "rejected\x1f" + msgspec.json.encode(error.as_dict()).decode()
         self._store.put_answers({ids.short_id(command.command_id): answer})
+
+    def _wait_durable(self, positions: Mapping[int, str], generation: str) -> None:
+        """Wait for the journal, and make sure that what it reached is what this call committed.
+
+        A server that lost its newest commits goes on after the journal's positions: the watermark then
+        passes the place of a commit that is gone. Every recovery begins another generation.
+        """
+        self._watermark.wait(positions, self._settings.journal_wait_s)
+        if self._store.generation() != generation:
+            raise JournalUnavailable(
+                "the server was recovered before the change was journaled; send it again"
+            )
 
     def _commit(self, commands: Sequence[Command], task_id: str) -> tuple[list[Result], dict[int, str]]:
         """Results in order, and for each shard the position that covers its part of them.

@@ -12,12 +12,14 @@ import msgspec
 from tradepool.audit.digest_audit import DigestOutcome, compare_digests
 from tradepool.audit.report import AuditReport, Finding, Severity
 from tradepool.audit.shard_audit import ShardAudit
-from tradepool.errors import Misconfigured
+from tradepool.errors import Misconfigured, StoreUnavailable
 from tradepool.files.reading import newest_versions
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
 
 __all__ = ["Audits"]
+
+_ATTEMPTS_MAX = 3
 
 
 class Audits:
@@ -41,18 +43,7 @@ class Audits:
             raise Misconfigured(
                 "this release cannot repair; `tradepool recover` rebuilds Redis from the journal"
             )
-        started_at, start = self._now_us(), time.monotonic()
-        outcome = compare_digests(self._store, self._watermark)
-        shards = range(self._store.keys.shard_count) if deep else [*outcome.different, *outcome.restless]
-        audits = self._audit(shards)
-        report = AuditReport(
-            level="deep" if deep else "digest",
-            started_at=started_at,
-            duration_s=time.monotonic() - start,
-            checked={"shards": self._store.keys.shard_count, "records": sum(a.records for a in audits)},
-            findings=tuple(sorted(_digest_findings(outcome) + [f for a in audits for f in a.findings])),
-            undecided=tuple(u for a in audits for u in a.undecided),
-        )
+        report = self._undisturbed(lambda: self._check_all(deep=deep))
         self._store.write_last_audit(msgspec.json.encode(report.to_dict()))
         return report
 
@@ -63,6 +54,35 @@ class Audits:
 
     def check_trades(self, user_id: str, *, deep: bool = True) -> AuditReport:
         """One user's trades and balances against rules, indexes and counters, and (deep) the journal."""
+        return self._undisturbed(lambda: self._check_user(user_id, deep=deep))
+
+    def _undisturbed(self, check: Callable[[], AuditReport]) -> AuditReport:
+        """A report of one generation of the server: a recovery in between takes back what was seen.
+
+        Raises: StoreUnavailable when the server does not stay up for one audit.
+        """
+        for _ in range(_ATTEMPTS_MAX):
+            generation = self._store.generation()
+            report = check()
+            if self._store.generation() == generation:
+                return report
+        raise StoreUnavailable(f"the server was recovered during each of {_ATTEMPTS_MAX} audits")
+
+    def _check_all(self, *, deep: bool) -> AuditReport:
+        started_at, start = self._now_us(), time.monotonic()
+        outcome = compare_digests(self._store, self._watermark)
+        shards = range(self._store.keys.shard_count) if deep else [*outcome.different, *outcome.restless]
+        audits = self._audit(shards)
+        return AuditReport(
+            level="deep" if deep else "digest",
+            started_at=started_at,
+            duration_s=time.monotonic() - start,
+            checked={"shards": self._store.keys.shard_count, "records": sum(a.records for a in audits)},
+            findings=tuple(sorted(_digest_findings(outcome) + [f for a in audits for f in a.findings])),
+            undecided=tuple(u for a in audits for u in a.undecided),
+        )
+
+    def _check_user(self, user_id: str, *, deep: bool) -> AuditReport:
         started_at, start = self._now_us(), time.monotonic()
         audit = self._shard_audit(self._store.keys.shard_of_user(user_id))
         audit.run_user(user_id, with_journal=deep)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import redis
 
+from tradepool.store.fence import GENERATION_FIELD
 from tradepool.store.keys import Keys
 from tradepool.store.translation import translated
 
@@ -72,6 +73,10 @@ class Lookups:
         """Route an id to `slot`, whatever its route was: the trade there was never written."""
         with translated():
             self._client.hset(self._routes(trade_id), trade_id, str(slot))
+
+    def generation(self) -> str:
+        """Another text after each recovery; what a process knows of the server belongs to one of them."""
+        return self._field(self.keys.meta, GENERATION_FIELD) or ""
 
     def put_answers(self, answers: Mapping[str, str]) -> None:
         """Keep for `ANSWER_TTL_S` how commands (by short id) ended that left no trace in a record."""

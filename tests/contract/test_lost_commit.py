@@ -1,0 +1,51 @@
+"""A server that comes back without its newest commits must not have them acknowledged."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tests.loose_trades import buy
+from tests.pool_at_work import at_work, image_of
+from tests.waiting import eventually
+from tradepool.core import TradeCore
+from tradepool.errors import JournalUnavailable
+from tradepool.model.commands import AddTrade
+from tradepool.store.watermark import Watermark
+
+
+@pytest.fixture
+def pool(redis_client, settings):
+    redis_client.script_flush()
+    redis_client.flushall()
+    with at_work(redis_client, settings) as running:
+        yield running
+
+
+def add(trade_id):
+    return AddTrade(command_id=f"add {trade_id}", as_of=1_700_000_000_000_000, trade=buy(trade_id=trade_id))
+
+
+def test_a_commit_that_a_crash_took_is_not_acknowledged_on_later_positions(pool):
+    core = TradeCore(pool.store, Watermark(pool.client, pool.keys), pool.settings)
+    before = image_of(pool.client)
+    refusals = []
+
+    def add_and_wait():
+        try:
+            core.apply([add("lost")])
+        except JournalUnavailable as refusal:
+            refusals.append(str(refusal))
+
+    waiting = threading.Thread(target=add_and_wait)
+    waiting.start()
+    eventually(lambda: any(pool.store.outbox_lengths()))
+    pool.come_back_as(before)
+    pool.begin()
+    pool.add("ann", trade_id="later")
+    pool.drain()
+    waiting.join()
+
+    assert refusals == ["the server was recovered before the change was journaled; send it again"]
+    assert pool.store.read([(pool.keys.shard_of_user("ann"), "lost")]) == [None]
