@@ -1,0 +1,93 @@
+"""The Celery app of the fleet, and the pool that its tasks share."""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+from typing import Any
+
+from celery import Celery, signals
+
+from tasks import reliability
+from tasks.config import celery_settings
+from tradepool import wire
+from tradepool.files.journal import Journal
+from tradepool.pool import TradePool
+from tradepool.settings import Settings
+from tradepool.wiring import Services, connect
+
+__all__ = ["PoolApp", "app"]
+
+TASK_MODULES = ["tasks.trades", "tasks.tokens", "tasks.pnl", "tasks.audit", "tasks.files"]
+
+
+class PoolApp(Celery):
+    """A Celery app whose tasks reach the pool as `app.trade_pool`.
+
+    (`Celery.pool` is taken: it is the app's pool of broker connections.)
+    """
+
+    task_cls = "tasks.pool_task:PoolTask"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stopping = threading.Event()
+        """Set when this worker shuts down; waits inside tasks end with it."""
+        self.journal: Journal | None = None
+        """The pool's journal, in the worker that owns it."""
+        self._services: Services | None = None
+        self._services_lock = threading.Lock()
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The pool's settings, from the environment."""
+        return Settings()
+
+    @property
+    def services(self) -> Services:
+        """The parts of this process's pool, connected by the first task that asks.
+
+        Built late on purpose: a prefork child must not inherit its parent's sockets and threads.
+
+        Raises: StoreUnavailable, Misconfigured.
+        """
+        with self._services_lock:
+            if self._services is None:
+                self._services = connect(self.settings)
+            return self._services
+
+    @property
+    def trade_pool(self) -> TradePool:
+        """This process's pool. Raises like `services`."""
+        return TradePool(self.services)
+
+    def disconnect_pool(self) -> None:
+        """Let go of the pool's connections and threads; a later task would connect again."""
+        with self._services_lock:
+            services, self._services = self._services, None
+        if services is not None:
+            services.close()
+
+
+def _create_app() -> PoolApp:
+    wire.register_decoder()
+    reliability.guard_restarts()
+    reliability.guard_messages()
+    created = PoolApp("tradepool", include=TASK_MODULES)
+    created.add_defaults(lambda: celery_settings(created.settings))
+    reliability.install_steps(created)
+    return created
+
+
+app = _create_app()
+
+
+@signals.worker_shutting_down.connect(weak=False)
+def _stop_waiting(**_: object) -> None:
+    app.stopping.set()
+
+
+@signals.worker_shutdown.connect(weak=False)
+@signals.worker_process_shutdown.connect(weak=False)
+def _disconnect_pool(**_: object) -> None:
+    app.disconnect_pool()

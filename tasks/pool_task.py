@@ -1,0 +1,72 @@
+"""What all tasks of the fleet have in common: the boundary at which nothing may get lost."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Ignore, Reject, Retry
+from kombu.exceptions import OperationalError
+from structlog import get_logger
+
+from tasks.delivery import Envelope
+from tasks.parking import letter, park, reason_of
+from tradepool.errors import Contended, Misconfigured, Unavailable
+
+__all__ = ["PoolTask", "WriteTask"]
+
+log = get_logger(__name__)
+
+
+class PoolTask(Task):
+    """A task of the fleet; its messages tell when they were sent."""
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Send the task with its time in the header `sent_at` (µs since 1970)."""
+        headers = {"sent_at": time.time_ns() // 1000} | (options.pop("headers", None) or {})
+        return super().apply_async(args, kwargs, headers=headers, **options)
+
+
+class WriteTask(PoolTask):
+    """A task that changes records: its message ends applied, parked, or back in the queue."""
+
+    max_retries = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and give the message back when the pool or the broker is away.
+
+        Raises: Reject, which returns the message to the queue.
+        """
+        try:
+            return self.run(*args, **kwargs)
+        except (Ignore, Reject, Retry):
+            raise
+        except (Unavailable, Contended, Misconfigured, OperationalError) as error:
+            raise Reject(error, requeue=True) from error
+        except Exception as error:  # the process boundary: a failed message would be acknowledged and gone
+            log.exception("task failed", task=self.name, task_id=self.request.id)
+            self._park_message(error, args, kwargs)
+            return None
+
+    def envelope(self, *, overtaken_since: int | None = None) -> Envelope:
+        """What is known of the message that is being run."""
+        return Envelope(
+            task_id=self.request.id or f"direct-{uuid.uuid4().hex}",
+            task_name=self.name,
+            sent_at=self.request.get("sent_at"),
+            overtaken_since=overtaken_since,
+        )
+
+    def _park_message(self, error: Exception, args: Any, kwargs: Any) -> None:
+        parked = letter(
+            reason=reason_of(error),
+            task=self.name,
+            task_id=self.request.id,
+            payload={"args": args, "kwargs": kwargs},
+        )
+        try:
+            park(self.app, [parked])
+        except OperationalError as unsent:
+            raise Reject(unsent, requeue=True) from unsent

@@ -1,0 +1,229 @@
+"""What keeps a worker honest: the restart guard, parking of unreadable messages, the quiet watchdog.
+
+Each answers a failure met on celery and kombu 5.7 with Redis; the tests beside them show it.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import os
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import redis
+from celery import bootsteps, signals
+from celery.worker import state
+from celery.worker.consumer import Consumer
+from kombu.exceptions import OperationalError
+from kombu.transport import redis as redis_transport
+from kombu.transport.redis import Channel, QoS
+from structlog import get_logger
+
+from tasks.journal_step import JournalStep
+from tasks.parking import letter, park, reason_of
+from tradepool.broker import ChangeSender
+from tradepool.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["ParkingConsumer", "QuietWatchdog", "guard_messages", "guard_restarts", "install_steps"]
+
+log = get_logger(__name__)
+
+QUIET_S = 120.0
+"""How long messages may wait untaken, with this worker idle, before it is taken for dead."""
+CHECK_EVERY_S = 10.0
+EXIT_QUIET = 75
+"""The exit code of a worker that stopped taking messages (EX_TEMPFAIL)."""
+
+
+def guard_restarts() -> None:
+    """Keep a worker alive when its broker restarts; calling it again changes nothing.
+
+    A channel that has lost its connection is still asked to put messages back and to acknowledge what
+    tasks finish meanwhile. kombu then meets a connection that is None, and the AttributeError ends the
+    worker. A lost connection is a connection error, which the worker knows how to survive; and there is
+    nothing to restore: the visibility timeout redelivers.
+    """
+    if getattr(QoS.restore_unacked_once, "guarded", False):
+        return
+    restore: Any = QoS.restore_unacked_once
+    connparams: Any = Channel._connparams  # noqa: SLF001 - where every new client of a channel begins
+
+    @functools.wraps(restore)
+    def restore_unacked_once(self: Any, stderr: Any = None) -> None:
+        if _attached(self.channel):
+            restore(self, stderr)
+            return
+        self._on_collect.cancel()
+        self._delivered.clear()
+        self._delivered.restored = True
+
+    @functools.wraps(connparams)
+    def connparams_of_attached(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _attached(self):
+            raise redis.ConnectionError("the channel has lost its connection")
+        return connparams(self, *args, **kwargs)
+
+    restore_unacked_once.guarded = True  # type: ignore[attr-defined]
+    QoS.restore_unacked_once = restore_unacked_once  # type: ignore[method-assign]
+    Channel._connparams = connparams_of_attached  # type: ignore[method-assign]  # noqa: SLF001 - as above
+
+
+def guard_messages() -> None:
+    """Have what is no message at all on a queue reach the consumer, as one that it will park.
+
+    kombu decodes a message after Redis has given it away; an error there would end the worker, once for
+    each such message.
+    """
+    if getattr(redis_transport.loads, "guarded", False):
+        return
+    original: Any = redis_transport.loads
+
+    @functools.wraps(original)
+    def loads(text: str) -> Any:
+        try:
+            found = original(text)
+        except ValueError:
+            return _wrapped(text)
+        is_message = isinstance(found, dict) and "delivery_tag" in (found.get("properties") or ())
+        return found if is_message or isinstance(found, list) else _wrapped(text)
+
+    loads.guarded = True  # type: ignore[attr-defined]
+    redis_transport.loads = loads  # type: ignore[assignment]
+
+
+def install_steps(app: Celery) -> None:
+    """Add the fleet's boot steps to the workers of `app`."""
+    app.steps["worker"].add(JournalStep)
+    app.steps["worker"].add(QuietWatchdog)
+
+
+class ParkingConsumer(Consumer):
+    """A consumer that parks what it cannot read, where Celery's would drop it."""
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Park a message whose body is not JSON, then acknowledge it."""
+        if self._parked(message, exc):
+            super().on_decode_error(message, exc)
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Park a message that is no task, then drop it from the queue."""
+        if self._parked(message, ValueError("not a Celery task message")):
+            super().on_unknown_message(body, message)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Park a message for a task that this fleet does not have, then drop it from the queue."""
+        if self._parked(message, LookupError(f"no task named {exc}")):
+            super().on_unknown_task(body, message, exc)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Park a message that breaks the task protocol, then drop it from the queue."""
+        if self._parked(message, exc):
+            super().on_invalid_task(body, message, exc)
+
+    def _parked(self, message: Any, error: Exception) -> bool:
+        """Whether the letter is sent; if not, the message stays unacknowledged and comes again."""
+        headers = message.headers or {}
+        parked = letter(
+            reason=reason_of(error),
+            task=str(headers.get("task", "")),
+            task_id=str(headers.get("id", "")),
+            payload={"headers": headers, "body": _text(message.body)},
+        )
+        try:
+            park(self.app, [parked])
+        except OperationalError:
+            log.exception("cannot park an unreadable message")
+            return False
+        return True
+
+
+class QuietWatchdog(bootsteps.StartStopStep):
+    """Ends a worker that has stopped taking messages, so that its supervisor starts a new one.
+
+    After a lost connection a threads worker can fall silent without an error. Quiet means: its queues
+    held messages at every look for `QUIET_S`, it took none of them, and none is running.
+    """
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        self._app = worker.app
+        self._broker = ChangeSender(worker.app.settings)
+        self._ended = threading.Event()
+
+    def start(self, _worker: Any) -> None:
+        """Watch from a thread: the event loop may be what has stopped."""
+        self._ended.clear()
+        threading.Thread(target=self._watch, name="quiet-watchdog", daemon=True).start()
+
+    def stop(self, _worker: Any) -> None:
+        """Stop watching; a worker that shuts down takes no messages."""
+        self._ended.set()
+
+    def close(self, _worker: Any) -> None:
+        """Stop watching as soon as the shutdown begins."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        quiet_since = time.monotonic()
+        taken = -1
+        while not self._ended.wait(CHECK_EVERY_S):
+            taken_before, taken = taken, sum(state.total_count.values())
+            if taken != taken_before or _busy() or not self._waiting_messages():
+                quiet_since = time.monotonic()
+            elif time.monotonic() - quiet_since >= QUIET_S:
+                log.critical("worker takes no messages; exiting", quiet_s=QUIET_S)
+                os._exit(EXIT_QUIET)
+
+    def _waiting_messages(self) -> int:
+        """Messages in this worker's queues; none when the broker cannot say."""
+        try:
+            return sum(self._broker.backlog(queue) for queue in self._app.amqp.queues.consume_from)
+        except StoreUnavailable as problem:
+            log.info("watchdog cannot reach the broker", problem=str(problem))
+            return 0
+
+
+@signals.task_internal_error.connect(weak=False)
+def _park_broken_call(
+    sender: Any, task_id: str, args: Any, kwargs: Any, exception: Exception, **_: Any
+) -> None:
+    """Park a message that failed before its task began (its arguments are no list or no dict)."""
+    payload = {"args": args, "kwargs": kwargs}
+    park(
+        sender.app, [letter(reason=reason_of(exception), task=sender.name, task_id=task_id, payload=payload)]
+    )
+
+
+def _attached(channel: Any) -> bool:
+    return channel.connection is not None and getattr(channel.connection, "client", None) is not None
+
+
+def _wrapped(text: str) -> dict[str, Any]:
+    """`text` as the body of a message in kombu's form."""
+    return {
+        "body": base64.b64encode(text.encode("utf-8", "surrogatepass")).decode(),
+        "content-type": "application/octet-stream",
+        "content-encoding": "binary",
+        "headers": {},
+        "properties": {
+            "body_encoding": "base64",
+            "delivery_info": {"exchange": "", "routing_key": ""},
+            "delivery_tag": uuid.uuid4().hex,
+        },
+    }
+
+
+def _busy() -> bool:
+    return bool(len(state.active_requests) or len(state.reserved_requests))
+
+
+def _text(body: Any) -> str:
+    return (
+        bytes(body).decode("utf-8", "backslashreplace") if isinstance(body, bytes | memoryview) else str(body)
+    )

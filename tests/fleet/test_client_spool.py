@@ -1,0 +1,147 @@
+"""The client: order, refusals, and that neither its own death nor a lost message loses a trade."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.conftest import Fleet
+from tests.fleet.trades import journaled_versions, new_trade, new_trades
+from tests.waiting import eventually
+from tradepool.client import PoolClient
+from tradepool.errors import InvalidTrade, PoolLocked, StoreUnavailable
+from tradepool.fleet.programs import environment
+
+CONFIRM_S = 20.0
+
+BOT = """
+import sys
+from tradepool import PoolClient
+client = PoolClient.connect(spool=sys.argv[1])
+for number in range(1_000_000):
+    trade = {"trade_id": f"bot-{number}", "user_id": "bot", "symbol": "ETH/USDT", "side": "buy",
+             "amount": 1, "price": 2000}
+    print(client.add_trade(trade), flush=True)
+"""
+
+
+def test_a_trade_opened_and_closed_at_once_is_applied_in_order(fleet: Fleet):
+    with PoolClient.connect(fleet.settings) as client:
+        trade_ids = client.add_trades(new_trades(120))
+        for trade_id in trade_ids:
+            entry = {"fill_id": f"{trade_id}-e", "role": "entry", "amount": 2, "price": 100}
+            client.add_fill(trade_id, entry)
+            client.close_trade(trade_id, 110)
+        assert all(client.confirm(trade_ids, CONFIRM_S).values())
+        assert client.flush(CONFIRM_S)
+        assert client.pending() == 0
+        assert client.rejections == []
+    closed = {trade.trade_id for trade in fleet.pool.get_all_trades() if trade.status == "completed"}
+    assert closed >= set(trade_ids)
+
+
+def test_balances_are_confirmed_like_trades(fleet: Fleet):
+    with PoolClient.connect(fleet.settings) as client:
+        client.update_available_tokens("saver", {"BTC": "0.5"}, as_of=1_700_000_000)
+        client.update_available_tokens("saver", {"BTC": "0.7"}, as_of=1_700_000_001)
+        assert client.flush(CONFIRM_S)
+    assert str(fleet.pool.get_available_tokens("saver")["BTC"]) == "0.7"
+
+
+def test_what_no_pool_would_take_is_refused_in_the_caller(fleet: Fleet):
+    with PoolClient.connect(fleet.settings) as client:
+        with pytest.raises(InvalidTrade, match="amount"):
+            client.add_trades([new_trade(), new_trade(amount=float("nan"))])
+        with pytest.raises(InvalidTrade, match="price"):
+            client.close_trade("some-trade", -1)
+        with pytest.raises(InvalidTrade, match="user_id"):
+            client.update_trade("some-trade", user_id="another")
+        assert client.pending() == 0
+
+
+def test_what_only_the_fleet_can_refuse_is_told_afterwards(fleet: Fleet):
+    with PoolClient.connect(fleet.settings) as client:
+        trade_id = client.add_trade(new_trade())
+        client.close_trade(trade_id, 110)
+        assert client.flush(CONFIRM_S)
+        (rejection,) = client.rejections
+        assert (rejection.record_id, rejection.error) == (trade_id, "IllegalTransition")
+        assert client.confirm([trade_id], timeout=0) == {trade_id: False}
+    assert fleet.pool.get_trade(trade_id).closed == 0
+
+
+def test_a_minted_id_is_returned_at_once_and_found(fleet: Fleet):
+    trade = new_trade()
+    del trade["trade_id"]
+    with PoolClient.connect(fleet.settings) as client:
+        trade_id = client.add_trade(trade)
+        assert client.confirm([trade_id], CONFIRM_S) == {trade_id: True}
+        assert client.confirm([trade_id, "never-sent"], 0) == {trade_id: True, "never-sent": False}
+
+
+def test_a_spool_outlives_the_client_and_a_broker_that_is_away(fleet: Fleet, tmp_path: Path):
+    nowhere = fleet.settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
+    spool = tmp_path / "spool"
+    client = PoolClient.connect(nowhere, spool=spool)
+    trade_ids = client.add_trades(new_trades(5))
+    client.close(timeout=0.1)
+    with PoolClient.connect(fleet.settings, spool=spool) as successor:
+        assert successor.pending() == 5
+        assert all(successor.confirm(trade_ids, CONFIRM_S).values())
+        assert successor.pending() == 0
+
+
+def test_without_a_spool_unsent_commands_are_not_lost_silently(fleet: Fleet):
+    nowhere = fleet.settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
+    client = PoolClient.connect(nowhere)
+    client.add_trade(new_trade())
+    with pytest.raises(StoreUnavailable, match="1 commands"):
+        client.close(timeout=0.1)
+
+
+def test_a_full_spool_says_so_and_keeps_nothing_of_the_call(fleet: Fleet, tmp_path: Path):
+    nowhere = fleet.settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
+    client = PoolClient.connect(nowhere, spool=tmp_path / "spool", spool_max=3)
+    client.add_trades(new_trades(2))
+    with pytest.raises(StoreUnavailable, match="spool_max"):
+        client.add_trades(new_trades(2))
+    assert client.pending() == 2
+    client.close(timeout=0)
+
+
+def test_a_second_bot_on_the_same_spool_is_told(fleet: Fleet, tmp_path: Path):
+    with PoolClient.connect(fleet.settings, spool=tmp_path / "spool"), pytest.raises(PoolLocked):
+        PoolClient.connect(fleet.settings, spool=tmp_path / "spool")
+
+
+def test_a_killed_bot_has_lost_nothing_it_was_told_is_kept(fleet: Fleet, tmp_path: Path):
+    spool = tmp_path / "spool"
+    bot = subprocess.Popen(
+        [sys.executable, "-c", BOT, str(spool)],
+        stdout=subprocess.PIPE,
+        env=environment(fleet.settings),
+        text=True,
+    )
+    try:
+        told = [bot.stdout.readline().strip() for _ in range(150)]
+    finally:
+        bot.send_signal(signal.SIGKILL)
+        told += bot.communicate()[0].split()
+    with PoolClient.connect(fleet.settings, spool=spool) as successor:
+        assert all(successor.confirm(told, CONFIRM_S).values())
+    versions = journaled_versions(fleet.settings)
+    assert all(versions[trade_id, 1] == 1 for trade_id in told)
+
+
+def test_all_threads_of_a_closed_client_have_ended(fleet: Fleet):
+    client = PoolClient.connect(fleet.settings)
+    client.close()
+    client.close()
+    eventually(lambda: not any(thread.name.startswith("tradepool-") for thread in threading.enumerate()))
+    with pytest.raises(StoreUnavailable):
+        client.add_trade(new_trade())

@@ -1,0 +1,101 @@
+"""kill -9 under load: every trade that was enqueued is journaled, once."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.fleet.conftest import Fleet
+from tests.fleet.nodes import WorkerNode
+from tests.fleet.trades import journaled_versions, new_trade, new_trades
+from tests.waiting import eventually
+from tradepool.client import PoolClient
+
+CONFIRM_S = 60.0
+KILLS = 3
+CALL_TRADES = 100
+
+
+@pytest.fixture(scope="module")
+def files_worker(bare_fleet: Fleet) -> WorkerNode:
+    node = bare_fleet.start("files")
+    node.wait_ready()
+    return node
+
+
+@pytest.fixture(scope="module")
+def trades_worker(bare_fleet: Fleet, files_worker: WorkerNode) -> WorkerNode:
+    node = bare_fleet.start("trades", threads=4)
+    node.wait_ready()
+    return node
+
+
+def assert_journaled_once(fleet: Fleet, trade_ids: list[str]) -> None:
+    versions = journaled_versions(fleet.settings)
+    assert {trade_id: versions[trade_id, 1] for trade_id in trade_ids} == dict.fromkeys(trade_ids, 1)
+    assert set(versions.values()) == {1}, "no version of a record is journaled twice"
+
+
+def test_a_message_that_dies_between_broker_and_worker_is_sent_again(
+    bare_fleet: Fleet, files_worker: WorkerNode
+):
+    """Popped by a worker, not yet noted as unacknowledged: Celery alone would never know."""
+    broker = bare_fleet.pool.redis
+    eventually(lambda: broker.llen("trades") == 0 and broker.hlen("unacked") == 0)
+    frozen = bare_fleet.start("trades")
+    frozen.wait_ready()
+    frozen.process.kill(signal.SIGSTOP)
+    with PoolClient.connect(bare_fleet.settings, resend_s=0.5) as client:
+        trade_id = client.add_trade(new_trade())
+        eventually(lambda: not client.confirm([trade_id], 0)[trade_id] and broker.llen("trades") == 0)
+        frozen.process.kill(signal.SIGKILL)
+        assert broker.hlen("unacked") == 0
+        another = bare_fleet.start("trades")
+        assert client.confirm([trade_id], CONFIRM_S) == {trade_id: True}
+        another.teardown()
+    assert_journaled_once(bare_fleet, [trade_id])
+
+
+def test_a_trades_worker_that_is_killed_loses_and_doubles_nothing(
+    bare_fleet: Fleet, trades_worker: WorkerNode
+):
+    with PoolClient.connect(bare_fleet.settings, batch_max=20, linger_ms=1, resend_s=2) as client:
+        trade_ids: list[str] = []
+        for round_number in range(20):
+            trade_ids += client.add_trades(new_trades(CALL_TRADES))
+            if round_number % (20 // KILLS) == 3:
+                eventually(lambda: bare_fleet.pool.redis.hlen("unacked") > 0 or client.pending() == 0)
+                trades_worker.kill(signal.SIGKILL)
+                trades_worker.process.restart()
+        assert all(client.confirm(trade_ids, CONFIRM_S).values())
+    assert_journaled_once(bare_fleet, trade_ids)
+
+
+def test_a_files_worker_that_is_killed_loses_and_doubles_nothing(
+    bare_fleet: Fleet, files_worker: WorkerNode, trades_worker: WorkerNode
+):
+    with PoolClient.connect(bare_fleet.settings, batch_max=20, linger_ms=1, resend_s=5) as client:
+        trade_ids: list[str] = []
+        for round_number in range(20):
+            trade_ids += client.add_trades(new_trades(CALL_TRADES))
+            if round_number % (20 // KILLS) == 3:
+                files_worker.kill(signal.SIGKILL)
+                files_worker.process.restart()
+        assert all(client.confirm(trade_ids, CONFIRM_S).values())
+    assert_journaled_once(bare_fleet, trade_ids)
+
+
+def test_a_worker_asked_to_end_finishes_and_leaves_nothing_behind(
+    bare_fleet: Fleet, trades_worker: WorkerNode
+):
+    with PoolClient.connect(bare_fleet.settings, batch_max=20, linger_ms=1, resend_s=5) as client:
+        trade_ids: list[str] = []
+        for round_number in range(10):
+            trade_ids += client.add_trades(new_trades(CALL_TRADES))
+            if round_number == 4:
+                trades_worker.kill(signal.SIGTERM)
+                assert trades_worker.process.exit_code == 0
+                trades_worker.process.restart()
+        assert all(client.confirm(trade_ids, CONFIRM_S).values())
+    assert_journaled_once(bare_fleet, trade_ids)

@@ -1,0 +1,94 @@
+"""The broker restarts under load: no worker ends, none falls silent, nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import logging
+import signal
+
+import pytest
+from kombu import Connection
+from kombu.transport.redis import Channel, QoS
+
+from tasks import reliability
+from tests.fleet.conftest import Fleet
+from tests.fleet.trades import journaled_versions, new_trades
+from tests.waiting import eventually
+from tradepool.client import PoolClient
+from tradepool.server.embedded import EmbeddedServer
+
+CONFIRM_S = 60.0
+
+
+@pytest.fixture
+def unguarded(monkeypatch: pytest.MonkeyPatch):
+    """kombu's own methods, put back for one test."""
+    reliability.guard_restarts()
+    monkeypatch.setattr(QoS, "restore_unacked_once", QoS.restore_unacked_once.__wrapped__)
+    monkeypatch.setattr(Channel, "_connparams", Channel._connparams.__wrapped__)
+
+
+@pytest.fixture
+def holding_channel(server: EmbeddedServer):
+    """A channel that holds one unacknowledged message."""
+    with Connection(server.url.replace("unix://", "redis+socket://").removesuffix("?db=0")) as connection:
+        channel = connection.channel()
+        channel.queue_declare("held")
+        channel.basic_publish(channel.prepare_message("{}"), exchange="", routing_key="held")
+        channel.held = channel.basic_get("held")
+        attached_to = channel.connection
+        yield channel
+        channel.connection = attached_to
+        channel.qos._delivered.clear()
+        channel.queue_delete("held")
+
+
+def lose_connection(channel) -> None:
+    """What a restart leaves behind: the channel without its connection."""
+    channel._disconnect_pools()
+    channel.connection = None
+
+
+def test_without_the_guard_a_lost_connection_raises(unguarded, holding_channel):
+    lose_connection(holding_channel)
+    with pytest.raises(AttributeError):
+        holding_channel.held.ack_log_error(logging.getLogger(), holding_channel.connection_errors)
+    with pytest.raises(AttributeError):
+        holding_channel.qos.restore_unacked_once()
+
+
+def test_with_the_guard_it_is_left_to_the_visibility_timeout(
+    holding_channel, monkeypatch: pytest.MonkeyPatch
+):
+    reliability.guard_restarts()
+    lose_connection(holding_channel)
+    holding_channel.held.ack_log_error(logging.getLogger(), holding_channel.connection_errors)
+    holding_channel.held.reject_log_error(
+        logging.getLogger(), holding_channel.connection_errors, requeue=True
+    )
+    holding_channel.qos.restore_unacked_once()
+    assert not holding_channel.qos._delivered
+
+
+def test_the_guard_is_set_once_and_restores_as_before_while_connected(holding_channel):
+    reliability.guard_restarts()
+    guarded = QoS.restore_unacked_once
+    reliability.guard_restarts()
+    assert QoS.restore_unacked_once is guarded
+    holding_channel.qos.restore_unacked_once()
+    assert holding_channel._size("held") == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_live_through_restarts_of_the_server(own_fleet: Fleet, how: signal.Signals):
+    pids = [node.process.pid for node in own_fleet.nodes]
+    with PoolClient.connect(own_fleet.settings, batch_max=20, linger_ms=1, resend_s=3) as client:
+        trade_ids: list[str] = []
+        for round_number in range(12):
+            trade_ids += client.add_trades(new_trades(100))
+            if round_number in (3, 7):
+                own_fleet.restart_server(how)
+        assert all(client.confirm(trade_ids, CONFIRM_S).values())
+    assert [node.process.pid for node in own_fleet.nodes if node.process.exit_code is None] == pids
+    versions = journaled_versions(own_fleet.settings)
+    assert {trade_id: versions[trade_id, 1] for trade_id in trade_ids} == dict.fromkeys(trade_ids, 1)
+    eventually(lambda: own_fleet.pool.check_all_trades(deep=True).ok)

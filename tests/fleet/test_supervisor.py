@@ -1,0 +1,154 @@
+"""The fleet on one machine: everything runs, what dies comes back, nothing stays behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from tests.fleet.trades import new_trades
+from tests.waiting import eventually
+from tradepool.client import PoolClient
+from tradepool.fleet.programs import Program, environment
+from tradepool.fleet.supervisor import Supervisor
+from tradepool.pool import TradePool
+from tradepool.server.embedded import EmbeddedServer
+from tradepool.settings import Settings
+
+READY_S = 40.0
+
+SLEEPER = "import signal; print('up', flush=True); signal.pause()"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
+OWNER = """
+import sys
+from pathlib import Path
+from tradepool.fleet.programs import Program
+from tradepool.fleet.supervisor import Supervisor
+from tradepool.settings import Settings
+sleeper = Program(name="sleeper", arguments=("-c", sys.argv[2]))
+supervisor = Supervisor(Settings(data_dir=Path(sys.argv[1])), [sleeper])
+supervisor.start()
+print(supervisor.status()[0].pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    data_dir = tmp_path_factory.mktemp("pool")
+    with EmbeddedServer(data_dir, port=0) as server:
+        yield Settings(
+            redis_url=server.url,
+            data_dir=data_dir,
+            shard_count=4,
+            cpu_threads=2,
+            visibility_timeout_s=3,
+            mark_every_s=0.5,
+            snapshot_every_s=1,
+            audit_every_s=1,
+            flower_port=free_port(),
+            flower_basic_auth=SecretStr("operator:secret"),
+        )
+
+
+def flower(settings: Settings, path: str, auth: bytes | None = None) -> object:
+    request = urllib.request.Request(f"http://127.0.0.1:{settings.flower_port}{path}")
+    if auth is not None:
+        request.add_header("Authorization", f"Basic {b64encode(auth).decode()}")
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        return json.load(answer)
+
+
+def flower_refuses(settings: Settings) -> bool:
+    try:
+        flower(settings, "/api/workers")
+    except urllib.error.HTTPError as refused:
+        return refused.code == 401
+    except urllib.error.URLError:
+        return False
+    return False
+
+
+def test_the_whole_fleet_works_and_a_killed_worker_comes_back(settings: Settings):
+    with Supervisor(settings) as supervisor, PoolClient.connect(settings, resend_s=3) as client:
+        assert all(client.confirm(client.add_trades(new_trades(300)), READY_S).values())
+        victim = next(state for state in supervisor.status() if state.name == "trades-1")
+        os.kill(victim.pid, signal.SIGKILL)
+        assert all(client.confirm(client.add_trades(new_trades(300)), READY_S).values())
+        trades = next(state for state in supervisor.status() if state.name == "trades-1")
+        assert (trades.pid != victim.pid, trades.starts) == (True, 2)
+        assert_the_clock_ticks(settings)
+        assert_flower_asks_for_a_password(settings)
+        pids = [state.pid for state in supervisor.status()]
+        assert all(pids)
+    assert not any(is_alive(pid) for pid in pids)
+
+
+def assert_the_clock_ticks(settings: Settings) -> None:
+    snapshot = settings.data_dir / "snapshot.json"
+    with TradePool.connect(settings) as pool:
+        pool.set_prices({"BTC/USDT": "120"})
+        eventually(snapshot.exists, READY_S)
+        eventually(lambda: pool.redis.llen("gpu") == 0, READY_S)
+
+
+def assert_flower_asks_for_a_password(settings: Settings) -> None:
+    eventually(lambda: flower_refuses(settings), READY_S)
+    eventually(
+        lambda: "trades-1" in str(flower(settings, "/api/workers?refresh=1", b"operator:secret")), READY_S
+    )
+
+
+def test_a_program_that_dies_is_started_again_and_a_stubborn_one_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tradepool.fleet.supervisor.STOP_TIMEOUT_S", 0.5)
+    programs = [
+        Program(name="brief", arguments=("-c", "print('done')")),
+        Program(name="stubborn", arguments=("-c", STUBBORN), ends_last=True),
+    ]
+    with Supervisor(Settings(data_dir=tmp_path), programs) as supervisor:
+        eventually(lambda: supervisor.status()[0].starts >= 2)
+        eventually(lambda: "up" in (tmp_path / "logs" / "stubborn.log").read_text(encoding="utf-8"))
+        pid = supervisor.status()[1].pid
+    assert not is_alive(pid)
+    assert [state.pid for state in supervisor.status()] == [None, None]
+
+
+def test_the_fleet_ends_with_a_supervisor_that_is_killed(tmp_path: Path):
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(tmp_path), SLEEPER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment(Settings(data_dir=tmp_path)),
+        text=True,
+    )
+    with owner:
+        pid = int(owner.stdout.readline())
+        eventually(lambda: "up" in (tmp_path / "logs" / "sleeper.log").read_text(encoding="utf-8"))
+        owner.kill()
+    eventually(lambda: not is_alive(pid))

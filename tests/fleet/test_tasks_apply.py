@@ -1,0 +1,170 @@
+"""Each task from a message to the journal, and what becomes of messages that cannot be applied."""
+
+from __future__ import annotations
+
+import base64
+import json
+from decimal import Decimal
+from uuid import uuid4
+
+import pytest
+
+from tests.fleet.conftest import Fleet
+from tests.waiting import eventually
+from tradepool import wire
+from tradepool.errors import UnknownTrade
+
+
+def trade(**fields: object) -> dict[str, object]:
+    return {
+        "trade_id": f"t-{uuid4()}",
+        "user_id": "user-1",
+        "symbol": "BTC/USDT",
+        "side": "buy",
+        "amount": "2",
+        "price": "100",
+        **fields,
+    }
+
+
+def is_known(fleet: Fleet, trade_id: object) -> bool:
+    try:
+        fleet.pool.get_trade(str(trade_id))
+    except UnknownTrade:
+        return False
+    return True
+
+
+def test_a_trade_lives_through_every_task(fleet: Fleet):
+    given = trade(status="submitted", market="spot")
+    trade_id = given["trade_id"]
+    fleet.call("trades.add_trade", given)
+    eventually(lambda: is_known(fleet, trade_id))
+    entry = {"fill_id": f"{trade_id}-e", "role": "entry", "amount": "2", "price": "100"}
+    fleet.call("trades.add_fill", trade_id, entry)
+    eventually(lambda: fleet.pool.get_trade(trade_id).filled == 2)
+    fleet.call("trades.update_trade", trade_id, stop_loss="90")
+    eventually(lambda: fleet.pool.get_trade(trade_id).stop_loss == 90)
+    fleet.call("trades.close_trade", trade_id, "110.5", fee="1")
+    eventually(lambda: fleet.pool.get_trade(trade_id).status == "completed")
+    fleet.call("trades.update_trade_pnl", trade_id, "19.75")
+    eventually(lambda: fleet.pool.get_trade(trade_id).pnl_reported == Decimal("19.75"))
+    assert fleet.pool.get_trade(trade_id).pnl == 20
+    eventually(lambda: [v.version for v in fleet.pool.get_trade_history(trade_id)] == [1, 2, 3, 4, 5])
+
+
+def test_balances_arrive(fleet: Fleet):
+    fleet.call("tokens.update_available_tokens", "holder", {"BTC": "0.5", "USDT": 100})
+    eventually(lambda: fleet.pool.get_available_tokens("holder"))
+    assert fleet.pool.get_available_tokens("holder") == {"BTC": Decimal("0.5"), "USDT": Decimal(100)}
+
+
+def test_bad_trades_are_parked_and_the_rest_of_the_batch_is_added(fleet: Fleet):
+    good = [trade() for _ in range(3)]
+    large = trade(signals={"note": "x" * 17 * 1024})
+    task_id = fleet.call("trades.add_trades", [good[0], trade(amount=-1), good[1], large, "junk", good[2]])
+    eventually(lambda: len(fleet.letters(task_id)) == 3)
+    for added in good:
+        eventually(lambda added=added: is_known(fleet, added["trade_id"]))
+    letters = fleet.letters(task_id)
+    assert sorted(letter.reason["field"] for letter in letters) == ["amount", "command", "signals"]
+    assert all(letter.task == "tasks.trades.add_trades" and letter.parked_at > 0 for letter in letters)
+    assert large["trade_id"] in [
+        letter.payload["trade"]["trade_id"] for letter in letters if "trade_id" in letter.payload["trade"]
+    ]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), Decimal("NaN")])
+def test_a_number_that_is_none_is_refused_by_name(fleet: Fleet, value: object):
+    bad = trade(amount=value)
+    ours = fleet.sender.call("trades", "tasks.trades.add_trade", [bad])
+    theirs = fleet.call("trades.add_trade", bad)
+    eventually(lambda: fleet.letters(ours) and fleet.letters(theirs))
+    assert fleet.letters(ours)[0].reason["field"] == "amount"
+    assert fleet.letters(theirs)[0].reason["field"] == "amount"
+
+
+def test_a_redelivered_add_without_an_id_adds_one_trade(fleet: Fleet):
+    given = trade(user_id="twice")
+    del given["trade_id"]
+    task_id = str(uuid4())
+    for _ in range(2):
+        fleet.foreign.send_task("tasks.trades.add_trade", args=[given], queue="trades", task_id=task_id)
+    eventually(lambda: fleet.pool.get_trades_by_user("twice").trades)
+    after = trade(user_id="twice")
+    fleet.call("trades.add_trade", after)
+    eventually(lambda: is_known(fleet, after["trade_id"]))
+    eventually(lambda: fleet.pool.redis.llen("trades") == 0)
+    assert len(fleet.pool.get_trades_by_user("twice").trades) == 2
+
+
+def test_an_update_that_overtakes_its_add_is_applied(fleet: Fleet):
+    given = trade(trade_id=f"late-{uuid4()}")
+    fleet.call("trades.update_trade", given["trade_id"], stop_loss="80")
+    eventually(lambda: fleet.pool.redis.llen("trades") == 0)
+    fleet.call("trades.add_trade", given)
+    eventually(
+        lambda: is_known(fleet, given["trade_id"]) and fleet.pool.get_trade(given["trade_id"]).stop_loss == 80
+    )
+
+
+def test_an_update_of_a_trade_that_never_comes_is_parked_in_the_end(fleet: Fleet):
+    fleet.call("trades.close_trade", "no-such-trade", "100")
+    eventually(lambda: any(letter.reason["error"] == "UnknownTrade" for letter in fleet.letters()))
+    letter = next(letter for letter in fleet.letters() if letter.reason["error"] == "UnknownTrade")
+    assert letter.payload["op"] == "close_trade"
+
+
+def test_a_call_with_the_wrong_arguments_is_parked(fleet: Fleet):
+    task_id = fleet.call("trades.add_trade", "one", "too many", 3)
+    eventually(lambda: fleet.letters(task_id))
+    assert fleet.letters(task_id)[0].reason["error"] == "TypeError"
+
+
+def test_unreadable_and_unknown_messages_are_parked(fleet: Fleet):
+    unknown = fleet.foreign.send_task("tasks.trades.no_such_task", args=[1], queue="trades").id
+    broken = str(uuid4())
+    message = {
+        "body": base64.b64encode(b'[[{"not": json').decode(),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"id": broken, "task": "tasks.trades.add_trade", "lang": "py"},
+        "properties": {
+            "body_encoding": "base64",
+            "delivery_info": {"exchange": "trades", "routing_key": "trades"},
+            "delivery_mode": 2,
+            "delivery_tag": broken,
+            "priority": 0,
+        },
+    }
+    fleet.pool.redis.lpush("trades", json.dumps(message))
+    pickled = fleet.foreign.send_task(
+        "tasks.trades.add_trade", args=[1], queue="trades", serializer="pickle"
+    ).id
+    eventually(lambda: fleet.letters(unknown) and fleet.letters(broken) and fleet.letters(pickled))
+    assert "no_such_task" in fleet.letters(unknown)[0].reason["problem"]
+
+
+@pytest.mark.parametrize("garbage", ["not json at all", "17", '{"body": 1}', "null", b"\xff\xfe"])
+def test_what_is_no_message_at_all_is_parked_and_the_worker_goes_on(fleet: Fleet, garbage: str | bytes):
+    pids = [node.process.pid for node in fleet.nodes if node.process.exit_code is None]
+    before = fleet.dead.count()
+    fleet.pool.redis.lpush("trades", garbage)
+    eventually(lambda: fleet.dead.count() == before + 1)
+    assert [node.process.pid for node in fleet.nodes if node.process.exit_code is None] == pids
+
+
+def test_a_parked_trade_can_be_sent_again(fleet: Fleet):
+    given = trade(amount="-5")
+    task_id = fleet.call("trades.add_trade", given)
+    eventually(lambda: fleet.letters(task_id))
+    before = fleet.dead.count()
+    replayed = fleet.dead.replay()
+    assert replayed.sent >= 1
+    eventually(lambda: fleet.dead.count() >= before - replayed.kept)
+
+
+def test_an_audit_of_what_the_tasks_wrote_finds_nothing(fleet: Fleet):
+    fleet.call("files.write_snapshot")
+    eventually(lambda: (fleet.settings.data_dir / wire.QUEUE_TRADES).with_suffix(".json").exists())
+    eventually(lambda: fleet.pool.check_all_trades(deep=True).ok)

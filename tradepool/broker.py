@@ -1,0 +1,100 @@
+"""Sending chunks of commands to the fleet, without the fleet's code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+from celery import Celery
+from kombu import Exchange, Queue
+from kombu.exceptions import OperationalError
+
+from tradepool import wire
+from tradepool.errors import StoreUnavailable
+from tradepool.settings import Settings
+
+__all__ = ["ChangeSender", "queue_named"]
+
+_HEALTH_CHECK_S = 10
+
+
+def queue_named(name: str) -> Queue:
+    """The durable queue `name`, bound to the direct exchange of the same name."""
+    return Queue(name, Exchange(name, type="direct"), routing_key=name)
+
+
+class ChangeSender:
+    """Puts commands on the fleet's queues as `tasks.trades.apply_changes` messages.
+
+    It owns a small Celery app of its own: a bot that has another keeps it untouched.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        wire.register_encoder()
+        self._app = Celery("tradepool-sender", set_as_current=False)
+        self._app.conf.update(
+            broker_url=settings.effective_broker_url,
+            broker_transport_options={
+                "socket_timeout": settings.socket_timeout_s,
+                "socket_connect_timeout": settings.connect_timeout_s,
+                "socket_keepalive": True,
+                "health_check_interval": _HEALTH_CHECK_S,
+                # One attempt per call; the caller has its own pauses, and may be asked to stop.
+                "max_retries": 0,
+            },
+            task_serializer=wire.SERIALIZER,
+            accept_content=[wire.SERIALIZER],
+            task_ignore_result=True,
+            # Whoever sends knows better when to try again: stable command ids make a repeat harmless.
+            task_publish_retry=False,
+        )
+
+    def send(self, queue: str, commands: Sequence[object]) -> str:
+        """Send one message with `commands` (in the form of `wire`) to `queue`; the id of its task.
+
+        On return the broker has it. Raises: StoreUnavailable; the message may have been sent even so.
+        """
+        return self.call(queue, wire.APPLY_CHANGES, [list(commands)], argsrepr=f"<{len(commands)} changes>")
+
+    def call(self, queue: str, task: str, args: Sequence[object], **options: Any) -> str:
+        """Send a call of `task` with Celery's `options` to `queue`; its id. Raises like `send`."""
+        with self._translated():
+            sent = self._app.send_task(
+                task,
+                args=list(args),
+                queue=queue_named(queue),
+                headers={"sent_at": time.time_ns() // 1000},
+                retry=False,
+                **options,
+            )
+        task_id: str = sent.id
+        return task_id
+
+    def backlog(self, queue: str) -> int:
+        """Messages waiting on `queue`. Raises: StoreUnavailable."""
+        with self._translated(), self._app.connection_for_write() as connection:
+            return int(connection.default_channel._size(queue))  # noqa: SLF001 - kombu's only count without a declare
+
+    def close(self) -> None:
+        """Close the broker connections."""
+        self._app.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except self._broker_errors as problem:
+            raise StoreUnavailable(f"the broker cannot be reached: {problem}") from problem
+
+    @property
+    def _broker_errors(self) -> tuple[type[BaseException], ...]:
+        connection: Any = self._app.connection_for_write()
+        return (OperationalError, *connection.connection_errors, *connection.channel_errors)

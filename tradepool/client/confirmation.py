@@ -1,0 +1,179 @@
+"""Which commands the pool has in its journal, and which it refused, learned by reading the store.
+
+A command is in the store when its record names it among the applied ones, or when it has left an
+answer. It is journaled when the journal has passed the position that the shard's outbox had after
+that. Should a server lose its newest commits and be recovered in between, positions start over from
+the journal's, so what was learned under another generation of the store is forgotten and read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+import redis
+from structlog import get_logger
+
+from tradepool.client.spool import SpoolEntry
+from tradepool.errors import Corrupt
+from tradepool.model.codec import LEDGER_KIND, split, unpack_ledger, unpack_trade
+from tradepool.model.ids import SHORT_ID_CHARS, short_id
+from tradepool.store.fence import GENERATION_FIELD
+from tradepool.store.plan import parse_position
+from tradepool.store.redis_store import RedisStore
+from tradepool.store.translation import translated
+from tradepool.store.watermark import parse_watermark
+
+__all__ = ["Confirmation", "Finished", "Rejection"]
+
+log = get_logger(__name__)
+
+_REJECTED = "rejected\x1f"
+
+Position = tuple[int, int]
+_NOWHERE: Position = (0, 0)
+
+
+class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+    """A command that the fleet refused; it is parked there as a dead letter."""
+
+    command_id: str
+    record_id: str
+    """The trade's id, or `user_id` and `account_id` of a token balance."""
+    error: str
+    problem: str
+    field: str = ""
+    value: str = ""
+    cure: str = ""
+
+
+class Finished(NamedTuple):
+    """A command that needs no more care: journaled, or refused."""
+
+    entry: SpoolEntry
+    rejection: Rejection | None
+
+
+class _Applied(NamedTuple):
+    entry: SpoolEntry
+    shard: int
+    position: Position
+    generation: bytes | None
+
+
+class _Found(NamedTuple):
+    """Where an entry's record is, whether the store has applied the entry, and its answer if any."""
+
+    entry: SpoolEntry
+    shard: int | None
+    applied: bool
+    answer: str | None
+
+
+class Confirmation:
+    """What is known of commands under way. For one thread; all calls raise StoreUnavailable."""
+
+    def __init__(self, client: redis.Redis, store: RedisStore) -> None:
+        self._client = client
+        self._store = store
+        self._applied: dict[int, _Applied] = {}
+
+    def check(self, entries: Sequence[SpoolEntry]) -> list[Finished]:
+        """Those that have finished, of `entries` and of what earlier calls found applied."""
+        fresh = [entry for entry in entries if entry.seq not in self._applied]
+        refused = self._note_applied(fresh) if fresh else []
+        return refused + self._take_journaled()
+
+    def is_journaled(self, trade_ids: Sequence[str]) -> dict[str, bool]:
+        """Whether each trade is in the store and the journal has passed its shard's newest commit."""
+        shards = dict(zip(trade_ids, self._store.shards_of_trades(trade_ids), strict=True))
+        known = [(shard, trade_id) for trade_id, shard in shards.items() if shard is not None]
+        values = dict(zip(known, self._store.read(known), strict=True))
+        positions = self._store.last_positions()
+        _, reached = self._watermark()
+        return {
+            trade_id: shard is not None
+            and values[shard, trade_id] is not None
+            and parse_position(positions[shard]) <= reached.get(shard, _NOWHERE)
+            for trade_id, shard in shards.items()
+        }
+
+    def _note_applied(self, entries: Sequence[SpoolEntry]) -> list[Finished]:
+        """Remember what the store has applied; the refused ones come back."""
+        generation, _ = self._watermark()
+        found = self._find(entries)
+        # After the reads: whatever they saw stands at or before these positions.
+        positions = self._store.last_positions()
+        refused = []
+        for entry, shard, applied, answer in found:
+            if answer is not None and answer.startswith(_REJECTED):
+                refused.append(Finished(entry, _rejection(entry, answer)))
+            elif shard is not None and (applied or answer is not None):
+                position = parse_position(positions[shard])
+                self._applied[entry.seq] = _Applied(entry, shard, position, generation)
+        return refused
+
+    def _find(self, entries: Sequence[SpoolEntry]) -> list[_Found]:
+        shards = self._shards(entries)
+        placed = {(shard, e.record_id) for e, shard in zip(entries, shards, strict=True) if shard is not None}
+        records = sorted(placed)
+        applied = dict(zip(records, map(_applied_ids, self._store.read(records)), strict=True))
+        short_ids = [short_id(entry.command_id) for entry in entries]
+        answers = self._store.answers(short_ids)
+        return [
+            _Found(e, shard, shard is not None and short in applied[shard, e.record_id], answer)
+            for e, shard, short, answer in zip(entries, shards, short_ids, answers, strict=True)
+        ]
+
+    def _shards(self, entries: Sequence[SpoolEntry]) -> list[int | None]:
+        by_trade = self._store.shards_of_trades([e.record_id for e in entries if e.user_id is None])
+        routed = iter(by_trade)
+        keys = self._store.keys
+        return [next(routed) if e.user_id is None else keys.shard_of_user(e.user_id) for e in entries]
+
+    def _take_journaled(self) -> list[Finished]:
+        if not self._applied:
+            return []
+        generation, reached = self._watermark()
+        stale = [seq for seq, noted in self._applied.items() if noted.generation != generation]
+        self._forget(stale)
+        done = [n for n in self._applied.values() if n.position <= reached.get(n.shard, _NOWHERE)]
+        self._forget(noted.entry.seq for noted in done)
+        return [Finished(noted.entry, None) for noted in done]
+
+    def _forget(self, seqs: Iterable[int]) -> None:
+        for seq in list(seqs):
+            del self._applied[seq]
+
+    def _watermark(self) -> tuple[bytes | None, dict[int, Position]]:
+        """The store's generation, and how far the journal has come in each shard, of one moment."""
+        keys = self._store.keys
+        fields = [f"{shard:02x}" for shard in range(keys.shard_count)]
+        with translated():
+            pipeline = self._client.pipeline(transaction=True)
+            pipeline.hget(keys.meta, GENERATION_FIELD)
+            pipeline.hmget(keys.journal, fields)
+            generation, values = pipeline.execute()
+        reached = {
+            shard: parse_position(parse_watermark(value)[0]) for shard, value in enumerate(values) if value
+        }
+        return generation, reached
+
+
+def _applied_ids(value: bytes | None) -> set[str]:
+    """The short ids of the commands that a record remembers; none of one that cannot be read."""
+    if value is None:
+        return set()
+    try:
+        kind = split(value)[0].kind
+        applied = unpack_ledger(value).applied if kind == LEDGER_KIND else unpack_trade(value).applied
+    except Corrupt as problem:
+        log.error("cannot read a record", problem=str(problem))  # noqa: TRY400 - an audit finds the place
+        return set()
+    return {applied[i : i + SHORT_ID_CHARS] for i in range(0, len(applied), SHORT_ID_CHARS)}
+
+
+def _rejection(entry: SpoolEntry, answer: str) -> Rejection:
+    reason = msgspec.json.decode(answer.removeprefix(_REJECTED), type=dict[str, str])
+    return Rejection(command_id=entry.command_id, record_id=entry.record_id, **reason)

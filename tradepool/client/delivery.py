@@ -1,0 +1,220 @@
+"""The client's two threads: one sends what waits, one learns what the pool has done with it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import orjson
+from structlog import get_logger
+
+from tradepool.broker import ChangeSender
+from tradepool.client.confirmation import Confirmation, Finished, Rejection
+from tradepool.client.schedule import Schedule
+from tradepool.client.spool import NewEntry, Spool, SpoolEntry
+from tradepool.errors import StoreUnavailable
+from tradepool.settings import Settings
+from tradepool.store.connection import connect
+from tradepool.store.keys import Keys
+from tradepool.store.redis_store import RedisStore
+
+__all__ = ["Delivery", "Pace"]
+
+log = get_logger(__name__)
+
+REJECTIONS_KEPT_MAX = 10_000
+CHECKED_MAX = 1000
+"""Commands looked up in one round of confirmation."""
+CHECK_PAUSE_MIN_S = 0.02
+CHECK_PAUSE_MAX_S = 1.0
+IDLE_PAUSE_S = 1.0
+RETRY_PAUSE_MIN_S = 0.1
+RETRY_PAUSE_MAX_S = 10.0
+BACKLOG_MESSAGES_MAX = 100
+"""A longer queue explains why commands are unconfirmed; sending them again would only lengthen it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast a client sends, in seconds and commands."""
+
+    linger_s: float
+    batch_max: int
+    resend_s: float
+
+
+class Delivery:
+    """Takes commands from `spool` to the fleet until the pool has them.
+
+    Owns the spool from here on. Threads may call everything; `changed` is notified when commands
+    have been sent or have finished.
+    """
+
+    def __init__(self, settings: Settings, spool: Spool, pace: Pace) -> None:
+        self.changed = threading.Condition()
+        self.rejections: deque[Rejection] = deque(maxlen=REJECTIONS_KEPT_MAX)
+        self._spool = spool
+        self._pace = pace
+        self._schedule = Schedule(resend_s=pace.resend_s)
+        self._unfinished: dict[str, int] = {}
+        self._unsent: set[int] = set()
+        self._sender = ChangeSender(settings)
+        self._client = connect(settings)
+        self._store = RedisStore(self._client, Keys(settings.shard_count), settings)
+        self._stopping = threading.Event()
+        self._idle_s = min(IDLE_PAUSE_S, pace.resend_s)
+        with self.changed:
+            self._take(spool.entries())
+        self._threads = [
+            threading.Thread(target=self._send_until_stopped, name="tradepool-send", daemon=True),
+            threading.Thread(target=self._confirm_until_stopped, name="tradepool-confirm", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def give(self, entries: Sequence[NewEntry]) -> None:
+        """Keep commands and send them soon. Raises: StoreUnavailable when the spool is full; none is kept."""
+        with self.changed:
+            if self._stopping.is_set():
+                raise StoreUnavailable("the client is closed")
+            self._take(self._spool.append(entries))
+
+    def unfinished(self, record_id: str | None = None) -> int:
+        """Commands, of one record or of all, that the pool has neither journaled nor refused."""
+        return len(self._spool) if record_id is None else self._unfinished.get(record_id, 0)
+
+    def unsent(self) -> int:
+        """Commands that the broker has never been given."""
+        return len(self._unsent)
+
+    def confirmation(self) -> Confirmation:
+        """A reader of the store for the calling thread."""
+        return Confirmation(self._client, self._store)
+
+    def stop(self) -> None:
+        """End the threads and close everything; what is unfinished stays in the spool's file.
+
+        Waits for a call to the broker or the store that is under way: its socket timeout at most.
+        """
+        self._stopping.set()
+        with self.changed:
+            self.changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        self._sender.close()
+        self._client.close()
+        self._spool.close()
+
+    def _take(self, entries: Iterable[SpoolEntry]) -> None:
+        for entry in entries:
+            self._schedule.add(entry)
+            self._unsent.add(entry.seq)
+            self._unfinished[entry.record_id] = self._unfinished.get(entry.record_id, 0) + 1
+        self.changed.notify_all()
+
+    # Sending
+
+    def _send_until_stopped(self) -> None:
+        look_again_at = 0.0
+        while not self._stopping.is_set():
+            self._send_persistently(self._wait_for_batch())
+            if time.monotonic() >= look_again_at:
+                self._send_persistently(self._overdue())
+                look_again_at = time.monotonic() + self._idle_s
+
+    def _wait_for_batch(self) -> list[SpoolEntry]:
+        with self.changed:
+            self.changed.wait_for(lambda: self._schedule.ready or self._stopping.is_set(), self._idle_s)
+            if not self._schedule.ready:
+                return []
+            full = self._pace.batch_max
+            self.changed.wait_for(
+                lambda: self._schedule.ready >= full or self._stopping.is_set(), self._pace.linger_s
+            )
+            return self._schedule.next_batch(full, time.monotonic())
+
+    def _overdue(self) -> list[SpoolEntry]:
+        """Commands to send again, unless the fleet's queue is so long that they may still be in it."""
+        now_s = time.monotonic()
+        with self.changed:
+            again = self._schedule.overdue(self._pace.batch_max, now_s)
+        if not again:
+            return []
+        try:
+            backlog = self._sender.backlog(again[0].queue)
+        except StoreUnavailable:
+            return []
+        if backlog > BACKLOG_MESSAGES_MAX:
+            with self.changed:
+                self._schedule.postpone(now_s)
+            return []
+        log.info("sending again", commands=len(again))
+        return again
+
+    def _send_persistently(self, batch: Sequence[SpoolEntry]) -> None:
+        """Send one message, again with growing pauses until the broker has it or the client stops."""
+        pause_s = RETRY_PAUSE_MIN_S
+        while batch:
+            try:
+                self._send(batch)
+                return
+            except Exception as problem:  # noqa: BLE001 - the thread's boundary: a client must not fall silent
+                log.warning("cannot send", problem=repr(problem), pause_s=pause_s)
+            if self._stopping.wait(pause_s):
+                return
+            pause_s = min(2 * pause_s, RETRY_PAUSE_MAX_S)
+
+    def _send(self, batch: Sequence[SpoolEntry]) -> None:
+        bodies = self._spool.bodies([entry.seq for entry in batch])
+        if bodies:
+            self._sender.send(batch[0].queue, [orjson.Fragment(body) for body in bodies])
+        with self.changed:
+            self._unsent -= {entry.seq for entry in batch}
+            self.changed.notify_all()
+
+    # Confirming
+
+    def _confirm_until_stopped(self) -> None:
+        confirmation = self.confirmation()
+        pause_s = CHECK_PAUSE_MIN_S
+        while not self._stopping.wait(pause_s):
+            finished = self._check(confirmation)
+            pause_s = CHECK_PAUSE_MIN_S if finished else min(1.5 * pause_s, CHECK_PAUSE_MAX_S)
+
+    def _check(self, confirmation: Confirmation) -> int:
+        """One round; how many commands have finished."""
+        with self.changed:
+            self.changed.wait_for(
+                lambda: self._schedule.any_under_way or self._stopping.is_set(), IDLE_PAUSE_S
+            )
+            entries = self._schedule.under_way(CHECKED_MAX)
+        if not entries:
+            return 0
+        try:
+            finished = confirmation.check(entries)
+            if finished:
+                self._finish(finished)
+        except Exception as problem:  # noqa: BLE001 - the thread's boundary: a client must not fall silent
+            log.warning("cannot confirm", problem=repr(problem))
+            return 0
+        return len(finished)
+
+    def _finish(self, finished: Sequence[Finished]) -> None:
+        with self.changed:
+            self._spool.remove([entry.seq for entry, _ in finished])
+            for entry, rejection in finished:
+                self._schedule.finish(entry)
+                self._forget(entry)
+                if rejection is not None:
+                    self.rejections.append(rejection)
+            self.changed.notify_all()
+
+    def _forget(self, entry: SpoolEntry) -> None:
+        left = self._unfinished[entry.record_id] - 1
+        if left:
+            self._unfinished[entry.record_id] = left
+        else:
+            del self._unfinished[entry.record_id]

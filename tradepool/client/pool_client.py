@@ -1,0 +1,237 @@
+"""`PoolClient`: the pool's write calls for bots, which must not wait and must not lose a trade."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from tradepool import commanding, wire
+from tradepool.client.checks import check
+from tradepool.client.confirmation import Rejection
+from tradepool.client.delivery import Delivery, Pace
+from tradepool.client.spool import NewEntry, Spool
+from tradepool.errors import InvalidTrade, StoreUnavailable
+from tradepool.model import ids
+from tradepool.model.commands import AddFill, AddTrade, Command, UpdateTokens
+from tradepool.model.fill import Fill
+from tradepool.model.ledger import ledger_id
+from tradepool.model.trade import Trade
+from tradepool.settings import Settings
+
+__all__ = ["PoolClient"]
+
+LINGER_MS = 20
+BATCH_MAX = 200
+SPOOL_MAX = 100_000
+RESEND_S = 60.0
+CLOSE_TIMEOUT_S = 10.0
+CONFIRM_PAUSE_S = 0.05
+
+Loose = Mapping[str, Any]
+
+
+class PoolClient:
+    """Hands changes of trades and balances to the fleet and returns at once.
+
+    Arguments are checked in the caller: what no pool would accept raises `Rejected` there. What only
+    the fleet can refuse is parked there and appears in `rejections`. Commands travel in messages of up
+    to `batch_max`, gathered for `linger_ms`; those of one trade are applied in the order given.
+
+    With `spool` (a file) every command is on disk before its call returns and stays there until the
+    journal has it; unconfirmed ones are sent again after `resend_s`, also by a later client on the same
+    file. Without it the same happens in memory: a crash of the bot loses what the broker has not taken.
+    Either way at most `spool_max` commands may be unconfirmed. Threads may share a client; a forked
+    child needs its own.
+    """
+
+    def __init__(self, delivery: Delivery, *, durable: bool) -> None:
+        self._delivery = delivery
+        self._durable = durable
+        self._closed = False
+
+    @classmethod
+    def connect(
+        cls,
+        settings: Settings | None = None,
+        *,
+        spool: str | Path | None = None,
+        linger_ms: float = LINGER_MS,
+        batch_max: int = BATCH_MAX,
+        spool_max: int = SPOOL_MAX,
+        resend_s: float = RESEND_S,
+    ) -> Self:
+        """A client of the fleet with these settings (the environment's when None); nothing need run yet.
+
+        Raises: PoolLocked when another process has the spool open, StoreUnavailable when it cannot be
+        opened, Misconfigured for a URL that is not one.
+        """
+        kept = Spool(None if spool is None else Path(spool), entries_max=spool_max)
+        pace = Pace(linger_s=linger_ms / 1000, batch_max=min(batch_max, BATCH_MAX), resend_s=resend_s)
+        return cls(Delivery(settings or Settings(), kept, pace), durable=spool is not None)
+
+    def add_trade(self, trade: Trade | Loose) -> str:
+        """Add a trade; its id, the caller's or a new one. Raises: Rejected, StoreUnavailable (spool full)."""
+        return self.add_trades([trade])[0]
+
+    def add_trades(self, trades: Iterable[Trade | Loose]) -> list[str]:
+        """Add trades, all or none of them kept; their ids in order. Raises like `add_trade`."""
+        commands = [_with_id(commanding.add_trade(trade)) for trade in trades]
+        self._give(commands)
+        return [command.trade["trade_id"] for command in commands]
+
+    def add_fill(self, trade_id: str, fill: Fill | Loose, *, user_id: str | None = None) -> str:
+        """Book an entry or exit fill; the trade's id. A fill without `fill_id` is named by this call."""
+        self._give([commanding.add_fill(trade_id, fill, user_id=user_id)])
+        return trade_id
+
+    def close_trade(
+        self,
+        trade_id: str,
+        price: object,
+        *,
+        fee: object = 0,
+        fee_currency: str | None = None,
+        amount: object = None,
+        at: object = None,
+    ) -> str:
+        """Book an exit of the open rest, or of `amount`, at `price`; the trade's id."""
+        self._give(
+            [
+                commanding.close_trade(
+                    trade_id, price, fee=fee, fee_currency=fee_currency, amount=amount, at=at
+                )
+            ]
+        )
+        return trade_id
+
+    def update_trade(self, trade_id: str, *, expected_version: int | None = None, **changes: Any) -> str:
+        """Change mutable fields or the status; the trade's id."""
+        self._give([commanding.update_trade(trade_id, changes, expected_version=expected_version)])
+        return trade_id
+
+    def update_trade_pnl(
+        self, trade_id: str, pnl: object, status: str = "completed", *, as_of: object = None
+    ) -> str:
+        """Store the PnL that a bot or venue reports, known at `as_of` (now when None); the trade's id."""
+        self._give([commanding.update_trade_pnl(trade_id, pnl, status, as_of=as_of)])
+        return trade_id
+
+    def update_available_tokens(
+        self,
+        user_id: str,
+        tokens: Mapping[str, object] | Sequence[str],
+        *,
+        as_of: object = None,
+        account_id: str = "default",
+        complete: bool = False,
+    ) -> str:
+        """Take a venue's snapshot of free balances, or a list of tradable assets; the user's id."""
+        command = commanding.update_available_tokens(
+            user_id, tokens, as_of=as_of, account_id=account_id, complete=complete
+        )
+        self._give([command])
+        return user_id
+
+    @property
+    def rejections(self) -> list[Rejection]:
+        """What the fleet refused, oldest first; the newest 10,000."""
+        return list(self._delivery.rejections)
+
+    def pending(self) -> int:
+        """Commands that are neither journaled nor refused yet."""
+        return self._delivery.unfinished()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait up to `timeout` s until nothing is pending; whether that was reached."""
+        with self._delivery.changed:
+            return self._delivery.changed.wait_for(lambda: self.pending() == 0, timeout)
+
+    def confirm(self, trade_ids: Iterable[str], timeout: float) -> dict[str, bool]:
+        """Wait up to `timeout` s for trades; for each, whether it and all we sent of it are journaled.
+
+        False for a trade that is still under way, unknown to the pool, or had a command refused.
+        """
+        deadline = time.monotonic() + timeout
+        wanted = list(dict.fromkeys(trade_ids))
+        with self._delivery.changed:
+            self._delivery.changed.wait_for(lambda: not self._under_way(wanted), timeout)
+        confirmation = self._delivery.confirmation()
+        refused = {rejection.record_id for rejection in self.rejections}
+        candidates = [i for i in wanted if i not in refused and not self._delivery.unfinished(i)]
+        while True:
+            journaled = _journaled(confirmation, candidates)
+            if all(journaled.values()) or time.monotonic() >= deadline:
+                return {trade_id: journaled.get(trade_id, False) for trade_id in wanted}
+            time.sleep(CONFIRM_PAUSE_S)
+
+    def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:
+        """Send what waits, within `timeout` s, and stop; calling it twice is fine.
+
+        Raises: StoreUnavailable when without a spool some commands could not be sent: they are lost.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        with self._delivery.changed:
+            sent = self._delivery.changed.wait_for(lambda: self._delivery.unsent() == 0, timeout)
+        lost = self._delivery.unsent()
+        self._delivery.stop()
+        if not sent and not self._durable:
+            raise StoreUnavailable(f"{lost} commands could not be sent and are lost; give the client a spool")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _under_way(self, trade_ids: Sequence[str]) -> list[str]:
+        return [trade_id for trade_id in trade_ids if self._delivery.unfinished(trade_id)]
+
+    def _give(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            check(command)
+        self._delivery.give([_entry(command) for command in commands])
+
+
+def _with_id(command: AddTrade) -> AddTrade:
+    """The command with a trade id in it, so that the caller has it before the fleet does."""
+    user_id = command.trade.get("user_id")
+    if command.trade.get("trade_id") is not None or not isinstance(user_id, str):
+        return command
+    trade_id = ids.mint_id(user_id, at_us=command.as_of, random_bits=secrets.randbits(64))
+    return msgspec.structs.replace(command, trade={**command.trade, "trade_id": trade_id})
+
+
+def _entry(command: Command) -> NewEntry:
+    try:
+        body = wire.encode(wire.command_to_wire(command))
+    except TypeError as problem:
+        raise InvalidTrade(str(problem), field="trade", cure="give values that JSON can hold") from problem
+    match command:
+        case UpdateTokens(user_id=user_id, account_id=account_id):
+            record_id = ledger_id(user_id, account_id)
+            return NewEntry(command.command_id, wire.QUEUE_TOKENS, record_id, user_id, body)
+        case AddTrade(trade=trade):
+            record_id, user_id = trade["trade_id"], trade["user_id"]
+            return NewEntry(command.command_id, wire.QUEUE_TRADES, record_id, user_id, body)
+        case _:
+            named = command.user_id if isinstance(command, AddFill) else None
+            return NewEntry(command.command_id, wire.QUEUE_TRADES, command.trade_id, named, body)
+
+
+def _journaled(confirmation: Any, trade_ids: Sequence[str]) -> dict[str, bool]:
+    if not trade_ids:
+        return {}
+    try:
+        return dict(confirmation.is_journaled(trade_ids))
+    except StoreUnavailable:
+        return dict.fromkeys(trade_ids, False)

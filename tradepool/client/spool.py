@@ -1,0 +1,158 @@
+"""The spool: commands on the bot's own disk until the pool has them in its journal."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from tradepool.errors import Corrupt, PoolLocked, StoreUnavailable
+
+__all__ = ["NewEntry", "Spool", "SpoolEntry"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS commands (
+    seq        INTEGER PRIMARY KEY AUTOINCREMENT,
+    command_id TEXT NOT NULL UNIQUE,
+    queue      TEXT NOT NULL,
+    record_id  TEXT NOT NULL,
+    user_id    TEXT,
+    body       BLOB NOT NULL
+) STRICT
+"""
+
+_BUSY_TIMEOUT_S = 10.0
+_VARIABLES_MAX = 500
+"""Numbers in one statement, well below SQLite's own limit."""
+
+
+class NewEntry(NamedTuple):
+    """A command to keep: its id, queue, record, the record's user where known, and its JSON."""
+
+    command_id: str
+    queue: str
+    record_id: str
+    user_id: str | None
+    body: bytes
+
+
+class SpoolEntry(NamedTuple):
+    """A kept command without its JSON; `seq` grows in the order of writing."""
+
+    seq: int
+    command_id: str
+    queue: str
+    record_id: str
+    user_id: str | None
+
+
+class Spool:
+    """Commands in the order they were given, in an SQLite file at `path`, or in memory without one.
+
+    What `append` took is on disk when it returns (WAL, synchronous=FULL). It holds at most
+    `entries_max` commands. One process at a time may have a file open.
+
+    Raises: PoolLocked when another process has the file, StoreUnavailable when it cannot be opened.
+    """
+
+    def __init__(self, path: Path | None, *, entries_max: int) -> None:
+        self._entries_max = entries_max
+        self._lock = threading.RLock()
+        self._lock_file = _locked(path) if path is not None else None
+        with _translated():
+            self._db = sqlite3.connect(
+                path or ":memory:", timeout=_BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None
+            )
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute(_SCHEMA)
+            self._count = int(self._db.execute("SELECT count(*) FROM commands").fetchone()[0])
+
+    def append(self, entries: Sequence[NewEntry]) -> list[SpoolEntry]:
+        """Keep all of `entries` or none. Raises: StoreUnavailable when full, or the disk refuses."""
+        with self._lock, _translated():
+            if self._count + len(entries) > self._entries_max:
+                raise StoreUnavailable(
+                    f"the spool holds {self._count} commands that the pool has not confirmed, and may hold "
+                    f"{self._entries_max}; start the fleet, or raise spool_max"
+                )
+            with self._transaction():
+                kept = [self._insert(entry) for entry in entries]
+            self._count += len(kept)
+            return kept
+
+    def entries(self) -> list[SpoolEntry]:
+        """Everything kept, oldest first."""
+        with self._lock, _translated():
+            rows = self._db.execute(
+                "SELECT seq, command_id, queue, record_id, user_id FROM commands ORDER BY seq"
+            )
+            return [SpoolEntry(*row) for row in rows]
+
+    def bodies(self, seqs: Sequence[int]) -> list[bytes]:
+        """The JSON of those of `seqs` that are still kept, oldest first; at most 500 at a time."""
+        assert len(seqs) <= _VARIABLES_MAX
+        marks = ",".join("?" * len(seqs))
+        query = f"SELECT body FROM commands WHERE seq IN ({marks}) ORDER BY seq"  # noqa: S608 - question marks only
+        with self._lock, _translated():
+            return [row[0] for row in self._db.execute(query, seqs)]
+
+    def remove(self, seqs: Sequence[int]) -> None:
+        """Let go of commands that the pool has, or has refused for good."""
+        with self._lock, _translated(), self._transaction():
+            self._db.executemany("DELETE FROM commands WHERE seq = ?", [(seq,) for seq in seqs])
+            self._count -= len(seqs)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def close(self) -> None:
+        """Close the file; what it holds is there for the next opener."""
+        with self._lock:
+            self._db.close()
+            if self._lock_file is not None:
+                self._lock_file.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def _insert(self, entry: NewEntry) -> SpoolEntry:
+        done = self._db.execute(
+            "INSERT INTO commands (command_id, queue, record_id, user_id, body) VALUES (?, ?, ?, ?, ?)", entry
+        )
+        return SpoolEntry(done.lastrowid or 0, *entry[:-1])
+
+
+def _locked(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock_file = path.with_name(f"{path.name}.lock").open("a")
+    except OSError as problem:
+        raise StoreUnavailable(f"the spool {path} cannot be written: {problem}") from problem
+    try:
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        lock_file.close()
+        raise PoolLocked(f"another process has the spool {path} open; give each bot its own") from problem
+    return lock_file
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as problem:
+        raise StoreUnavailable(f"the spool cannot be written: {problem}") from problem
+    except sqlite3.DatabaseError as problem:
+        raise Corrupt(f"the spool is damaged: {problem}; move the file away") from problem

@@ -1,0 +1,24 @@
+"""How the machine's threads are divided among the pools of the fleet."""
+
+from __future__ import annotations
+
+from tradepool import wire
+
+__all__ = ["PROCESS_THREADS_MAX", "SHARES", "pool_sizes", "process_sizes"]
+
+SHARES = {wire.QUEUE_TRADES: 5, wire.QUEUE_TOKENS: 1, wire.QUEUE_AUDIT: 1}
+"""Eighths of `cpu_threads` by pool; the last eighth is for journal, beat, Flower and the server."""
+
+PROCESS_THREADS_MAX = 8
+"""A worker's event loop is its ceiling: more processes of modest size, never one of 64 threads."""
+
+
+def pool_sizes(cpu_threads: int) -> dict[str, int]:
+    """Threads of each CPU pool, at least one each."""
+    return {pool: max(1, cpu_threads * share // 8) for pool, share in SHARES.items()}
+
+
+def process_sizes(threads: int) -> list[int]:
+    """Threads of each worker process of a pool, as even as they go, at most 8 in one."""
+    processes = -(-threads // PROCESS_THREADS_MAX)
+    return [threads // processes + (number < threads % processes) for number in range(processes)]

@@ -1,0 +1,103 @@
+"""The programs of a fleet on one machine: what runs, in which order it starts and ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from tradepool import wire
+from tradepool.fleet.pool_sizes import pool_sizes, process_sizes
+from tradepool.settings import Settings
+
+__all__ = ["Program", "environment", "fleet_programs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """One process to keep running."""
+
+    name: str
+    arguments: tuple[str, ...]
+    """After the Python interpreter; no passwords, everybody can read them."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ends_last: bool = False
+    """Whether others need it while they finish: the journal of their last changes."""
+
+
+def fleet_programs(settings: Settings, *, beat: bool = True, flower: bool = True) -> tuple[Program, ...]:
+    """Everything that `tradepool up` runs, in starting order: the journal first."""
+    programs = [_files_worker(), *_cpu_workers(settings.cpu_threads), _gpu_worker()]
+    if beat:
+        programs.append(
+            Program(name="beat", arguments=_celery("beat", "--loglevel", "WARNING", "--pidfile="))
+        )
+    if flower:
+        programs.append(_flower(settings))
+    return tuple(programs)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of the fleet's processes: ours, and `settings` in full."""
+    return {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": _python_path(),
+        **_settings_variables(settings),
+    }
+
+
+def _cpu_workers(cpu_threads: int) -> Iterator[Program]:
+    for pool, threads in pool_sizes(cpu_threads).items():
+        for number, size in enumerate(process_sizes(threads), start=1):
+            yield _worker(f"{pool}-{number}", pool, "-P", "threads", "-c", str(size))
+
+
+def _files_worker() -> Program:
+    """The journal's home; two threads, so that a long snapshot does not hold up the next task."""
+    return _worker("files", wire.QUEUE_FILES, "-P", "threads", "-c", "2", ends_last=True)
+
+
+def _gpu_worker() -> Program:
+    """One mark at a time on one device; a prefetched tick would be old when its turn came."""
+    return _worker("gpu", wire.QUEUE_GPU, "-P", "solo", "-c", "1", "--disable-prefetch")
+
+
+def _worker(name: str, queue: str, *options: str, ends_last: bool = False) -> Program:
+    arguments = _celery("worker", "-Q", queue, "-n", f"{name}@%h", "--loglevel", "WARNING", *options)
+    return Program(name=name, arguments=arguments, ends_last=ends_last)
+
+
+def _flower(settings: Settings) -> Program:
+    """Flower on the loopback by default: its metrics and health check answer without a password."""
+    arguments = _celery("flower", f"--address={settings.flower_host}", f"--port={settings.flower_port}")
+    secret = settings.flower_basic_auth
+    variables = {} if secret is None else {"FLOWER_BASIC_AUTH": secret.get_secret_value()}
+    return Program(name="flower", arguments=arguments, environment=variables)
+
+
+def _celery(command: str, *options: str) -> tuple[str, ...]:
+    return ("-m", "celery", "-A", "tasks", command, *options)
+
+
+def _python_path() -> str:
+    """Where `tasks` is found whatever the working directory: beside this package."""
+    home = str(Path(__file__).parents[2])
+    inherited = os.environ.get("PYTHONPATH")
+    return home if not inherited else os.pathsep.join((home, inherited))
+
+
+def _settings_variables(settings: Settings) -> dict[str, str]:
+    prefix = settings.model_config.get("env_prefix", "")
+    return {
+        f"{prefix}{name}".upper(): _text(value)
+        for name, value in settings
+        if value is not None and not isinstance(value, SecretStr)
+    }
+
+
+def _text(value: object) -> str:
+    return str(value.absolute()) if isinstance(value, Path) else str(value)

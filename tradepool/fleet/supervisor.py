@@ -1,0 +1,198 @@
+"""Runs the fleet on one machine: starts every program, restarts what dies, ends all of it.
+
+One thread does everything. The programs are tied to its life, so a supervisor that is killed takes the
+fleet along; systemd or a container engine does this job in production.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from structlog import get_logger
+
+from tradepool.errors import Misconfigured
+from tradepool.fleet import leash
+from tradepool.fleet.programs import Program, environment, fleet_programs
+from tradepool.settings import Settings
+
+__all__ = ["ProgramState", "Supervisor"]
+
+log = get_logger(__name__)
+
+CHECK_EVERY_S = 0.2
+RESTART_PAUSE_MIN_S = 0.5
+RESTART_PAUSE_MAX_S = 30.0
+STEADY_AFTER_S = 60.0
+"""A program that ran this long starts again at once when it dies."""
+STOP_TIMEOUT_S = 45.0
+"""Above the longest wait of a task, so that what is running finishes."""
+LOG_BYTES_MAX = 64 << 20
+"""A log beyond this is put aside, replacing the one before, when its program starts."""
+
+
+class ProgramState(NamedTuple):
+    """What `status` tells of one program; `pid` is None while it is not running."""
+
+    name: str
+    pid: int | None
+    starts: int
+
+
+class Supervisor:
+    """Keeps the fleet of one pool running between `start` and `stop`. A context manager.
+
+    Logs go to `data_dir`/logs, a file per program. `programs` replaces the whole fleet by others.
+    """
+
+    def __init__(self, settings: Settings, programs: Sequence[Program] | None = None) -> None:
+        self._settings = settings
+        wanted = fleet_programs(settings) if programs is None else programs
+        log_dir = settings.data_dir / "logs"
+        self._kept = [_Kept(program, environment(settings), log_dir) for program in wanted]
+        self._log_dir = log_dir
+        self._stopping = threading.Event()
+        self._started = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start every program and return; they may not be ready yet.
+
+        Raises: Misconfigured when the logs cannot be written.
+        """
+        try:
+            self._log_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise Misconfigured(f"{self._log_dir} cannot be written: {problem}") from problem
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._run, name="supervisor")
+        self._thread.start()
+        try:
+            self._started.wait()
+        except BaseException:
+            # Ctrl-C while the programs start: nobody else would end them.
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Ask every program to end, wait for 45 s at most per round, then kill; calling it twice is fine."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def status(self) -> list[ProgramState]:
+        """What runs, in starting order."""
+        return [kept.state() for kept in self._kept]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        """The thread that all programs are tied to."""
+        try:
+            for kept in self._kept:
+                kept.start()
+            self._started.set()
+            while not self._stopping.wait(CHECK_EVERY_S):
+                for kept in self._kept:
+                    kept.restart_if_dead()
+        finally:
+            self._started.set()
+            _end([kept for kept in self._kept if not kept.program.ends_last])
+            _end([kept for kept in self._kept if kept.program.ends_last])
+
+
+class _Kept:
+    """One program and its process."""
+
+    def __init__(self, program: Program, variables: dict[str, str], log_dir: Path) -> None:
+        self.program = program
+        self._variables = {**variables, **program.environment}
+        self._log = log_dir / f"{program.name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
+        self._started_at = 0.0
+        self._pause_s = RESTART_PAUSE_MIN_S
+        self._restart_at: float | None = None
+
+    def start(self) -> None:
+        _put_aside(self._log)
+        tied = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid())]
+        with self._log.open("ab") as out:
+            self._process = subprocess.Popen(
+                [*tied, sys.executable, *self.program.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=self._variables,
+                # Ctrl-C reaches a whole session; the supervisor alone decides in which order they end.
+                start_new_session=True,
+            )
+        self._starts += 1
+        self._started_at = time.monotonic()
+        self._restart_at = None
+
+    def restart_if_dead(self) -> None:
+        if self._process is None or self._process.poll() is None:
+            return
+        now_s = time.monotonic()
+        if self._restart_at is None:
+            if now_s - self._started_at >= STEADY_AFTER_S:
+                self._pause_s = RESTART_PAUSE_MIN_S
+            self._restart_at = now_s + self._pause_s
+            name, code = self.program.name, self._process.returncode
+            log.warning("program ended", program=name, exit_code=code, restart_in_s=self._pause_s)
+            self._pause_s = min(2 * self._pause_s, RESTART_PAUSE_MAX_S)
+        elif now_s >= self._restart_at:
+            self.start()
+
+    def terminate(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for the end; what is left of its process group after `timeout_s` is killed."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(max(0.0, timeout_s))
+        except subprocess.TimeoutExpired:
+            log.warning("program killed", program=self.program.name)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def state(self) -> ProgramState:
+        process = self._process
+        running = process is not None and process.poll() is None
+        return ProgramState(self.program.name, process.pid if process and running else None, self._starts)
+
+
+def _end(programs: Sequence[_Kept]) -> None:
+    for kept in programs:
+        kept.terminate()
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    for kept in programs:
+        kept.wait(deadline - time.monotonic())
+
+
+def _put_aside(log_file: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if log_file.stat().st_size > LOG_BYTES_MAX:
+            log_file.replace(log_file.with_suffix(".log.1"))
