@@ -1,0 +1,102 @@
+"""The demo as a newcomer runs it, and that its proof can fail."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.loose_trades import buy
+from tests.waiting import eventually
+from tradepool import TradePool
+from tradepool.demo.proof import prove
+
+LEGACY = Path(__file__).parents[2] / "../shared/data/legacy"
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """Start `tradepool demo` with its files in a folder of the test's own."""
+    started = []
+
+    def start(*arguments):
+        command = [
+            sys.executable,
+            "-m",
+            "tradepool.cli",
+            "demo",
+            "--embedded",
+            str(tmp_path / "demo"),
+            *arguments,
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        for child in (
+            [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
+        ):
+            child.kill()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def descendants(pid):
+    return psutil.Process(pid).children(recursive=True)
+
+
+def test_the_demo_trades_and_proves_itself_whole(demo, tmp_path):
+    process = demo("--seconds", "14")
+
+    output = process.communicate(timeout=110)[0]
+
+    assert process.returncode == 0, output
+    assert "every accepted trade is in all three places" in output
+    trades = json.loads((tmp_path / "demo" / "trades.json").read_bytes())
+    assert len(trades) > 100
+    assert (tmp_path / "demo" / "trade_pool.log").stat().st_size > 0
+
+
+@pytest.mark.skipif(not LEGACY.exists(), reason="the shared data is not here")
+def test_the_demo_takes_a_real_export(demo, tmp_path):
+    process = demo("--import", str(LEGACY))
+
+    output = process.communicate(timeout=110)[0]
+
+    assert process.returncode == 0, output
+    assert "line 885" in output
+    assert len(json.loads((tmp_path / "demo" / "trades.json").read_bytes())) == 600
+
+
+@pytest.mark.parametrize("started", [2, 6, 10])
+def test_ctrl_c_stops_every_process_of_the_demo_whenever_it_comes(demo, started):
+    process = demo()
+    eventually(lambda: len(descendants(process.pid)) >= started)
+    programs = descendants(process.pid)
+
+    process.send_signal(signal.SIGINT)
+
+    process.wait(timeout=60)
+    assert process.returncode == 130
+    eventually(lambda: not any(program.is_running() for program in programs))
+
+
+def test_the_proof_fails_for_a_trade_that_is_nowhere(tmp_path):
+    with TradePool.embedded(tmp_path) as pool:
+        whole = pool.add_trade(buy()).trade_id
+        pool.write_snapshot()
+        late = pool.add_trade(buy()).trade_id
+
+        assert prove(pool, [whole]).ok
+        assert prove(pool, [whole, late]).missing_in_snapshot == {late}
+        ghost = prove(pool, [whole, "ghost"])
+        assert not ghost.ok
+        assert ghost.missing_in_redis == ghost.missing_in_journal == ghost.missing_in_snapshot == {"ghost"}

@@ -1,0 +1,59 @@
+"""The demo's fleet: an embedded server on a loopback port, and every program of `tradepool up`."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from tradepool.fleet.supervisor import Supervisor
+from tradepool.server.embedded import EmbeddedServer
+from tradepool.settings import Settings
+
+__all__ = ["demo_fleet", "demo_settings"]
+
+REDIS_CONF = Path(__file__).parents[2] / "redis.conf"
+"""Production's configuration; an installed package has none and starts from the server's defaults."""
+OVERRIDES = ("maxmemory 1gb", "io-threads 1", "auto-aof-rewrite-min-size 64mb")
+"""What a small machine cannot have of it."""
+FLOWER_USER = "demo"
+_PASSWORD_BYTES = 9
+
+
+def demo_settings(server: EmbeddedServer, data_dir: Path) -> Settings:
+    """Settings for half a minute: everything periodic happens several times."""
+    return Settings(
+        redis_url=server.url,
+        broker_url=None,
+        data_dir=data_dir,
+        audit_every_s=5,
+        snapshot_every_s=10,
+        mark_every_s=1.0,
+        flower_host="127.0.0.1",
+        flower_port=_free_port(),
+        flower_basic_auth=SecretStr(f"{FLOWER_USER}:{secrets.token_urlsafe(_PASSWORD_BYTES)}"),
+    )
+
+
+@contextmanager
+def demo_fleet(data_dir: Path) -> Iterator[tuple[Settings, Supervisor]]:
+    """Server and fleet, running inside the block and stopped after it, however it ends.
+
+    Raises: Misconfigured, PoolLocked, StoreUnavailable.
+    """
+    config = REDIS_CONF if REDIS_CONF.is_file() else None
+    with EmbeddedServer(data_dir, port=0, config=config, overrides=OVERRIDES) as server:
+        settings = demo_settings(server, data_dir)
+        with Supervisor(settings) as supervisor:
+            yield settings, supervisor
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
