@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from tradepool.errors import Misconfigured
-from tradepool.fleet.embedded import EmbeddedServer
-from tradepool.fleet.server_binary import find_server
+from tradepool.server.binary import find_server
+from tradepool.server.embedded import EmbeddedServer
 from tradepool.settings import Settings
 from tradepool.store.fence import open_fence
 from tradepool.store.keys import Keys

@@ -18,11 +18,11 @@ from tradepool.commanding import now_us
 from tradepool.core import TradeCore
 from tradepool.errors import Misconfigured
 from tradepool.files.journal import JOURNAL_NAME, Journal
-from tradepool.fleet.embedded import EmbeddedServer
 from tradepool.journal_service import JournalService
 from tradepool.marking import Marking
 from tradepool.pnl.backend import choose_backend
 from tradepool.queries import TradeQueries
+from tradepool.server.embedded import EmbeddedServer
 from tradepool.settings import Settings
 from tradepool.snapshots import SnapshotInfo, write_snapshot
 from tradepool.store.connection import connect as connect_client

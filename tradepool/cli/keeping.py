@@ -16,7 +16,7 @@ from tradepool.commanding import now_us
 from tradepool.errors import JournalUnavailable
 from tradepool.files.journal import JOURNAL_NAME, Journal
 from tradepool.files.snapshot import TRADES_NAME, SnapshotInfo, load_snapshot
-from tradepool.fleet.embedded import EmbeddedServer
+from tradepool.server.embedded import EmbeddedServer
 from tradepool.settings import Settings
 from tradepool.store.connection import connect
 from tradepool.store.keys import Keys

@@ -19,8 +19,8 @@ from tradepool.cli.opening import Embedded, check_reachable, load_settings
 from tradepool.cli.output import rows_table
 from tradepool.demo.run import SECONDS
 from tradepool.demo.run import run as run_demo
-from tradepool.fleet.embedded import EmbeddedServer
 from tradepool.fleet.supervisor import Supervisor
+from tradepool.server.embedded import EmbeddedServer
 from tradepool.settings import Settings
 from tradepool.store.connection import connect
 

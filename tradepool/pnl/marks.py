@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tradepool.pnl.backend import Backend
 from tradepool.pnl.book import Book
 from tradepool.pnl.columns import DEAD_CODE, Columns, Ints
-from tradepool.pnl.decimal_rows import SymbolTally, UserTally, fold_rows
+from tradepool.pnl.decimal_rows import DecimalRow, SymbolTally, UserTally, fold_rows
 from tradepool.pnl.numpy_backend import NumpyBackend
 from tradepool.pnl.position import from_units
 from tradepool.pnl.sums import Sums
@@ -95,7 +95,7 @@ def mark(
     tables = build_tables(book.lanes, book.fees, usable, book.cost_max)
     sums = _run(backend, book, tables, rows=rows)
     outside = _rows_outside(book.columns, tables)
-    singles = fold_rows(chain(map(book.decimal_row, outside.tolist()), book.decimal_rows.values()), usable)
+    singles = fold_rows(chain(_beyond_limit(book, tables, outside), book.decimal_rows.values()), usable)
     symbols = _symbol_tallies(book, sums, outside, singles.symbols)
     return Marks(
         at=at,
@@ -170,6 +170,12 @@ def _rows_outside(columns: Columns, tables: Tables) -> npt.NDArray[np.intp]:
     if not tables.partial:
         return np.empty(0, np.intp)
     return np.flatnonzero(np.abs(columns.lots) > tables.limit[columns.code])
+
+
+def _beyond_limit(book: Book, tables: Tables, outside: npt.NDArray[np.intp]) -> Iterator[DecimalRow]:
+    """Those rows outside that have a price."""
+    priced = tables.limit[book.columns.code[outside]] >= 0
+    return map(book.decimal_row, outside[priced].tolist())
 
 
 def _group_counts(book: Book, outside: npt.NDArray[np.intp]) -> list[int]:

@@ -17,6 +17,7 @@ import socket as sockets
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -24,8 +25,8 @@ from typing import IO, Self
 import redis
 
 from tradepool.errors import Misconfigured, StoreUnavailable
-from tradepool.fleet.server_binary import find_server
-from tradepool.fleet.server_folder import ServerFolder, quoted
+from tradepool.server.binary import find_server
+from tradepool.server.folder import ServerFolder, quoted
 from tradepool.settings import Settings
 from tradepool.store.connection import connect
 
@@ -68,16 +69,25 @@ class EmbeddedServer:
 
     It listens on a unix socket only its user can reach: `socket`, or one in a private temporary
     folder. With `port` it listens on 127.0.0.1 instead (0: any free port) behind a random password,
-    which is kept in `data_dir` so that a restart has the same address. Returns once the server
-    answers. Dies with this process, also by kill -9 (and with children forked from it, which hold
-    the same pipe). A context manager.
+    which is kept in `data_dir` so that a restart has the same address. `config` is a configuration file
+    to begin with and `overrides` are lines on top of it; what makes the server private wins. Returns
+    once the server answers. Dies with this process, also by kill -9 (and with children forked from it,
+    which hold the same pipe). A context manager.
 
     Raises: PoolLocked when another process runs a server on `data_dir`, Misconfigured when no server
     program is found, the folder cannot be written or the port is taken, StoreUnavailable when the
     server does not come up.
     """
 
-    def __init__(self, data_dir: Path, *, socket: Path | None = None, port: int | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        socket: Path | None = None,
+        port: int | None = None,
+        config: Path | None = None,
+        overrides: Sequence[str] = (),
+    ) -> None:
         if socket is not None and port is not None:
             raise Misconfigured("an embedded server listens on a socket or on a port, not on both")
         self._guard: subprocess.Popen[str] | None = None
@@ -85,6 +95,7 @@ class EmbeddedServer:
         self._private_dir = ""
         binary = find_server()
         self._folder = ServerFolder(data_dir)
+        self._overrides = [*([f"include {quoted(config.absolute())}"] if config else []), *overrides]
         try:
             self._folder.stop_orphan()
             self._listen(socket, port)
@@ -132,7 +143,7 @@ class EmbeddedServer:
             port = _free_port(port)
             password = self._folder.password()
             self._url = f"redis://:{password}@127.0.0.1:{port}/0"
-            self._folder.write_config(["bind 127.0.0.1", f"port {port}", f"requirepass {password}"])
+            self._write_config(["bind 127.0.0.1", f"port {port}", f"requirepass {password}"])
             return
         if socket is None:
             self._private_dir = tempfile.mkdtemp(prefix="tradepool-")
@@ -141,7 +152,11 @@ class EmbeddedServer:
         if len(os.fsencode(path)) > _SOCKET_PATH_BYTES_MAX:
             raise Misconfigured(f"{path} is too long for a unix socket; choose a shorter path or none")
         self._url = f"unix://{path}?db=0"
-        self._folder.write_config(["port 0", f"unixsocket {quoted(path)}", "unixsocketperm 700"])
+        self._write_config(["port 0", f"unixsocket {quoted(path)}", "unixsocketperm 700"])
+
+    def _write_config(self, listen: list[str]) -> None:
+        """Later lines win: the given file, then its overrides, then what makes the server private."""
+        self._folder.write_config([*self._overrides, *listen])
 
     def _start(self, binary: Path) -> None:
         log_start = self._folder.log_size()

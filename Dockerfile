@@ -1,0 +1,20 @@
+# One image for every role of the fleet; docker-compose.yml gives each its command.
+FROM python:3.11-slim
+
+# The pool's files belong to this user, also on a mounted volume.
+RUN useradd --create-home --uid 10001 tradepool && install -d -o tradepool /data
+
+WORKDIR /app
+
+# First what changes rarely: the very versions that CI tested, checked by hash.
+COPY requirements.lock .
+RUN python -m pip install --no-cache-dir --require-hashes -r requirements.lock
+
+COPY pyproject.toml README.md beat_schedule.py ./
+COPY tradepool tradepool
+COPY tasks tasks
+RUN python -m pip install --no-cache-dir --no-deps --no-build-isolation .
+
+USER tradepool
+VOLUME /data
+CMD ["tradepool", "--help"]
