@@ -21,10 +21,10 @@ __all__ = [
     "add_fill",
     "add_trade",
     "add_trade_or_refusal",
+    "batched",
     "close_trade",
     "new_command_id",
     "now_us",
-    "numbered_batches",
     "update_available_tokens",
     "update_trade",
     "update_trade_pnl",
@@ -130,13 +130,11 @@ def update_available_tokens(
     )
 
 
-def numbered_batches(items: Iterable[_Item], size: int) -> Iterator[tuple[int, list[_Item]]]:
-    """Lists of up to `size` items, each with the place of its first."""
+def batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """Lists of up to `size` items."""
     rest = iter(items)
-    first = 0
     while batch := list(islice(rest, size)):
-        yield first, batch
-        first += len(batch)
+        yield batch
 
 
 def _known_at(as_of: object) -> int:

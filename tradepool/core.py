@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,6 +30,19 @@ __all__ = ["Result", "TradeCore"]
 
 _PAUSE_FIRST_S = 0.001
 _PAUSE_MAX_S = 0.1
+
+
+BATCHES_AHEAD_MAX = 4
+"""Batches that `apply_all` commits before it waits for the journal to have the first of them."""
+
+
+class _Begun(NamedTuple):
+    """A committed batch: results in order, the position of each shard, the generation it began in."""
+
+    commands: Sequence[Command]
+    results: list[Result]
+    positions: dict[int, str]
+    generation: str
 
 
 class TradeCore:
@@ -48,19 +63,39 @@ class TradeCore:
         Raises: StoreUnavailable, Fenced, JournalUnavailable, VersionConflict, Corrupt. Part of the
         batch may then be applied; sending the same commands again is safe.
         """
-        generation = self._store.generation()
-        results, positions = self._commit(commands, task_id)
-        if self._settings.durability is Durability.JOURNAL:
-            self._wait_durable(positions, generation)
-            results = [_durable(result) for result in results]
-        if task_id:
-            self._answer_unchanged(commands, results)
-        return results
+        return self._finish(self._begin(commands, task_id), task_id)
+
+    def apply_all(self, batches: Iterable[Sequence[Command]]) -> Iterator[list[Result]]:
+        """`apply` of each batch, in order: the next ones are committed while the journal syncs the first.
+
+        Raises: as `apply`; then the batches that were not returned may be applied or not.
+        """
+        begun: deque[_Begun] = deque()
+        for commands in batches:
+            begun.append(self._begin(commands, ""))
+            if len(begun) > BATCHES_AHEAD_MAX:
+                yield self._finish(begun.popleft(), "")
+        while begun:
+            yield self._finish(begun.popleft(), "")
 
     def refuse(self, command: Command, error: Rejected) -> None:
         """Leave the refusal of `command` as an answer for the client that waits for it."""
         answer = "rejected\x1f" + msgspec.json.encode(error.as_dict()).decode()
         self._store.put_answers({ids.short_id(command.command_id): answer})
+
+    def _begin(self, commands: Sequence[Command], task_id: str) -> _Begun:
+        """Commit; the generation is taken before, so that a recovery in between cannot be missed."""
+        generation = self._store.generation()
+        return _Begun(commands, *self._commit(commands, task_id), generation)
+
+    def _finish(self, begun: _Begun, task_id: str) -> list[Result]:
+        results = begun.results
+        if self._settings.durability is Durability.JOURNAL:
+            self._wait_durable(begun.positions, begun.generation)
+            results = [_durable(result) for result in results]
+        if task_id:
+            self._answer_unchanged(begun.commands, results)
+        return results
 
     def _wait_durable(self, positions: Mapping[int, str], generation: str) -> None:
         """Wait for the journal, and make sure that what it reached is what this call committed.

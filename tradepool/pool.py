@@ -6,6 +6,7 @@ marks. `wiring` builds and connects them.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from tradepool import commanding, wiring
 from tradepool.audit.report import AuditReport
 from tradepool.core import Result, TradeCore
 from tradepool.errors import BatchRejected, Rejected
-from tradepool.model.commands import Command
+from tradepool.model.commands import AddTrade, Command
 from tradepool.model.receipt import Receipt
 from tradepool.model.summary import Summary
 from tradepool.model.trade import Fill, Trade
@@ -93,7 +94,11 @@ class TradePool:
         return self.core.apply(commands, task_id=task_id)
 
     def add_trade(self, trade: Trade | Loose) -> Receipt:
-        """Add one trade; its id is the caller's, or minted. A repeat of the same trade is `duplicate`."""
+        """Add one trade; its id is the caller's, or minted. A repeat of the same trade is `duplicate`.
+
+        Whoever may have to repeat a call gives a `trade_id` or an `idempotency_key`: what has neither is
+        another trade each time.
+        """
         return self._one(commanding.add_trade(trade))
 
     def add_trades(self, trades: Iterable[Trade | Loose]) -> list[Receipt]:
@@ -104,12 +109,11 @@ class TradePool:
         """
         receipts: list[Receipt] = []
         refused: list[tuple[int, Rejected]] = []
-        for first, batch in commanding.numbered_batches(trades, self.settings.batch_max):
-            for place, result in enumerate(self._add_batch(batch), start=first):
-                if isinstance(result, Rejected):
-                    refused.append((place, result))
-                else:
-                    receipts.append(result)
+        for place, result in enumerate(self._add_all(trades)):
+            if isinstance(result, Rejected):
+                refused.append((place, result))
+            else:
+                receipts.append(result)
         if refused:
             raise BatchRejected(refused, receipts)
         return receipts
@@ -165,11 +169,19 @@ class TradePool:
             )
         )
 
-    def _add_batch(self, trades: list[Trade | Loose]) -> Iterator[Result]:
+    def _add_all(self, trades: Iterable[Trade | Loose]) -> Iterator[Result]:
         """One result for each trade, in order; what cannot even be a command is refused here."""
-        made = [commanding.add_trade_or_refusal(trade) for trade in trades]
-        applied = iter(self.apply([command for command in made if not isinstance(command, Rejected)]))
-        return (command if isinstance(command, Rejected) else next(applied) for command in made)
+        made: deque[list[AddTrade | Rejected]] = deque()
+
+        def batches() -> Iterator[list[AddTrade]]:
+            for batch in commanding.batched(trades, self.settings.batch_max):
+                made.append([commanding.add_trade_or_refusal(trade) for trade in batch])
+                yield [command for command in made[-1] if isinstance(command, AddTrade)]
+
+        for results in self.core.apply_all(batches()):
+            applied = iter(results)
+            for command in made.popleft():
+                yield next(applied) if isinstance(command, AddTrade) else command
 
     def _one(self, command: Command) -> Receipt:
         result = self.apply([command])[0]

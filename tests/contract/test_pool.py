@@ -308,3 +308,19 @@ def test_threads_may_share_a_pool(pool):
     trade = pool.get_trade(trade_id)
     assert (trade.filled, trade.status, trade.version) == (Decimal(40), "filled", 41)
     assert pool.check_trades("ann").ok
+
+
+def test_places_count_through_all_batches(tmp_path):
+    with TradePool.embedded(tmp_path, batch_max=2) as pool:
+        given = [buy(strategy=str(n)) for n in range(13)]
+        given[4], given[11] = "junk", buy(amount=0)
+
+        with pytest.raises(errors.BatchRejected) as refusal:
+            pool.add_trades(iter(given))
+
+        assert [place for place, _ in refusal.value.rejections] == [4, 11]
+        receipts = refusal.value.receipts
+        assert [pool.get_trade(r.trade_id).strategy for r in receipts] == [
+            str(n) for n in range(13) if n not in (4, 11)
+        ]
+        assert all(receipt.durable for receipt in receipts)
