@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tradepool import errors
+    from tradepool.asynchronous import AsyncPoolClient, AsyncTradePool
     from tradepool.client import PoolClient
     from tradepool.model.fill import Fill
     from tradepool.model.receipt import Receipt
@@ -21,11 +22,24 @@ if TYPE_CHECKING:
     from tradepool.pool import TradePool
     from tradepool.settings import Settings
 
-__all__ = ["Fill", "PoolClient", "Receipt", "Settings", "Trade", "TradePool", "__version__", "errors"]
+__all__ = [
+    "AsyncPoolClient",
+    "AsyncTradePool",
+    "Fill",
+    "PoolClient",
+    "Receipt",
+    "Settings",
+    "Trade",
+    "TradePool",
+    "__version__",
+    "errors",
+]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AsyncPoolClient": "tradepool.asynchronous",
+    "AsyncTradePool": "tradepool.asynchronous",
     "Fill": "tradepool.model.fill",
     "PoolClient": "tradepool.client",
     "Receipt": "tradepool.model.receipt",

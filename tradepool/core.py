@@ -16,9 +16,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from tradepool.commanding import add_trade_or_refusal, batched
 from tradepool.deciding import Result, ShardBatch
 from tradepool.errors import JournalUnavailable, Rejected, VersionConflict
 from tradepool.model import ids
+from tradepool.model.commands import AddTrade
 from tradepool.model.receipt import Receipt
 from tradepool.placing import Command, is_taken, place
 from tradepool.settings import Durability, Settings
@@ -77,6 +79,23 @@ class TradeCore:
                 yield self._finish(begun.popleft(), "")
         while begun:
             yield self._finish(begun.popleft(), "")
+
+    def add_all(self, trades: Iterable[object]) -> Iterator[Result]:
+        """Add trades, given as a Trade or a dict; one result for each, in order.
+
+        Raises: as `apply_all`.
+        """
+        made: deque[list[AddTrade | Rejected]] = deque()
+
+        def batches() -> Iterator[list[AddTrade]]:
+            for batch in batched(trades, self._settings.batch_max):
+                made.append([add_trade_or_refusal(trade) for trade in batch])
+                yield [command for command in made[-1] if isinstance(command, AddTrade)]
+
+        for results in self.apply_all(batches()):
+            applied = iter(results)
+            for command in made.popleft():
+                yield next(applied) if isinstance(command, AddTrade) else command
 
     def refuse(self, command: Command, error: Rejected) -> None:
         """Leave the refusal of `command` as an answer for the client that waits for it."""

@@ -6,7 +6,6 @@ marks. `wiring` builds and connects them.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,7 @@ from tradepool import commanding, wiring
 from tradepool.audit.report import AuditReport
 from tradepool.core import Result, TradeCore
 from tradepool.errors import BatchRejected, Rejected
-from tradepool.model.commands import AddTrade, Command
+from tradepool.model.commands import Command
 from tradepool.model.receipt import Receipt
 from tradepool.model.summary import Summary
 from tradepool.model.trade import Fill, Trade
@@ -109,7 +108,7 @@ class TradePool:
         """
         receipts: list[Receipt] = []
         refused: list[tuple[int, Rejected]] = []
-        for place, result in enumerate(self._add_all(trades)):
+        for place, result in enumerate(self.core.add_all(trades)):
             if isinstance(result, Rejected):
                 refused.append((place, result))
             else:
@@ -137,7 +136,9 @@ class TradePool:
             commanding.close_trade(trade_id, price, fee=fee, fee_currency=fee_currency, amount=amount, at=at)
         )
 
-    def update_trade(self, trade_id: str, *, expected_version: int | None = None, **changes: Any) -> Receipt:
+    def update_trade(
+        self, /, trade_id: str, *, expected_version: int | None = None, **changes: Any
+    ) -> Receipt:
         """Change mutable fields, or the status where the lifecycle allows it.
 
         With `expected_version` the change is refused unless the trade still has that version.
@@ -168,20 +169,6 @@ class TradePool:
                 user_id, tokens, as_of=as_of, account_id=account_id, complete=complete
             )
         )
-
-    def _add_all(self, trades: Iterable[Trade | Loose]) -> Iterator[Result]:
-        """One result for each trade, in order; what cannot even be a command is refused here."""
-        made: deque[list[AddTrade | Rejected]] = deque()
-
-        def batches() -> Iterator[list[AddTrade]]:
-            for batch in commanding.batched(trades, self.settings.batch_max):
-                made.append([commanding.add_trade_or_refusal(trade) for trade in batch])
-                yield [command for command in made[-1] if isinstance(command, AddTrade)]
-
-        for results in self.core.apply_all(batches()):
-            applied = iter(results)
-            for command in made.popleft():
-                yield next(applied) if isinstance(command, AddTrade) else command
 
     def _one(self, command: Command) -> Receipt:
         result = self.apply([command])[0]

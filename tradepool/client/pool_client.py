@@ -110,7 +110,7 @@ class PoolClient:
         )
         return trade_id
 
-    def update_trade(self, trade_id: str, *, expected_version: int | None = None, **changes: Any) -> str:
+    def update_trade(self, /, trade_id: str, *, expected_version: int | None = None, **changes: Any) -> str:
         """Change mutable fields or the status; the trade's id."""
         self._give([commanding.update_trade(trade_id, changes, expected_version=expected_version)])
         return trade_id
