@@ -13,7 +13,6 @@ __all__ = ["celery_settings"]
 
 PUBLISH_ATTEMPTS_MAX = 40
 PUBLISH_PAUSE_MAX_S = 0.5
-SOFT_SHUTDOWN_S = 20
 HEALTH_CHECK_S = 10
 RESULT_KEPT_S = 3600
 RESTORE_EVERY_S = 5
@@ -115,8 +114,6 @@ def _delivery() -> dict[str, Any]:
 
 def _worker() -> dict[str, Any]:
     return {
-        # SIGQUIT gives running tasks this long. SIGTERM waits for them: every wait of a task is bounded.
-        "worker_soft_shutdown_timeout": SOFT_SHUTDOWN_S,
         # Undecodable and unknown messages are parked, not dropped.
         "worker_consumer": "tasks.reliability:ParkingConsumer",
         # Chunks make events cheap, and Flower lives on them.

@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     cpu_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """Threads of the CPU pools: 64 in production, this machine's count by default."""
     visibility_timeout_s: int = Field(default=900, ge=1)
-    """After how long an unacknowledged message is delivered again; above every time limit."""
+    """After how long an unacknowledged message is delivered again; above every wait of a task."""
     snapshot_every_s: int = Field(default=900, ge=1)
     """How often beat has `trades.json` written."""
     audit_every_s: int = Field(default=300, ge=1)

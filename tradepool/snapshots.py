@@ -30,10 +30,13 @@ def write_snapshot(
     Raises: JournalUnavailable when the journal does not catch up or the disk fails; StoreUnavailable;
     PoolLocked when another snapshot is being written.
     """
-    point = journal.point
+    generation, point = store.generation(), journal.point
 
     def confirm() -> dict[int, str]:
-        return _await_journal(journal, store.last_positions(), time.monotonic() + wait_s)
+        covers = _await_journal(journal, store.last_positions(), time.monotonic() + wait_s)
+        if store.generation() != generation:
+            raise JournalUnavailable("no snapshot written: the server was recovered meanwhile; try again")
+        return covers
 
     return save_snapshot(data_dir, _values(store), journal=journal.id, point=point, confirm=confirm)
 

@@ -9,9 +9,12 @@ import pytest
 from tests.loose_trades import buy
 from tests.pool_at_work import at_work, image_of
 from tests.waiting import eventually
+from tradepool.client.confirmation import Confirmation
 from tradepool.core import TradeCore
 from tradepool.errors import JournalUnavailable
 from tradepool.model.commands import AddTrade
+from tradepool.snapshots import write_snapshot
+from tradepool.store.fence import open_fence
 from tradepool.store.watermark import Watermark
 
 
@@ -49,3 +52,36 @@ def test_a_commit_that_a_crash_took_is_not_acknowledged_on_later_positions(pool)
 
     assert refusals == ["the server was recovered before the change was journaled; send it again"]
     assert pool.store.read([(pool.keys.shard_of_user("ann"), "lost")]) == [None]
+
+
+def test_a_snapshot_across_a_recovery_is_not_kept(pool, monkeypatch):
+    pool.trade_a_while()
+    pool.drain()
+    scan = pool.store.scan_records
+
+    def scan_then_recover(shard):
+        yield from scan(shard)
+        open_fence(pool.client)
+
+    monkeypatch.setattr(pool.store, "scan_records", scan_then_recover)
+
+    with pytest.raises(JournalUnavailable, match="recovered meanwhile"):
+        write_snapshot(pool.store, pool.journal, pool.settings.data_dir)
+    assert not (pool.settings.data_dir / "trades.json").exists()
+
+
+def test_a_client_confirms_nothing_across_a_recovery(pool, monkeypatch):
+    trade_id = pool.add("ann").trade_id
+    pool.drain()
+    confirmation = Confirmation(pool.client, pool.store)
+    assert confirmation.is_journaled([trade_id]) == {trade_id: True}
+    read = pool.store.read
+
+    def read_then_recover(records):
+        values = read(records)
+        open_fence(pool.client)
+        return values
+
+    monkeypatch.setattr(pool.store, "read", read_then_recover)
+
+    assert confirmation.is_journaled([trade_id]) == {trade_id: False}

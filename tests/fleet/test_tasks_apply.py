@@ -12,7 +12,9 @@ import pytest
 from tests.fleet.conftest import Fleet
 from tests.waiting import eventually
 from tradepool import wire
+from tradepool.cli import main
 from tradepool.errors import UnknownTrade
+from tradepool.fleet.programs import environment
 
 
 def trade(**fields: object) -> dict[str, object]:
@@ -168,3 +170,18 @@ def test_an_audit_of_what_the_tasks_wrote_finds_nothing(fleet: Fleet):
     fleet.call("files.write_snapshot")
     eventually(lambda: (fleet.settings.data_dir / wire.QUEUE_TRADES).with_suffix(".json").exists())
     eventually(lambda: fleet.pool.check_all_trades(deep=True).ok)
+
+
+def test_parked_commands_are_listed_and_sent_again_from_a_shell(fleet: Fleet, monkeypatch, capsys):
+    variables = environment(fleet.settings)
+    for name in filter(lambda name: name.startswith("TRADEPOOL_"), variables):
+        monkeypatch.setenv(name, variables[name])
+    task_id = fleet.call("trades.add_trade", trade(amount="-7"))
+    eventually(lambda: fleet.letters(task_id))
+
+    assert main(["replay-dead", "--list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [letter["reason"]["field"] for letter in listed if letter["task_id"] == task_id] == ["amount"]
+    assert main(["replay-dead", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sent"] >= 1
+    assert main(["replay-dead", "--list"]) == 0

@@ -16,11 +16,11 @@ import redis
 from ruamel.yaml import YAML
 
 from tests.tidy.source_tree import ROOT
+from tradepool.settings import Settings
 
 CONF = ROOT / "redis.conf"
 COMPOSE = ROOT / "docker-compose.yml"
 REASON_WORDS_MIN = 5
-SOFT_SHUTDOWN_S = 20
 START_LINES_MAX = 200
 STOP_TIMEOUT_S = 30
 
@@ -88,7 +88,7 @@ def test_compose_runs_the_whole_fleet(services: Services):
 def test_every_service_is_watched_and_has_time_for_its_shutdown(services: Services):
     for name, service in services.items():
         assert "healthcheck" in service, name
-        assert _seconds(service["stop_grace_period"]) > SOFT_SHUTDOWN_S, name
+        assert _seconds(service["stop_grace_period"]) > Settings.model_fields["journal_wait_s"].default, name
 
 
 def test_flower_is_reachable_from_this_machine_only_and_asks_for_a_password(services: Services):

@@ -16,6 +16,7 @@ from tradepool.cli.auditing import check_all_trades, check_trades
 from tradepool.cli.exits import INTERRUPTED, OK, report_failure
 from tradepool.cli.importing import import_trades
 from tradepool.cli.keeping import recover, snapshot
+from tradepool.cli.parked import replay_dead
 from tradepool.cli.reading import summary, tokens, trades
 from tradepool.cli.running import demo, up
 from tradepool.cli.standing import status
@@ -36,6 +37,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., int], str], ...] = (
     ("check-all-trades", check_all_trades, "tradepool check-all-trades --deep"),
     ("snapshot", snapshot, "tradepool snapshot --embedded pool-data"),
     ("recover", recover, "tradepool recover --embedded pool-data"),
+    ("replay-dead", replay_dead, "tradepool replay-dead --list"),
 )
 
 

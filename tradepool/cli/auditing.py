@@ -29,7 +29,7 @@ def check_trades(
 def check_all_trades(
     *,
     deep: Annotated[bool, typer.Option("--deep", help="Compare every record, not only digests.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what the journal can prove.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", hidden=True, help="Not in this release.")] = False,
     embedded: Embedded = None,
     as_json: AsJson = False,
 ) -> int:

@@ -37,7 +37,7 @@ def trades(
     source: Annotated[Source | None, typer.Option(help="Only of this source.")] = None,
     status: Annotated[Status | None, typer.Option(help="Only in this status.")] = None,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Created at or after, UTC.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Created at or before, UTC.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Created before, UTC.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=_RECENT_MAX, help="How many at most.")] = 50,
     open_only: Annotated[bool, typer.Option("--open", help="Only trades that are not final.")] = False,
     embedded: Embedded = None,
@@ -110,7 +110,7 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
             and self.source in (None, trade.source)
             and self.status in (None, trade.status)
             and (self.since is None or trade.created_at >= self.since)
-            and (self.until is None or trade.created_at <= self.until)
+            and (self.until is None or trade.created_at < self.until)
         )
 
 

@@ -41,7 +41,7 @@ def demo(
         Path | None, typer.Option("--embedded", metavar="DIR", help="Keep its files in DIR.")
     ] = None,
 ) -> int:
-    """Run a whole fleet on this machine, send it real trades, prove that none is lost, and stop it."""
+    """Run a whole fleet on this machine, feed it trades, prove that none is lost, and stop it."""
     return run_demo(import_file=import_file, keep=keep, seconds=seconds, data_dir=embedded)
 
 

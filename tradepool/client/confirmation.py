@@ -86,14 +86,19 @@ class Confirmation:
         return refused + self._take_journaled()
 
     def is_journaled(self, trade_ids: Sequence[str]) -> dict[str, bool]:
-        """Whether each trade is in the store and the journal has passed its shard's newest commit."""
+        """Whether each trade is in the store and the journal has passed its shard's newest commit.
+
+        None is, when the server was recovered between the looks: what was seen may be gone.
+        """
+        generation, _ = self._watermark()
         shards = dict(zip(trade_ids, self._store.shards_of_trades(trade_ids), strict=True))
         known = [(shard, trade_id) for trade_id, shard in shards.items() if shard is not None]
         values = dict(zip(known, self._store.read(known), strict=True))
         positions = self._store.last_positions()
-        _, reached = self._watermark()
+        generation_now, reached = self._watermark()
         return {
-            trade_id: shard is not None
+            trade_id: generation_now == generation
+            and shard is not None
             and values[shard, trade_id] is not None
             and parse_position(positions[shard]) <= reached.get(shard, _NOWHERE)
             for trade_id, shard in shards.items()

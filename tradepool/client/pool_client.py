@@ -13,7 +13,7 @@ import msgspec
 
 from tradepool import commanding, wire
 from tradepool.client.checks import check
-from tradepool.client.confirmation import Rejection
+from tradepool.client.confirmation import Confirmation, Rejection
 from tradepool.client.delivery import Delivery, Pace
 from tradepool.client.spool import NewEntry, Spool
 from tradepool.errors import InvalidTrade, StoreUnavailable
@@ -228,7 +228,7 @@ def _entry(command: Command) -> NewEntry:
             return NewEntry(command.command_id, wire.QUEUE_TRADES, command.trade_id, named, body)
 
 
-def _journaled(confirmation: Any, trade_ids: Sequence[str]) -> dict[str, bool]:
+def _journaled(confirmation: Confirmation, trade_ids: Sequence[str]) -> dict[str, bool]:
     if not trade_ids:
         return {}
     try:

@@ -1,8 +1,8 @@
 """What to send next: the order of commands per record, and which of them to send again.
 
 A record's commands travel in the order they were given. Workers take messages side by side, so the
-next command of a record is sent only in the same message as the one before it, or after that one has
-been applied.
+next command of a record is sent only in the same message as the one before it, or after the pool has
+journaled or refused that one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Lane:
 
 
 class Schedule:
-    """Entries on their way from given to applied. No clock and no locks of its own."""
+    """Entries on their way from given to confirmed. No clock and no locks of its own."""
 
     def __init__(self, *, resend_s: float) -> None:
         self._resend_s = resend_s

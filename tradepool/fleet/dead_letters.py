@@ -6,7 +6,6 @@ import base64
 import binascii
 import contextlib
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, NamedTuple, Self, cast
 
 import msgspec
@@ -91,9 +90,7 @@ class DeadLetters:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _raw(self) -> Iterator[bytes]:

@@ -25,7 +25,7 @@ class Row(NamedTuple):
     group: int
     """Which (user, currency)."""
     code: int
-    """2 · lane + 1 for a short, 2 · lane else; see tables.Lane."""
+    """2 · lane + 1 for a short, 2 · lane else; see lanes.Lane."""
     lots: int
     """Signed quantity in the lane's exponent."""
     cost: int

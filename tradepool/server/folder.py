@@ -76,10 +76,10 @@ class ServerFolder:
             _write_private(path, secrets.token_urlsafe(32))
         return path.read_text(encoding="ascii")
 
-    def write_config(self, listen: list[str]) -> None:
-        """Write the server's configuration: the `listen` lines and what every embedded server has."""
-        lines = [
-            *listen,
+    def write_config(self, lines: list[str]) -> None:
+        """Write the configuration: the given lines, then what every private server has, which wins."""
+        written = [
+            *lines,
             f"dir {quoted(self._path)}",
             f"pidfile {quoted(self._pid_file)}",
             # The command line keeps naming this folder, so an orphan is told from a process that got its id.
@@ -89,7 +89,7 @@ class ServerFolder:
             'save ""',
             "maxmemory-policy noeviction",
         ]
-        _write_private(self.config, "\n".join(lines) + "\n")
+        _write_private(self.config, "\n".join(written) + "\n")
 
     def log_size(self) -> int:
         """Bytes of the log so far, so that `why_not_started` reads only what came after."""

@@ -44,7 +44,7 @@ def translated() -> Iterator[None]:
     except _AWAY as problem:
         raise StoreUnavailable(f"the server cannot be reached: {problem}") from problem
     except OutOfMemoryError as problem:
-        raise StoreUnavailable("the server is out of memory; raise maxmemory or archive") from problem
+        raise StoreUnavailable("the server is out of memory; raise its maxmemory") from problem
     except ReadOnlyError as problem:
         raise StoreUnavailable("the server is a read-only replica; a failover is under way") from problem
     except redis.ResponseError as problem:

@@ -1,0 +1,48 @@
+"""`replay-dead`: what the fleet refused, shown or sent again."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated
+
+import msgspec
+import typer
+
+from tradepool.cli.exits import OK
+from tradepool.cli.opening import AsJson, load_settings
+from tradepool.cli.output import figures_table, print_json, print_table, rows_table, time_text
+from tradepool.fleet.dead_letters import DeadLetter, DeadLetters
+
+__all__ = ["replay_dead"]
+
+
+def replay_dead(
+    *,
+    only_list: Annotated[bool, typer.Option("--list", help="Show them; send nothing.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many at most, oldest first.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Send the fleet's parked commands again, under their old ids, once their reason is gone."""
+    with DeadLetters(load_settings()) as dead:
+        if only_list:
+            _show(list(islice(dead.letters(), limit)), as_json=as_json)
+            return OK
+        replayed = dead.replay(limit=limit)._asdict()
+    if as_json:
+        print_json(replayed)
+    else:
+        print_table("dead letters", figures_table(replayed))
+    return OK
+
+
+def _show(letters: list[DeadLetter], *, as_json: bool) -> None:
+    if as_json:
+        print_json([msgspec.to_builtins(letter) for letter in letters])
+        return
+    rows = [(time_text(letter.parked_at), letter.task, _reason(letter)) for letter in letters]
+    print_table(f"{len(rows)} dead letters", rows_table(("parked", "task", "reason"), rows))
+
+
+def _reason(letter: DeadLetter) -> str:
+    parts = (letter.reason.get(name, "") for name in ("error", "field", "problem", "value"))
+    return " · ".join(filter(None, parts))
