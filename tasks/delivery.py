@@ -25,6 +25,7 @@ from structlog import get_logger
 
 from tasks.parking import Letter, letter, park, reason_of
 from tradepool import wire
+from tradepool.clock import now_us
 from tradepool.errors import Contended, Corrupt, Misconfigured, Rejected, Unavailable, UnknownTrade
 from tradepool.model import ids
 from tradepool.model.commands import AddTrade, Command, UpdateTokens
@@ -100,7 +101,7 @@ def _decode(envelope: Envelope, index: int, message: Any) -> Command | Rejected:
     """The command; ids and times that are missing follow from the message, the same at each delivery."""
     if not isinstance(message, Mapping):
         message = {"op": message}
-    known_at = envelope.sent_at or time.time_ns() // 1000
+    known_at = envelope.sent_at or now_us()
     defaults = {"command_id": f"{envelope.task_id}:{index}", "as_of": known_at}
     given = {name: value for name, value in message.items() if value is not None}
     try:
@@ -233,7 +234,7 @@ def _see_to(app: PoolApp, outcome: _Outcome, envelope: Envelope) -> None:
         app.services.core.refuse(command, refusal)
     if outcome.overtaken:
         waited_s = _waited_s(envelope)
-        since = envelope.overtaken_since or time.time_ns() // 1000
+        since = envelope.overtaken_since or now_us()
         _send_later(app, envelope, outcome.overtaken, since, max(OVERTAKEN_PAUSE_MIN_S, waited_s))
     if outcome.corrupt:
         _send_later(app, envelope, outcome.corrupt, None, CORRUPT_PAUSE_S)

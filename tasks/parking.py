@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from structlog import get_logger
 
 from tasks.routing import DEAD_QUEUE
 from tradepool import wire
+from tradepool.clock import now_us
 from tradepool.errors import Rejected
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def letter(*, reason: Mapping[str, str], task: str, task_id: str, payload: objec
         "task": task,
         "task_id": task_id,
         "payload": payload,
-        "parked_at": time.time_ns() // 1000,
+        "parked_at": now_us(),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import Any
 
@@ -13,6 +12,7 @@ from structlog import get_logger
 
 from tasks.delivery import Envelope
 from tasks.parking import letter, park, reason_of
+from tradepool.clock import now_us
 from tradepool.errors import Contended, Misconfigured, Unavailable
 
 __all__ = ["PoolTask", "WriteTask"]
@@ -25,7 +25,7 @@ class PoolTask(Task):
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Send the task with its time in the header `sent_at` (µs since 1970)."""
-        headers = {"sent_at": time.time_ns() // 1000} | (options.pop("headers", None) or {})
+        headers = {"sent_at": now_us()} | (options.pop("headers", None) or {})
         return super().apply_async(args, kwargs, headers=headers, **options)
 
 

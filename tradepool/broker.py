@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -12,6 +11,7 @@ from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from tradepool import wire
+from tradepool.clock import now_us
 from tradepool.errors import StoreUnavailable
 from tradepool.settings import Settings
 
@@ -65,7 +65,7 @@ class ChangeSender:
                 task,
                 args=list(args),
                 queue=queue_named(queue),
-                headers={"sent_at": time.time_ns() // 1000},
+                headers={"sent_at": now_us()},
                 retry=False,
                 **options,
             )

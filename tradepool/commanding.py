@@ -6,12 +6,12 @@ them where the command is applied.
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
+from tradepool.clock import now_us
 from tradepool.errors import InvalidTokens, InvalidTrade, Rejected
 from tradepool.model.commands import AddFill, AddTrade, CloseTrade, UpdateTokens, UpdateTrade, UpdateTradePnl
 from tradepool.model.times import parse_time
@@ -24,18 +24,12 @@ __all__ = [
     "batched",
     "close_trade",
     "new_command_id",
-    "now_us",
     "update_available_tokens",
     "update_trade",
     "update_trade_pnl",
 ]
 
 _Item = TypeVar("_Item")
-
-
-def now_us() -> int:
-    """The wall clock, µs since 1970."""
-    return time.time_ns() // 1000
 
 
 def new_command_id() -> str:

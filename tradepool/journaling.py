@@ -22,9 +22,10 @@ from tradepool.errors import Fenced, Unavailable
 from tradepool.files.journal import Journal
 from tradepool.files.lines import JournalEntry
 from tradepool.model import codec
+from tradepool.model.positions import START_POSITION, parse_position
 from tradepool.store import fence
 from tradepool.store.keys import Keys
-from tradepool.store.plan import parse_outbox_item, parse_position
+from tradepool.store.plan import parse_outbox_item
 from tradepool.store.translation import translated
 
 __all__ = ["BLOCK_MS", "EPOCH_FIELD", "JournalWriter"]
@@ -176,7 +177,7 @@ class JournalWriter:
     def _read(self, entries: list[JournalEntry], positions: dict[int, str], block_ms: int | None) -> int:
         """Read every outbox once; the length of the longest answer."""
         reached = self._journal.point.positions | positions
-        streams: Any = {key: reached.get(shard, "0-0") for key, shard in self._shard_of.items()}
+        streams: Any = {key: reached.get(shard, START_POSITION) for key, shard in self._shard_of.items()}
         with translated():
             answer: Any = self._client.xread(streams, count=_ENTRIES_PER_READ, block=block_ms)
         longest = 0

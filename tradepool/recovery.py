@@ -14,18 +14,19 @@ from typing import Any
 import msgspec
 import redis
 
+from tradepool.clock import now_us
 from tradepool.errors import Corrupt, JournalAhead, Misconfigured, SequenceGap
 from tradepool.files.checkpoint import load_checkpoint
 from tradepool.files.journal import Journal
 from tradepool.files.point import JournalPoint
 from tradepool.files.reading import read_lines
 from tradepool.files.snapshot import SNAPSHOT_NAME, SnapshotInfo, is_whole, load_snapshot, read_snapshot
+from tradepool.model.positions import START_POSITION, parse_position
 from tradepool.replay import Replay
 from tradepool.settings import Settings
 from tradepool.store import fence
 from tradepool.store.keys import Keys
-from tradepool.store.plan import parse_position
-from tradepool.store.redis_store import START_POSITION, RedisStore
+from tradepool.store.redis_store import RedisStore
 from tradepool.store.translation import translated
 from tradepool.store.watermark import parse_watermark
 
@@ -128,7 +129,7 @@ def _bind(client: redis.Redis, keys: Keys, journal: Journal) -> None:
             mapping={
                 SHARD_COUNT_FIELD: keys.shard_count,
                 JOURNAL_FIELD: journal.id,
-                _CREATED_FIELD: time.time_ns() // 1000,
+                _CREATED_FIELD: now_us(),
             },
         )
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from tradepool.errors import JournalUnavailable
 from tradepool.files.journal import Journal
 from tradepool.files.snapshot import SnapshotInfo, save_snapshot
-from tradepool.store.plan import parse_position
-from tradepool.store.redis_store import START_POSITION, RedisStore
+from tradepool.model.positions import START_POSITION, parse_position
+from tradepool.store.redis_store import RedisStore
 
 __all__ = ["SnapshotInfo", "write_snapshot"]
 

@@ -14,7 +14,7 @@ import redis
 from pydantic import ValidationError
 
 from tradepool.audit.audits import Audits
-from tradepool.commanding import now_us
+from tradepool.clock import now_us
 from tradepool.core import TradeCore
 from tradepool.errors import Misconfigured
 from tradepool.files.journal import JOURNAL_NAME, Journal

@@ -13,11 +13,12 @@ from tradepool.errors import Corrupt, Fenced, Misconfigured, StoreUnavailable, V
 from tradepool.model.codec import TRADE_KIND, digest_of, encode_trade, pack_trade, unpack_trade
 from tradepool.model.counters import add_counters, contribution
 from tradepool.model.kinds import Role
+from tradepool.model.positions import START_POSITION, parse_position
 from tradepool.settings import Settings
 from tradepool.store.connection import connect
 from tradepool.store.fence import COMMIT_SCRIPT, is_open, open_fence
-from tradepool.store.plan import parse_outbox_item, parse_position
-from tradepool.store.redis_store import START_POSITION, RedisStore
+from tradepool.store.plan import parse_outbox_item
+from tradepool.store.redis_store import RedisStore
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from tradepool.errors import Corrupt
 from tradepool.model.codec import digest_of, encode_trade, pack_trade
 from tradepool.model.counters import contribution
 from tradepool.model.kinds import Role
+from tradepool.model.positions import parse_position
 from tradepool.store.keys import Keys
 from tradepool.store.limbs import join_limbs, split_limbs
-from tradepool.store.plan import claims_of, parse_outbox_item, parse_position, plan_commit
+from tradepool.store.plan import claims_of, parse_outbox_item, plan_commit
 
 KEYS = Keys(4)
 SHARD = KEYS.shard_of_user("ann")

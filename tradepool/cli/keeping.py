@@ -12,7 +12,7 @@ from tradepool.broker import ChangeSender
 from tradepool.cli.exits import OK
 from tradepool.cli.opening import AsJson, Embedded, check_holds_pool, load_settings, open_pool
 from tradepool.cli.output import figures_table, print_json, print_table, time_text
-from tradepool.commanding import now_us
+from tradepool.clock import now_us
 from tradepool.errors import JournalUnavailable
 from tradepool.files.journal import JOURNAL_NAME, Journal
 from tradepool.files.snapshot import TRADES_NAME, SnapshotInfo, load_snapshot

@@ -19,8 +19,8 @@ from tradepool.client.spool import SpoolEntry
 from tradepool.errors import Corrupt
 from tradepool.model.codec import LEDGER_KIND, split, unpack_ledger, unpack_trade
 from tradepool.model.ids import SHORT_ID_CHARS, short_id
+from tradepool.model.positions import parse_position
 from tradepool.store.fence import GENERATION_FIELD
-from tradepool.store.plan import parse_position
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.translation import translated
 from tradepool.store.watermark import parse_watermark

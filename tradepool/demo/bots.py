@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Iterator
 from decimal import Decimal
 
 from tradepool.client import PoolClient
+from tradepool.clock import now_us
 from tradepool.pool import TradePool
 
 __all__ = ["Bots"]
@@ -157,5 +157,5 @@ class _Bot:
                     "amount": quantity,
                     "price": price,
                     "fee": (quantity * price * _FEE_RATE).quantize(_PLACES),
-                    "at": time.time_ns() // 1000,
+                    "at": now_us(),
                 }

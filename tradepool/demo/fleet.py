@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from tradepool.fleet.supervisor import Supervisor
-from tradepool.server.embedded import EmbeddedServer
+from tradepool.server.embedded import EmbeddedServer, free_port
 from tradepool.settings import Settings
 
 __all__ = ["demo_fleet", "demo_settings"]
@@ -34,7 +33,7 @@ def demo_settings(server: EmbeddedServer, data_dir: Path) -> Settings:
         snapshot_every_s=10,
         mark_every_s=1.0,
         flower_host="127.0.0.1",
-        flower_port=_free_port(),
+        flower_port=free_port(),
         flower_basic_auth=SecretStr(f"{FLOWER_USER}:{secrets.token_urlsafe(_PASSWORD_BYTES)}"),
     )
 
@@ -50,10 +49,3 @@ def demo_fleet(data_dir: Path) -> Iterator[tuple[Settings, Supervisor]]:
         settings = demo_settings(server, data_dir)
         with Supervisor(settings) as supervisor:
             yield settings, supervisor
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

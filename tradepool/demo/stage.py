@@ -12,7 +12,7 @@ from rich.live import Live
 from tradepool import wire
 from tradepool.broker import ChangeSender
 from tradepool.client import PoolClient
-from tradepool.commanding import now_us
+from tradepool.clock import now_us
 from tradepool.demo.display import Outcome, Reading, render
 from tradepool.demo.journal_count import JournalCount
 from tradepool.demo.proof import prove

@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from tradepool.clock import now_us
 from tradepool.errors import Corrupt, JournalUnavailable, Misconfigured, SequenceGap
 from tradepool.files.checkpoint import CHECKPOINT_NAME, checkpoint_of, load_checkpoint, save_checkpoint
 from tradepool.files.durable import FileLock, prepare_folder, replacing
@@ -27,10 +26,10 @@ from tradepool.files.lines import (
     encode_commit,
     encode_entry,
     encode_header,
-    position_order,
 )
 from tradepool.files.point import JournalPoint, with_entries
 from tradepool.files.reading import Place, place_at, read_groups, read_header, read_history, read_lines
+from tradepool.model.positions import parse_position
 
 __all__ = ["JOURNAL_NAME", "LOCK_NAME", "Journal", "read_history", "read_lines"]
 
@@ -115,9 +114,7 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _encoded(
@@ -126,7 +123,7 @@ class Journal:
         """The group's bytes, and where the journal stands once they are on disk."""
         before = self._point
         assert all(
-            position_order(position) > position_order(before.position(shard))
+            parse_position(position) > parse_position(before.position(shard))
             for shard, position in positions.items()
         ), "positions only move forward"
         lines, seq, crc = [], before.seq, before.crc
@@ -134,7 +131,7 @@ class Journal:
             seq += 1
             line, crc = encode_entry(entry, seq, crc)
             lines.append(line)
-        line, crc = encode_commit(Commit(positions=dict(positions), seq=seq, at=_now_us()), crc)
+        line, crc = encode_commit(Commit(positions=dict(positions), seq=seq, at=now_us()), crc)
         data = b"".join((*lines, line))
         return data, JournalPoint(
             offset=before.offset + len(data),
@@ -243,7 +240,7 @@ def _create(path: Path, shard_count: int) -> None:
             f"{path} is gone, but its {CHECKPOINT_NAME} is there; put the log back, "
             "or move the whole folder away to begin an empty pool"
         )
-    header = Header(format=FORMAT, id=secrets.token_hex(8), shards=shard_count, created=_now_us())
+    header = Header(format=FORMAT, id=secrets.token_hex(8), shards=shard_count, created=now_us())
     with replacing(path) as file:
         file.write(encode_header(header)[0])
 
@@ -254,7 +251,3 @@ def _write_all(fd: int, data: bytes, offset: int) -> None:
         written = os.pwrite(fd, view, offset)
         offset += written
         view = view[written:]
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

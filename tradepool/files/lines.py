@@ -28,7 +28,6 @@ __all__ = [
     "encode_entry",
     "encode_header",
     "next_crc",
-    "position_order",
     "stored_crc",
 ]
 
@@ -132,12 +131,6 @@ _Line = TypeVar("_Line", Header, JournalLine, Commit)
 _DECODERS: dict[type, msgspec.json.Decoder[Header | JournalLine | Commit]] = {
     kind: msgspec.json.Decoder(kind) for kind in (Header, JournalLine, Commit)
 }
-
-
-def position_order(position: str) -> tuple[int, int]:
-    """Sort key of an outbox position `<ms>-<seq>`."""
-    milliseconds, _, number = position.partition("-")
-    return int(milliseconds), int(number or 0)
 
 
 def encode_header(header: Header) -> tuple[bytes, int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from tradepool.files.lines import Digest, JournalEntry
+from tradepool.model.positions import START_POSITION
 
 __all__ = ["JournalPoint", "with_entries"]
 
@@ -25,8 +26,8 @@ class JournalPoint(msgspec.Struct, frozen=True, kw_only=True):
     digests: dict[int, Digest] = {}
 
     def position(self, shard: int) -> str:
-        """The shard's newest journaled outbox position; `0-0` before its first."""
-        return self.positions.get(shard, "0-0")
+        """The shard's newest journaled outbox position; `START_POSITION` before its first."""
+        return self.positions.get(shard, START_POSITION)
 
     def digest(self, shard: int) -> Digest:
         """The digest of the shard's records."""

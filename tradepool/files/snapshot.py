@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from tradepool.clock import now_us
 from tradepool.errors import JournalUnavailable
 from tradepool.files.durable import FileLock, replacing
 from tradepool.files.point import JournalPoint
@@ -111,7 +111,7 @@ def save_snapshot(
         info = SnapshotInfo(
             format=_FORMAT,
             journal=journal,
-            at=time.time_ns() // 1000,
+            at=now_us(),
             point=point,
             covers=covers,
             trades=trades,

@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 import redis
@@ -30,7 +29,7 @@ from tradepool.server.folder import ServerFolder, quoted
 from tradepool.settings import Settings
 from tradepool.store.connection import connect
 
-__all__ = ["EmbeddedServer"]
+__all__ = ["EmbeddedServer", "free_port"]
 
 _START_TIMEOUT_S = 60.0
 """Bounds the loading of a large append-only file."""
@@ -132,15 +131,13 @@ class EmbeddedServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _listen(self, socket: Path | None, port: int | None) -> None:
         """Choose the address and write the configuration that listens on it."""
         if port is not None:
-            port = _free_port(port)
+            port = free_port(port)
             password = self._folder.password()
             self._url = f"redis://:{password}@127.0.0.1:{port}/0"
             self._write_config(["bind 127.0.0.1", f"port {port}", f"requirepass {password}"])
@@ -184,7 +181,8 @@ class EmbeddedServer:
         raise StoreUnavailable(f"the embedded server did not answer within {_START_TIMEOUT_S:.0f} s")
 
 
-def _free_port(wanted: int) -> int:
+def free_port(wanted: int = 0) -> int:
+    """`wanted`, or any port for 0, that nobody listens on now. Raises: Misconfigured when it is taken."""
     with sockets.socket() as probe:
         # As the server does: an address in TIME_WAIT is free.
         probe.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)

@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 import redis
 
 from tradepool.store.keys import Keys
-from tradepool.store.translation import translated
+from tradepool.store.translation import text_of, translated
 
 __all__ = ["Cursor", "IndexEntry", "Indexes", "Window"]
 
@@ -92,7 +92,7 @@ class Indexes:
         while True:
             with translated():
                 cursor, found = self._client.sscan(self.keys.users(shard), cursor, count=_PAGE)
-            yield from (_text(user_id) for user_id in found)
+            yield from (text_of(user_id) for user_id in found)
             if cursor == 0:
                 return
 
@@ -104,7 +104,7 @@ class Indexes:
         while True:
             with translated():
                 found = self._client.zrange(key, first, last, bylex=True, offset=0, num=_PAGE)
-            members = [_text(member) for member in cast("list[bytes]", found)]
+            members = [text_of(member) for member in cast("list[bytes]", found)]
             yield from (self.keys.trade_of_open_member(member) for member in members)
             if len(members) < _PAGE:
                 return
@@ -177,9 +177,9 @@ class _Walk:
             ties = sum(1 for _, at in found if at == time)
             self._skip = ties + (self._skip if ties == len(found) and self._is_at(time) else 0)
             self._begin_at(time)
-            self._last = (time, _text(found[-1][0]))
+            self._last = (time, text_of(found[-1][0]))
         self._is_done = len(found) < chunk
-        new = (IndexEntry(at, _text(member), self._shard) for member, at in found)
+        new = (IndexEntry(at, text_of(member), self._shard) for member, at in found)
         cursor, newest_first = self._window.cursor, self._window.newest_first
         self.entries += (
             entry
@@ -201,7 +201,3 @@ class _Walk:
 
 def _is_before(one: Cursor, other: Cursor, *, newest_first: bool) -> bool:
     return one > other if newest_first else one < other
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -9,7 +9,7 @@ import redis
 
 from tradepool.store.fence import GENERATION_FIELD
 from tradepool.store.keys import Keys
-from tradepool.store.translation import translated
+from tradepool.store.translation import text_of, translated
 
 __all__ = ["ANSWER_TTL_S", "Lookups"]
 
@@ -104,7 +104,7 @@ class Lookups:
         """The latest price of every symbol that has one."""
         with translated():
             stored = self._client.hgetall(self.keys.prices)
-        return {_text(symbol): _text(price) for symbol, price in stored.items()}
+        return {text_of(symbol): text_of(price) for symbol, price in stored.items()}
 
     def write_marks(self, marks: Mapping[str, bytes]) -> None:
         """Replace the marks of users: user id → JSON."""
@@ -151,8 +151,4 @@ class Lookups:
     def _field(self, key: str, field: str) -> str | None:
         with translated():
             value = self._client.hget(key, field)
-        return None if value is None else _text(value)
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+        return None if value is None else text_of(value)

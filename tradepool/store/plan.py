@@ -25,7 +25,6 @@ __all__ = [
     "RecordChange",
     "claims_of",
     "parse_outbox_item",
-    "parse_position",
     "plan_commit",
 ]
 
@@ -70,15 +69,6 @@ class OutboxItem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """16 hex; empty for a new record."""
     value: bytes
     """Header and JSON of the record after the change."""
-
-
-def parse_position(position: str) -> tuple[int, int]:
-    """A position as numbers, to be compared: `"1700000000000-3"` → `(1700000000000, 3)`.
-
-    Raises: ValueError when it is not one.
-    """
-    milliseconds, _, sequence = position.partition("-")
-    return int(milliseconds), int(sequence)
 
 
 def parse_outbox_item(name: bytes, value: bytes, position: str) -> OutboxItem:

@@ -12,6 +12,7 @@ import redis
 
 from tradepool.errors import VersionConflict
 from tradepool.model.codec import COMPARED_CHARS, unpack_trade
+from tradepool.model.positions import START_POSITION, parse_position
 from tradepool.model.trade import Trade
 from tradepool.settings import Settings
 from tradepool.store.draft import REVISION_FIELD, CommitPlan
@@ -20,14 +21,11 @@ from tradepool.store.indexes import Indexes
 from tradepool.store.keys import BUCKETS, Keys
 from tradepool.store.limbs import join_limbs
 from tradepool.store.lookups import Lookups
-from tradepool.store.plan import RecordChange, parse_position, plan_commit
-from tradepool.store.translation import translated
+from tradepool.store.plan import RecordChange, plan_commit
+from tradepool.store.translation import text_of, translated
 from tradepool.store.watermark import parse_watermark
 
-__all__ = ["START_POSITION", "JournaledShard", "RedisStore", "ShardDigest"]
-
-START_POSITION = "0-0"
-"""The outbox position before the first commit."""
+__all__ = ["JournaledShard", "RedisStore", "ShardDigest"]
 
 _POSITION_FIELD = "position"
 _DIGEST_CHARS = 16
@@ -112,7 +110,7 @@ class RedisStore(Indexes, Lookups):
                 pipeline.evalsha(COMMIT_SHA, len(plan.keys), *plan.keys, *plan.argv)
             answers = pipeline.execute()
         return {
-            shard: _conflict(shard, plan, answer) if isinstance(answer, list) else _text(answer)
+            shard: _conflict(shard, plan, answer) if isinstance(answer, list) else text_of(answer)
             for (shard, plan), answer in zip(plans.items(), answers, strict=True)
         }
 
@@ -189,7 +187,7 @@ class RedisStore(Indexes, Lookups):
                     cursor, found = self._client.hscan(key, cursor, count=_SCAN_COUNT)
                 for record_id, value in cast("dict[bytes, bytes]", found).items():
                     if kind is None or value[COMPARED_CHARS] == ord(kind):
-                        yield _text(record_id), value
+                        yield text_of(record_id), value
                 if cursor == 0:
                     break
 
@@ -197,7 +195,7 @@ class RedisStore(Indexes, Lookups):
         """The shard's digests and the position of its last commit, of one moment."""
         with translated():
             fields = self._client.hgetall(self.keys.digest(shard))
-        stored = {_text(field): _text(value) for field, value in fields.items()}
+        stored = {text_of(field): text_of(value) for field, value in fields.items()}
         position = stored.pop(_POSITION_FIELD, START_POSITION)
         buckets = {int(bucket, 16): _bucket_digest(text) for bucket, text in stored.items()}
         return ShardDigest(position=position, buckets=buckets)
@@ -234,7 +232,7 @@ class RedisStore(Indexes, Lookups):
             pipeline = self._client.pipeline(transaction=False)
             for shard in shards:
                 pipeline.hget(self.keys.digest(shard), _POSITION_FIELD)
-            return [START_POSITION if found is None else _text(found) for found in pipeline.execute()]
+            return [START_POSITION if found is None else text_of(found) for found in pipeline.execute()]
 
     def counters(self, user_id: str) -> dict[str, int]:
         """The user's counters, as `model.counters.contribution` names them; zeros left out."""
@@ -244,7 +242,7 @@ class RedisStore(Indexes, Lookups):
         """The user's counters and how many commits have touched the user, of one moment."""
         with translated():
             stored = self._client.hgetall(self._counters(user_id))
-        fields = {_text(field): int(value) for field, value in stored.items()}
+        fields = {text_of(field): int(value) for field, value in stored.items()}
         revision = fields.pop(REVISION_FIELD, 0)
         return join_limbs(fields), revision
 
@@ -266,7 +264,7 @@ class RedisStore(Indexes, Lookups):
             pipeline.hget(self.keys.meta, GENERATION_FIELD)
             pipeline.hget(self._counters(user_id), REVISION_FIELD)
             generation, revision = pipeline.execute()
-        return f"{_text(generation or b'')}.{_text(revision or b'0')}"
+        return f"{text_of(generation or b'')}.{text_of(revision or b'0')}"
 
     def _counters(self, user_id: str) -> str:
         return self.keys.counters(self.keys.shard_of_user(user_id), user_id)
@@ -292,7 +290,3 @@ def _journaled_shard(value: bytes | str | None) -> JournaledShard:
 
 def _bucket_digest(text: str) -> tuple[str, int]:
     return text[:_DIGEST_CHARS], int(text[_DIGEST_CHARS + 1 :])
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -19,7 +19,7 @@ from redis.exceptions import (
 
 from tradepool.errors import Corrupt, Fenced, Misconfigured, StoreUnavailable
 
-__all__ = ["translated"]
+__all__ = ["text_of", "translated"]
 
 _REFUSED = (redis.AuthenticationError, AuthorizationError, NoPermissionError)
 _AWAY = (redis.ConnectionError, redis.TimeoutError, ClusterDownError, TryAgainError)
@@ -53,3 +53,8 @@ def translated() -> Iterator[None]:
         if _WRONG_TYPE.search(str(problem)):
             raise Corrupt(f"a key holds what it should not: {problem}") from problem
         raise
+
+
+def text_of(value: bytes | str) -> str:
+    """A server's answer as text, whether or not the client decodes its answers."""
+    return value.decode() if isinstance(value, bytes) else value

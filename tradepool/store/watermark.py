@@ -13,8 +13,8 @@ from collections.abc import Mapping
 import redis
 
 from tradepool.errors import JournalUnavailable, TradePoolError
+from tradepool.model.positions import parse_position
 from tradepool.store.keys import Keys
-from tradepool.store.plan import parse_position
 from tradepool.store.translation import translated
 
 __all__ = ["POLL_S", "Watermark", "parse_watermark"]
