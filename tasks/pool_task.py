@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import uuid
 from typing import Any
 
@@ -13,7 +14,7 @@ from structlog import get_logger
 from tasks.delivery import Envelope
 from tasks.parking import letter, park, reason_of
 from tradepool.clock import now_us
-from tradepool.errors import Contended, Misconfigured, Unavailable
+from tradepool.errors import Contended, Misconfigured, Rejected, Unavailable
 
 __all__ = ["PoolTask", "WriteTask"]
 
@@ -21,12 +22,42 @@ log = get_logger(__name__)
 
 
 class PoolTask(Task):
-    """A task of the fleet; its messages tell when they were sent."""
+    """A task of the fleet; its messages tell when they were sent, and are parked when they make no sense."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run; a message with the wrong arguments is parked before it fails.
+
+        Raises: Reject, which returns the message to the queue when it cannot be parked.
+        """
+        if self.request.called_directly:
+            return self.run(*args, **kwargs)
+        try:
+            inspect.signature(self.run).bind(*args, **kwargs)
+        except TypeError as error:
+            self._park_message(error, args, kwargs)
+            raise
+        try:
+            return self.run(*args, **kwargs)
+        except Rejected as refusal:
+            self._park_message(refusal, args, kwargs)
+            raise
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Send the task with its time in the header `sent_at` (µs since 1970)."""
         headers = {"sent_at": now_us()} | (options.pop("headers", None) or {})
         return super().apply_async(args, kwargs, headers=headers, **options)
+
+    def _park_message(self, error: Exception, args: Any, kwargs: Any) -> None:
+        parked = letter(
+            reason=reason_of(error),
+            task=self.name,
+            task_id=self.request.id,
+            payload={"args": args, "kwargs": kwargs},
+        )
+        try:
+            park(self.app, [parked])
+        except OperationalError as unsent:
+            raise Reject(unsent, requeue=True) from unsent
 
 
 class WriteTask(PoolTask):
@@ -58,15 +89,3 @@ class WriteTask(PoolTask):
             sent_at=self.request.get("sent_at"),
             overtaken_since=overtaken_since,
         )
-
-    def _park_message(self, error: Exception, args: Any, kwargs: Any) -> None:
-        parked = letter(
-            reason=reason_of(error),
-            task=self.name,
-            task_id=self.request.id,
-            payload={"args": args, "kwargs": kwargs},
-        )
-        try:
-            park(self.app, [parked])
-        except OperationalError as unsent:
-            raise Reject(unsent, requeue=True) from unsent

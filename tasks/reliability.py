@@ -11,8 +11,11 @@ import os
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+import orjson
 import redis
 from celery import bootsteps, signals
 from celery.worker import state
@@ -75,26 +78,33 @@ def guard_restarts() -> None:
 
 
 def guard_messages() -> None:
-    """Have what is no message at all on a queue reach the consumer, as one that it will park.
+    """Have whatever lies on a queue reach the consumer: as itself, or as a message that it will park.
 
-    kombu decodes a message after Redis has given it away; an error there would end the worker, once for
-    each such message.
+    kombu reads a message after Redis has given it away; an error there would end the worker, once for
+    each such message, and the message would be gone.
     """
     if getattr(redis_transport.loads, "guarded", False):
         return
     original: Any = redis_transport.loads
+    deliver: Any = redis_transport.Transport._deliver  # noqa: SLF001 - where every message enters kombu
 
     @functools.wraps(original)
     def loads(text: str) -> Any:
         try:
             found = original(text)
-        except ValueError:
-            return _wrapped(text)
-        is_message = isinstance(found, dict) and "delivery_tag" in (found.get("properties") or ())
-        return found if is_message or isinstance(found, list) else _wrapped(text)
+        except Exception:  # noqa: BLE001 - kombu's readers of typed values raise whatever they like
+            return text
+        return found if _is_message(found) or _is_kept(found) else text
+
+    @functools.wraps(deliver)
+    def deliver_messages(self: Any, message: Any, queue: str) -> None:
+        if isinstance(message, list):
+            message = redis_transport.dumps(message)
+        deliver(self, _wrapped(message, queue) if isinstance(message, str) else message, queue)
 
     loads.guarded = True  # type: ignore[attr-defined]
     redis_transport.loads = loads  # type: ignore[assignment]
+    redis_transport.Transport._deliver = deliver_messages  # type: ignore[method-assign]  # noqa: SLF001 - as above
 
 
 def install_steps(app: Celery) -> None:
@@ -104,7 +114,26 @@ def install_steps(app: Celery) -> None:
 
 
 class ParkingConsumer(Consumer):
-    """A consumer that parks what it cannot read, where Celery's would drop it."""
+    """A consumer that parks what it cannot read, where Celery's would drop it or end."""
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        """Celery's handler of messages; what it fails on for the message's own sake is parked."""
+        handle = super().create_task_handler(*args, **kwargs)
+        # kombu counts KeyError among the connection errors; here it is a header that is missing.
+        lost = {*self.connection_errors, *self.channel_errors, OperationalError} - {KeyError}
+
+        def on_task_received(message: Any) -> None:
+            try:
+                handle(message)
+            except (MemoryError, *lost):
+                raise
+            except Exception as error:  # the process boundary: one bad message must not end the worker
+                if message.acknowledged:
+                    log.exception("message failed after it was seen to")
+                else:
+                    self.on_invalid_task(None, message, error)
+
+        return on_task_received
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Park a message whose body is not JSON, then acknowledge it."""
@@ -118,8 +147,13 @@ class ParkingConsumer(Consumer):
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Park a message for a task that this fleet does not have, then drop it from the queue."""
-        if self._parked(message, LookupError(f"no task named {exc}")):
+        if not self._parked(message, LookupError(f"no task named {exc}")):
+            return
+        try:
             super().on_unknown_task(body, message, exc)
+        finally:
+            if not message.acknowledged:  # Celery looks for the task's id first, and there may be none
+                message.reject()
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Park a message that breaks the task protocol, then drop it from the queue."""
@@ -204,8 +238,62 @@ def _attached(channel: Any) -> bool:
     return channel.connection is not None and getattr(channel.connection, "client", None) is not None
 
 
-def _wrapped(text: str) -> dict[str, Any]:
-    """`text` as the body of a message in kombu's form."""
+class _DeliveryInfo(msgspec.Struct, frozen=True, kw_only=True):
+    exchange: str | None
+    routing_key: str
+
+
+class _Properties(msgspec.Struct, frozen=True, kw_only=True):
+    delivery_tag: str
+    delivery_info: _DeliveryInfo
+    body_encoding: Literal["base64", "utf-8"] | None = None
+    priority: int | str | None = None
+
+
+class _Headers(msgspec.Struct, frozen=True, kw_only=True):
+    timelimit: tuple[float | None, float | None] | None = None
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """What kombu and Celery rely on in a message on a queue; whatever else it has is not their concern."""
+
+    body: str
+    properties: _Properties
+    headers: _Headers = _Headers()
+    content_type: str | None = None
+    content_encoding: str | None = None
+
+
+def _is_message(found: Any) -> bool:
+    try:
+        message = msgspec.convert(found, _Message)
+        if message.properties.body_encoding == "base64":
+            base64.b64decode(message.body)
+    except ValueError:
+        return False
+    return _is_storable(found)
+
+
+def _is_kept(found: Any) -> bool:
+    """Whether this is what kombu keeps of an unacknowledged message: the message and where it goes."""
+    match found:
+        case [dict(), _, _]:
+            return _is_storable(found)
+        case _:
+            return False
+
+
+def _is_storable(found: Any) -> bool:
+    """Whether it can be written again: not nested too deeply, and no half of a surrogate pair."""
+    try:
+        orjson.dumps(found, default=str)
+    except TypeError:
+        return False
+    return True
+
+
+def _wrapped(text: str, queue: str) -> dict[str, Any]:
+    """`text` as the body of a message in kombu's form that goes back to `queue` if it cannot be parked."""
     return {
         "body": base64.b64encode(text.encode("utf-8", "surrogatepass")).decode(),
         "content-type": "application/octet-stream",
@@ -213,7 +301,7 @@ def _wrapped(text: str) -> dict[str, Any]:
         "headers": {},
         "properties": {
             "body_encoding": "base64",
-            "delivery_info": {"exchange": "", "routing_key": ""},
+            "delivery_info": {"exchange": "", "routing_key": queue},
             "delivery_tag": uuid.uuid4().hex,
         },
     }

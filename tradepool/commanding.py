@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _Item = TypeVar("_Item")
+_MINTED = ("trade_id", "created_at")
 
 
 def new_command_id() -> str:
@@ -137,7 +138,9 @@ def _known_at(as_of: object) -> int:
 
 def _fields(name: str, given: object) -> dict[str, Any]:
     if isinstance(given, Trade | Fill):
-        return given.to_dict()
+        fields = given.to_dict()
+        # A trade made by hand has no id and no time yet; the pool gives it both.
+        return {key: value for key, value in fields.items() if value or key not in _MINTED}
     if isinstance(given, Mapping):
         return dict(given)
     raise InvalidTrade("not a dict", field=name, value=given, cure=f"give a dict of the {name}'s fields")

@@ -18,7 +18,7 @@ import msgspec
 
 from tradepool.commanding import add_trade_or_refusal, batched
 from tradepool.deciding import Result, ShardBatch
-from tradepool.errors import JournalUnavailable, Rejected, VersionConflict
+from tradepool.errors import InvalidTrade, JournalUnavailable, Rejected, VersionConflict
 from tradepool.model import ids
 from tradepool.model.commands import AddTrade
 from tradepool.model.receipt import Receipt
@@ -85,6 +85,8 @@ class TradeCore:
 
         Raises: as `apply_all`.
         """
+        if isinstance(trades, Mapping | str | bytes) or not hasattr(trades, "__iter__"):
+            raise InvalidTrade("not a list of trades", field="trades", value=trades, cure="give an iterable")
         made: deque[list[AddTrade | Rejected]] = deque()
 
         def batches() -> Iterator[list[AddTrade]]:

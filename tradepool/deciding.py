@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from tradepool.errors import IdempotencyConflict, Rejected, UnknownTrade
+from tradepool.errors import IdempotencyConflict, InvalidTrade, Rejected, UnknownTrade
 from tradepool.model import changes, codec, tokens
-from tradepool.model.commands import AddTrade, TradeCommand
+from tradepool.model.commands import AddFill, AddTrade, TradeCommand
 from tradepool.model.ids import slot_of_id, slot_of_user
 from tradepool.model.ledger import Ledger
 from tradepool.model.receipt import Outcome, Receipt
@@ -100,6 +100,10 @@ class ShardBatch:
         if trade is None:
             raise UnknownTrade(
                 "no such trade", field="trade_id", value=item.record_id, cure="add the trade first"
+            )
+        if isinstance(command, AddFill) and command.user_id not in (None, trade.user_id):
+            raise InvalidTrade(
+                "the trade is another user's", field="user_id", value=command.user_id, cure="leave it out"
             )
         change = changes.change(trade, command)
         return self._book_trade(item, change.outcome, trade, change.trade)

@@ -8,12 +8,14 @@ TradePoolError
 │   ├── UnknownTrade          no trade with that id
 │   ├── IdempotencyConflict   the same id or key was used with another payload
 │   ├── InsufficientTokens    fewer free tokens than asked for
+│   ├── VersionMismatch       the trade is not at the expected version; a VersionConflict as well
 │   └── BatchRejected         some of a batch were refused; the rest is applied
 ├── Unavailable    retry with backoff: nothing was acknowledged
 │   ├── StoreUnavailable      the server is unreachable, loading or out of memory
 │   ├── JournalUnavailable    the log cannot be written, or did not confirm in time
 │   ├── Fenced                the server restarted; recovery has not opened it yet
-│   └── PoolLocked            another process has this pool directory open
+│   ├── PoolLocked            another process has this pool directory open
+│   └── ResourceUnavailable   a folder or a port that is needed cannot be used
 ├── Contended      retry now, bounded
 │   └── VersionConflict       somebody else changed the record first
 ├── Corrupt        stop and page
@@ -45,12 +47,14 @@ __all__ = [
     "Misconfigured",
     "PoolLocked",
     "Rejected",
+    "ResourceUnavailable",
     "SequenceGap",
     "StoreUnavailable",
     "TradePoolError",
     "Unavailable",
     "UnknownTrade",
     "VersionConflict",
+    "VersionMismatch",
     "quoted",
 ]
 
@@ -147,12 +151,20 @@ class PoolLocked(Unavailable):
     """Another process has this pool directory open."""
 
 
+class ResourceUnavailable(Unavailable):
+    """A folder cannot be written, or a port is taken."""
+
+
 class Contended(TradePoolError):
     """Somebody else was faster; retry at once, a bounded number of times."""
 
 
 class VersionConflict(Contended):
     """The record changed between reading and committing."""
+
+
+class VersionMismatch(Rejected, VersionConflict):
+    """The trade is not at the version that the caller expected: read it again and decide anew."""
 
 
 class Corrupt(TradePoolError):

@@ -14,6 +14,7 @@ from tradepool.errors import InvalidTrade
 from tradepool.model.money import CONTEXT, parse_decimal, plain
 from tradepool.model.times import parse_time
 from tradepool.model.trade import Direction, Market, Trade
+from tradepool.placing import known_id
 from tradepool.pnl.backend import Backend
 from tradepool.pnl.book import Book
 from tradepool.pnl.marks import Marks, mark
@@ -107,8 +108,11 @@ def position_of(trade: Trade) -> Position:
 
 
 def _checked(prices: Mapping[str, object]) -> dict[str, Decimal]:
+    if not isinstance(prices, Mapping):
+        raise InvalidTrade("not prices by symbol", field="prices", value=prices, cure="give {symbol: price}")
     checked = {}
     for symbol, given in prices.items():
+        known_id("symbol of a price", symbol)
         price = parse_decimal(f"price of {symbol}", given)
         if price <= 0:
             raise InvalidTrade(

@@ -17,13 +17,14 @@ from tradepool.model.ledger import ledger_id
 from tradepool.model.token_commands import TokenCommand, owner_of
 from tradepool.store.redis_store import RedisStore
 
-__all__ = ["Command", "Placed", "Placement", "place"]
+__all__ = ["Command", "Placed", "Placement", "is_taken", "known_id", "place"]
 
 Command = TradeCommand | TokenCommand
 
 ID_CHARS_MAX = 64
 USER_ID_CHARS_MAX = 128
 COMMAND_ID_CHARS_MAX = 128
+_TEXT_CHARS_MAX = 256
 
 
 class Placed(NamedTuple):
@@ -132,6 +133,11 @@ def _needs_route(trade_id: str) -> bool:
 def _is_name(value: object, chars_max: int) -> bool:
     """Whether `value` can stand in a key: text without control characters and lone surrogates."""
     return isinstance(value, str) and 0 < len(value) <= chars_max and value.isprintable()
+
+
+def known_id(field: str, value: object) -> None:
+    """Refuse what cannot name anything in the pool. Raises: InvalidTrade naming `field`."""
+    _name(field, value, _TEXT_CHARS_MAX)
 
 
 def _name(field: str, value: object, chars_max: int) -> str:

@@ -179,8 +179,8 @@ class TradePool:
 
     # Reading
 
-    def get_trade(self, trade_id: str, *, as_of: int | None = None) -> Trade:
-        """The trade as it stands, or as the journal had it at `as_of` (µs). Raises: UnknownTrade."""
+    def get_trade(self, trade_id: str, *, as_of: object = None) -> Trade:
+        """The trade as it stands, or as the journal had it at `as_of`. Raises: UnknownTrade."""
         return self._services.queries.get_trade(trade_id, as_of=as_of)
 
     def get_trade_history(self, trade_id: str) -> list[Trade]:

@@ -22,6 +22,7 @@ from tradepool.model.codec import unpack_trade
 from tradepool.model.summary import Summary, summarise
 from tradepool.model.times import parse_time
 from tradepool.model.trade import Source, Status, Trade
+from tradepool.placing import known_id
 from tradepool.store.indexes import Cursor, IndexEntry, Window
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.user_cache import UserCache
@@ -84,10 +85,11 @@ class TradeQueries:
         self._journal = journal
         self._summaries = summaries
 
-    def get_trade(self, trade_id: str, *, as_of: int | None = None) -> Trade:
-        """The trade now, or its newest version up to `as_of` (µs). Raises: UnknownTrade."""
+    def get_trade(self, trade_id: str, *, as_of: object = None) -> Trade:
+        """The trade now, or its newest version up to `as_of`. Raises: UnknownTrade, InvalidTrade."""
+        known_id("trade_id", trade_id)
         if as_of is not None:
-            return self._as_of(trade_id, as_of)
+            return self._as_of(trade_id, parse_time("as_of", as_of))
         shard = self._store.shard_of_trade(trade_id)
         value = None if shard is None else self._store.read([(shard, trade_id)])[0]
         if value is None:
@@ -96,6 +98,7 @@ class TradeQueries:
 
     def get_trade_history(self, trade_id: str) -> list[Trade]:
         """Every journaled version, oldest first. Raises: UnknownTrade."""
+        known_id("trade_id", trade_id)
         history = [codec.decode_trade(bytes(line.record)) for line in read_history(self._journal, trade_id)]
         if not history:
             raise _unknown(trade_id)
@@ -119,10 +122,12 @@ class TradeQueries:
 
     def get_trades_by_user(self, user_id: str, narrowing: Narrowing) -> Page:
         """A page of the user's trades."""
+        known_id("user_id", user_id)
         return self._page(lambda window: self._store.user_page(user_id, window), narrowing)
 
     def get_trades_by_symbol(self, symbol: str, narrowing: Narrowing) -> Page:
         """A page of the symbol's trades over all users."""
+        known_id("symbol", symbol)
         return self._page(lambda window: self._store.symbol_page(symbol, window), narrowing)
 
     def get_recent_trades(self, limit: int = 1000, user_id: str | None = None) -> list[Trade]:
@@ -135,6 +140,7 @@ class TradeQueries:
     def get_open_trades(self, user_id: str | None = None) -> Iterator[Trade]:
         """Open trades of one user or of all, streamed."""
         if user_id is not None:
+            known_id("user_id", user_id)
             shard = self._store.keys.shard_of_user(user_id)
             yield from self._open(shard, self._store.open_ids_of_user(user_id))
             return
@@ -145,6 +151,7 @@ class TradeQueries:
         self, user_id: str, *, source: str | None = None, currency: str | None = None
     ) -> Summary:
         """The user's figures, computed once per change of his trades. Raises: InvalidTrade."""
+        known_id("user_id", user_id)
         return self._summaries.get(
             user_id,
             (source, currency),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -165,6 +166,7 @@ class TestImport:
         summary = run("summary", "freqtrade", "--json", *where).json
         assert (summary["wins"], summary["losses"], summary["draws"]) == (48, 9, 122)
         reported = summary["reported"]
+        assert (reported["wins"], reported["losses"], reported["draws"]) == (48, 9, 122)
         assert float(reported["pnl"]) == pytest.approx(0.0010419029856968845, rel=1e-15)
         assert float(reported["profit_factor"]) == pytest.approx(2.4223288739520954, rel=1e-15)
 
@@ -280,7 +282,7 @@ class TestErrors:
         monkeypatch.setenv("TRADEPOOL_REDIS_URL", NO_SERVER)
         ended = run(*words)
         ended.assert_one_line(3)
-        assert "tradepool up" in ended.err
+        assert "--embedded DIR" in ended.err
 
     @pytest.mark.parametrize(
         "words", [["trades"], ["status"], ["snapshot"], ["recover"], ["check-all-trades"]]
@@ -296,6 +298,16 @@ class TestErrors:
             ended = run("trades", "--embedded", tmp_path / "pool")
         ended.assert_one_line(3)
         assert "another process" in ended.err
+
+    def test_a_busy_port_of_flower_is_exit_3(self, run, monkeypatch, tmp_path):
+        with socket.socket() as busy:
+            busy.bind(("127.0.0.1", 0))
+            busy.listen()
+            port = busy.getsockname()[1]
+            monkeypatch.setenv("TRADEPOOL_FLOWER_PORT", str(port))
+            ended = run("up", "--embedded", tmp_path / "pool")
+        ended.assert_one_line(3)
+        assert f"port {port} cannot be used" in ended.err
 
     def test_a_wrong_setting_is_named(self, run, monkeypatch):
         monkeypatch.setenv("TRADEPOOL_SHARD_COUNT", "many")

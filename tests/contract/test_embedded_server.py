@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.waiting import eventually
-from tradepool.errors import Misconfigured, PoolLocked, StoreUnavailable
+from tradepool.errors import Misconfigured, PoolLocked, ResourceUnavailable, StoreUnavailable
 from tradepool.server import binary
 from tradepool.server.binary import find_server
 from tradepool.server.embedded import EmbeddedServer
@@ -183,7 +183,7 @@ def test_a_busy_port_is_named(tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(Misconfigured, match=f"port {port}"):
+        with pytest.raises(ResourceUnavailable, match=f"port {port}"):
             EmbeddedServer(tmp_path, port=port)
     with EmbeddedServer(tmp_path, port=port):
         pass
@@ -191,7 +191,7 @@ def test_a_busy_port_is_named(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(Misconfigured, match="choose another data folder"):
+    with pytest.raises(ResourceUnavailable, match="choose another data folder"):
         EmbeddedServer(tmp_path / "file" / "pool")
 
 

@@ -291,7 +291,7 @@ def test_a_second_opener_is_told_who_it_is_not(pool, tmp_path):
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(errors.Misconfigured, match="file"):
+    with pytest.raises(errors.ResourceUnavailable, match="file"):
         TradePool.embedded(tmp_path / "file")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -20,10 +19,11 @@ from pydantic import SecretStr
 from tests.fleet.trades import new_trades
 from tests.waiting import eventually
 from tradepool.client import PoolClient
+from tradepool.errors import Misconfigured, PoolLocked
 from tradepool.fleet.programs import Program, environment
 from tradepool.fleet.supervisor import Supervisor
 from tradepool.pool import TradePool
-from tradepool.server.embedded import EmbeddedServer
+from tradepool.server.embedded import EmbeddedServer, free_port
 from tradepool.settings import Settings
 
 READY_S = 40.0
@@ -42,12 +42,6 @@ supervisor.start()
 print(supervisor.status()[0].pid, flush=True)
 sys.stdin.read()
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def is_alive(pid: int) -> bool:
@@ -152,3 +146,19 @@ def test_the_fleet_ends_with_a_supervisor_that_is_killed(tmp_path: Path):
         eventually(lambda: "up" in (tmp_path / "logs" / "sleeper.log").read_text(encoding="utf-8"))
         owner.kill()
     eventually(lambda: not is_alive(pid))
+
+
+def test_a_folder_has_one_fleet(tmp_path: Path):
+    sleeper = [Program(name="sleeper", arguments=("-c", SLEEPER))]
+    with Supervisor(Settings(data_dir=tmp_path), sleeper):
+        second = Supervisor(Settings(data_dir=tmp_path), sleeper)
+        with pytest.raises(PoolLocked, match=f"held by process {os.getpid()}"):
+            second.start()
+        assert second.status()[0].pid is None
+    with Supervisor(Settings(data_dir=tmp_path), sleeper) as again:
+        eventually(lambda: again.status()[0].pid is not None)
+
+
+def test_a_flower_without_a_login_is_not_started(tmp_path: Path):
+    with pytest.raises(Misconfigured, match="TRADEPOOL_FLOWER_BASIC_AUTH"):
+        Supervisor(Settings(data_dir=tmp_path, flower_basic_auth=None))

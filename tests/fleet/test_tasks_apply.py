@@ -147,13 +147,125 @@ def test_unreadable_and_unknown_messages_are_parked(fleet: Fleet):
     assert "no_such_task" in fleet.letters(unknown)[0].reason["problem"]
 
 
-@pytest.mark.parametrize("garbage", ["not json at all", "17", '{"body": 1}', "null", b"\xff\xfe"])
+def envelope(properties: object = None, /, **parts: object) -> str:
+    """A message as kombu stores it, with parts replaced; its delivery tag is its own."""
+    right = {
+        "body": base64.b64encode(b"[[], {}, {}]").decode(),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"id": "wrong-envelope", "task": "tasks.trades.add_trade"},
+        "properties": {
+            "body_encoding": "base64",
+            "delivery_info": {"exchange": "trades", "routing_key": "trades"},
+            "delivery_mode": 2,
+            "delivery_tag": str(uuid4()),
+            "priority": 0,
+        },
+    }
+    changed = {**right, **{name.replace("_", "-"): part for name, part in parts.items()}}
+    if isinstance(properties, dict):
+        changed["properties"] = {**right["properties"], **properties}
+    return json.dumps(changed)
+
+
+def body_of(value: object) -> str:
+    return base64.b64encode(json.dumps(value).encode()).decode()
+
+
+GARBAGE = [
+    "not json at all",
+    "17",
+    '{"body": 1}',
+    "null",
+    b"\xff\xfe",
+    "[1, 2]",
+    "[]",
+    '[{}, "", "trades"]',
+    '"text"',
+    "true",
+    "{}",
+    "[" * 100_000,
+    envelope({"delivery_info": {}}),
+    envelope({"delivery_info": None}),
+    envelope({"delivery_info": [1]}),
+    envelope({"delivery_info": {"exchange": ["trades"], "routing_key": {}}}),
+    envelope({"delivery_tag": None}),
+    envelope({"delivery_tag": ["x"]}),
+    envelope({"delivery_tag": "\ud800"}),
+    envelope({"body_encoding": "rot13"}),
+    envelope({"body_encoding": 8}),
+    envelope({"priority": float("inf")}),
+    envelope({"priority": [0]}),
+    envelope({"delivery_mode": {"x": []}}),
+    envelope(properties=None),
+    envelope(properties=["delivery_tag"]),
+    envelope(properties="delivery_tag"),
+    envelope(body=None),
+    envelope(body=""),
+    envelope(body=5),
+    envelope(body={"args": []}),
+    envelope(body="abcde"),
+    envelope(body=body_of(17)),
+    envelope(body=body_of(None)),
+    envelope(body=body_of([1, 2])),
+    envelope(body=body_of({"args": 1, "kwargs": 2})),
+    envelope(headers=None),
+    envelope(headers=[1]),
+    envelope(headers="task"),
+    envelope(headers={}),
+    envelope(headers={}, body=body_of({"task": "tasks.trades.no_such_task"})),
+    envelope(headers={}, body=body_of({"task": "tasks.trades.add_trade"})),
+    envelope(headers={}, body=body_of({"task": ["tasks.trades.add_trade"]})),
+    envelope(headers={"task": None}),
+    envelope(headers={"task": "tasks.trades.add_trade"}),
+    envelope(headers={"task": "tasks.trades.no_such_task"}),
+    envelope(headers={"task": ["tasks.trades.add_trade"], "id": "x"}),
+    envelope(headers={"task": "tasks.trades.add_trade", "id": ["x"]}),
+    envelope(headers={"task": "tasks.trades.add_trade", "id": "x", "timelimit": 5}),
+    envelope(headers={"task": "tasks.trades.add_trade", "id": "x", "eta": [1]}),
+    envelope(headers={"task": "tasks.trades.add_trade", "id": "x", "compression": ["x"]}),
+    envelope(content_type=7),
+    envelope(content_type=["application/json"]),
+    envelope(content_encoding=7),
+    envelope(headers="@").replace('"@"', '{"x": ' + "[" * 900 + "]" * 900 + "}"),
+    envelope(headers="@").replace('"@"', '{"x": {"__type__": "uuid", "__value__": 5}}'),
+    f'[{envelope()}, "", "trades"]',
+]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
 def test_what_is_no_message_at_all_is_parked_and_the_worker_goes_on(fleet: Fleet, garbage: str | bytes):
     pids = [node.process.pid for node in fleet.nodes if node.process.exit_code is None]
     before = fleet.dead.count()
     fleet.pool.redis.lpush("trades", garbage)
     eventually(lambda: fleet.dead.count() == before + 1)
+    eventually(lambda: fleet.pool.redis.hlen("unacked") == 0)
     assert [node.process.pid for node in fleet.nodes if node.process.exit_code is None] == pids
+    after = trade()
+    fleet.call("trades.add_trade", after)
+    eventually(lambda: is_known(fleet, after["trade_id"]))
+    assert fleet.dead.count() == before + 1
+
+
+@pytest.mark.parametrize(
+    ("task", "queue", "arguments", "error"),
+    [
+        ("tasks.pnl.mark_to_market", "audit", [{"ETH/USDT": "x"}], "InvalidTrade"),
+        ("tasks.audit.check_trades", "audit", [], "TypeError"),
+        ("tasks.files.write_snapshot", "files", [1, 2], "TypeError"),
+    ],
+)
+def test_a_task_that_is_asked_for_nonsense_leaves_one_letter(
+    fleet: Fleet, task: str, queue: str, arguments: list[object], error: str
+):
+    task_id = fleet.foreign.send_task(task, args=arguments, queue=queue).id
+    eventually(lambda: fleet.letters(task_id))
+    eventually(lambda: fleet.pool.redis.llen(queue) == 0 and fleet.pool.redis.hlen("unacked") == 0)
+    (letter,) = fleet.letters(task_id)
+    assert letter.reason["error"] == error
+    assert letter.reason["problem"]
+    assert letter.task == task
+    assert letter.payload == {"args": arguments, "kwargs": {}}
 
 
 def test_a_parked_trade_can_be_sent_again(fleet: Fleet):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 
 import msgspec
@@ -16,7 +17,7 @@ from tests.trade_builders import (
     pnl_command,
     update_command,
 )
-from tradepool.errors import IdempotencyConflict, IllegalTransition, InvalidTrade
+from tradepool.errors import IdempotencyConflict, IllegalTransition, InvalidTrade, VersionMismatch
 from tradepool.model.changes import APPLIED_MAX, Change, add, change
 from tradepool.model.commands import CloseTrade, TradeCommand
 from tradepool.model.ids import short_id
@@ -131,7 +132,7 @@ def test_an_update_that_sets_what_is_there_is_a_duplicate():
 
 def test_an_update_for_another_version_is_refused_with_both_versions():
     trade = after(added(), update_command("u1", stop_loss=1))
-    with pytest.raises(IllegalTransition, match=r"version 2.*got 1"):
+    with pytest.raises(VersionMismatch, match=r"version 2.*got 1"):
         change(trade, update_command("u2", stop_loss=2, expected_version=1))
     assert change(trade, update_command("u2", stop_loss=2, expected_version=2)).outcome == "applied"
 
@@ -193,9 +194,50 @@ def test_closing_sells_what_a_base_fee_left():
     assert (trade.status, trade.closed, trade.pnl) == (Status.COMPLETED, Decimal("0.999"), Decimal("95.9"))
 
 
-def test_nothing_open_cannot_be_closed():
-    with pytest.raises(IllegalTransition):
-        change(added(), close_command())
+@pytest.mark.parametrize(
+    ("status", "cure"),
+    [
+        ("pending", "fill it first"),
+        ("submitted", "fill it first"),
+        ("completed", "it is closed; update_trade_pnl"),
+        ("rejected", "add a new trade"),
+        ("cancelled", "add the fill"),
+        ("expired", "add the fill"),
+    ],
+)
+def test_nothing_open_cannot_be_closed_and_the_cure_fits_the_status(status, cure):
+    trade = msgspec.structs.replace(added(), status=Status(status))
+    with pytest.raises(IllegalTransition) as refusal:
+        change(trade, close_command())
+    assert (refusal.value.field, refusal.value.value) == ("status", status)
+    assert cure in refusal.value.cure
+    assert (refusal.value.cure == "fill it first") == (status in ("pending", "submitted"))
+
+
+@pytest.mark.parametrize(
+    ("roi", "pnl", "kept"),
+    [("0.1", 8, True), ("0.1", 4, True), ("0.1", -8, False), (0, 8, False), (0, 4, True)],
+)
+def test_another_reported_pnl_drops_a_return_of_another_sign(roi, pnl, kept):
+    trade = added(status="completed", pnl=4, roi_reported=roi)
+    later = after(trade, pnl_command("p1", pnl, NOW_US + 1))
+    assert later.roi_reported == (Decimal(roi) if kept else None)
+
+
+@pytest.mark.parametrize("method", ["avg", None, 5])
+def test_lots_of_another_method_are_refused_by_name(method):
+    with pytest.raises(InvalidTrade, match="fifo") as refusal:
+        added(status="filled").matched_lots(method)
+    assert refusal.value.field == "method"
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_an_update_takes_no_number_that_is_not_finite(number):
+    trade = added()
+    with pytest.raises(InvalidTrade) as refusal:
+        change(trade, update_command("u1", market_conditions={"a": [{"b": number}]}))
+    assert refusal.value.field == "market_conditions"
+    assert change(trade, update_command("u2", signals={"a": None})).trade.signals == {"a": None}
 
 
 def test_a_reported_pnl_completes_a_trade_and_stands_beside_the_books():

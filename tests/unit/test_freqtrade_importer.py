@@ -11,6 +11,7 @@ import pytest
 from tests.import_files import FREQTRADE_TRADE, SHARED, MemoryPool, entries, with_shared_data, write_export
 from tradepool.importers import import_file
 from tradepool.model import intake
+from tradepool.model.summary import summarise
 
 
 def test_a_closed_trade_has_its_fills_fees_and_the_files_own_figures(tmp_path):
@@ -114,3 +115,8 @@ def test_the_export_keeps_its_own_totals():
     assert float(gains - losses) == pytest.approx(0.0010419029856968845, rel=1e-15)
     assert float(gains / losses) == pytest.approx(2.4223288739520954, rel=1e-15)
     assert Counter(trade.outcome for trade in trades) == {"win": 48, "loss": 9, "flat": 122}
+    reported = summarise(trades, user_id="freqtrade").reported
+    assert (reported.wins, reported.losses, reported.draws) == (48, 9, 122)
+    assert (reported.pnl, reported.trade_count) == (gains - losses, 179)
+    assert float(reported.pnl) == pytest.approx(0.001041902985696885, rel=1e-15)
+    assert float(reported.profit_factor or 0) == pytest.approx(2.4223288739520962, rel=1e-15)

@@ -16,6 +16,7 @@ from tradepool.errors import (
     Corrupt,
     Misconfigured,
     PoolLocked,
+    ResourceUnavailable,
     SequenceGap,
 )
 from tradepool.files.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
@@ -120,7 +121,7 @@ def test_another_shard_count_is_refused_and_both_are_named(log):
 
 def test_a_file_where_the_folder_should_be_is_a_setting_to_mend(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(Misconfigured, match="set data_dir"):
+    with pytest.raises(ResourceUnavailable, match="set data_dir"):
         Journal(tmp_path / "file" / "trade_pool.log", SHARDS)
 
 

@@ -7,7 +7,15 @@ import itertools
 import msgspec
 import pytest
 
-from tests.trade_builders import NOW_US, fill_command, fill_fields, new_fill, new_trade, update_command
+from tests.trade_builders import (
+    NOW_US,
+    fill_command,
+    fill_fields,
+    new_fill,
+    new_trade,
+    pnl_command,
+    update_command,
+)
 from tradepool.errors import IdempotencyConflict, IllegalTransition
 from tradepool.model.changes import change
 from tradepool.model.lifecycle import FINAL_STATUSES, TRANSITIONS, check_transition
@@ -161,6 +169,19 @@ def test_becoming_filled_books_the_rest_of_the_order_at_its_price():
 def test_a_close_without_any_evidence_is_refused(status):
     with pytest.raises(IllegalTransition):
         moved(new_trade(status="filled"), status, at=NOW_US)
+
+
+def test_a_trade_with_an_open_part_is_completed_only_by_a_fill_or_a_report():
+    trade = new_trade(amount=1, status="filled")
+    trade = change(trade, fill_command("f1", fill_fields("a", "exit", "0.5", "2100"))).trade
+    with pytest.raises(IllegalTransition, match=r"0\.5 is still open") as refusal:
+        change(trade, update_command("u1", status="completed"))
+    assert refusal.value.field == "status"
+    assert "close_trade" in refusal.value.cure
+    assert "update_trade_pnl" in refusal.value.cure
+    assert change(trade, pnl_command("p1", 70)).trade.status is Status.COMPLETED
+    rest = fill_command("f2", fill_fields("b", "exit", "0.5", "2100"))
+    assert change(trade, rest).trade.status is Status.COMPLETED
 
 
 def test_partly_filled_is_reached_by_a_fill_only():

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trade_builders import new_fill, new_trade
-from tradepool.errors import Rejected
+from tradepool.errors import InvalidTrade, Rejected
 from tradepool.model.codec import decode_trade, encode_trade
 from tradepool.model.money import CONTEXT, ZERO, quantise
 from tradepool.model.pnl import DERIVED_FIELDS, book_fill, fold_fills, recompute, refigure
@@ -207,7 +207,7 @@ def test_fifo_sells_the_oldest_entry_first_and_lifo_the_newest():
     assert [(lot.amount, lot.entry_price, lot.gross) for lot in trade.matched_lots("lifo")] == [
         (Decimal("1.5"), 20, 15)
     ]
-    with pytest.raises(ValueError, match="fifo"):
+    with pytest.raises(InvalidTrade, match="fifo"):
         trade.matched_lots("best")
 
 

@@ -36,7 +36,7 @@ def test_no_process_has_more_than_eight_threads_and_none_is_lost(threads: int):
 
 
 def test_the_production_fleet_is_what_the_plan_says():
-    programs = fleet_programs(Settings(cpu_threads=64))
+    programs = fleet_programs(Settings(cpu_threads=64, flower_basic_auth="a:b"))
     names = [program.name for program in programs]
     assert names == [
         "files",

@@ -184,6 +184,40 @@ def test_reported_figures_keep_all_places_beside_the_computed_ones():
     assert summary.reported.pnl == Decimal("5.000000000000000001")
 
 
+@pytest.mark.parametrize(
+    ("pnl", "roi", "counts"),
+    [
+        ("2", None, (1, 0, 0)),
+        ("-2", None, (0, 1, 0)),
+        ("0", None, (0, 0, 1)),
+        ("2", "0", (0, 0, 1)),
+        ("-2", "0", (0, 0, 1)),
+        ("0", "0.1", (1, 0, 0)),
+        ("2", "-0.1", (1, 0, 0)),
+        ("-2", "0.1", (0, 1, 0)),
+    ],
+)
+def test_a_reported_result_is_counted_by_its_return_unless_that_is_opposite(pnl, roi, counts):
+    trade = msgspec.structs.replace(reported_only(pnl), roi_reported=None if roi is None else Decimal(roi))
+    summary = summarise([trade], user_id="u")
+    reported = summary.reported
+    assert (reported.wins, reported.losses, reported.draws) == counts
+    assert reported.win_rate == counts[0]
+    assert summary.statistics is not None
+    series = summary.statistics.reported_series
+    assert (series.max_consecutive_wins, series.max_consecutive_losses) == counts[:2]
+    assert summary_from_counters(counted([trade]), user_id="u").reported == reported
+
+
+def test_reported_averages_are_over_gains_and_falls_whatever_they_counted_as():
+    draw = msgspec.structs.replace(reported_only("1"), roi_reported=Decimal(0))
+    reported = summarise([draw, reported_only("3"), reported_only("-2")], user_id="u").reported
+    assert (reported.wins, reported.losses, reported.draws, reported.trade_count) == (1, 1, 1, 3)
+    assert (reported.profit, reported.average_win, reported.payoff) == (4, 2, 1)
+    assert reported.win_rate == Decimal(1) / Decimal(3)
+    assert (reported.profit_factor, reported.expectancy_ratio) == (2, pytest.approx(Decimal(1) / 3))
+
+
 def test_names_of_a_caller_cannot_forge_a_counter():
     trade = closed(1, symbol="A/B|x~")
     trade = msgspec.structs.replace(trade, fees={"C|pnl~": Decimal(1)})
@@ -256,7 +290,12 @@ trades_of_a_user = st.lists(
     st.one_of(
         st.builds(closed, st.integers(-50, 50), symbol=symbols, source=st.sampled_from(Source)),
         st.builds(opened, symbol=symbols, source=st.sampled_from(Source), deposit=st.just(Decimal("10.5"))),
-        st.builds(reported_only, st.sampled_from(["1.123456789012345678", "-2"]), symbol=symbols),
+        st.builds(
+            reported_only,
+            st.sampled_from(["1.123456789012345678", "-2"]),
+            symbol=symbols,
+            roi_reported=st.sampled_from([None, Decimal(0), Decimal("0.5"), Decimal("-0.5")]),
+        ),
     ),
     max_size=12,
 )
@@ -321,7 +360,11 @@ def _assert_published_report(summary: Summary, backtest: dict[str, Any]) -> None
     assert series
     assert float(reported.pnl) == pytest.approx(backtest["profit_total_abs"], rel=1e-12)
     assert float(reported.profit_factor or 0) == pytest.approx(backtest["profit_factor"], rel=1e-12)
-    assert (reported.wins, reported.losses) == (170, 9)
+    published = (backtest["wins"], backtest["losses"], backtest["draws"])
+    assert (reported.wins, reported.losses, reported.draws) == published
+    assert reported.win_rate == Decimal(48) / 179
+    # The money of all 170 gains is averaged over all 170.
+    assert reported.average_win == pytest.approx(reported.profit / 170)
     assert float(series.cagr or 0) == pytest.approx(backtest["cagr"], rel=1e-12)
     assert float(series.max_drawdown_abs) == pytest.approx(backtest["max_drawdown_abs"], rel=1e-12)
     share = series.max_drawdown_relative or 0
@@ -347,4 +390,5 @@ def _backtested(row: dict[str, Any]) -> Trade:
     fee = amount * leave * Decimal(repr(row["fee_close"]))
     trade = book_fill(trade, fill(trade, Role.EXIT, leave, fee, at=end))
     reported = Decimal(repr(row["profit_abs"])).quantize(Decimal("1e-18"))
-    return msgspec.structs.replace(trade, pnl_reported=reported)
+    ratio = Decimal(repr(row["profit_ratio"]))
+    return msgspec.structs.replace(trade, pnl_reported=reported, roi_reported=ratio)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.trade_builders import NOW_US, fill_fields, new_trade, trade_fields
@@ -134,7 +136,46 @@ def test_json_fields_have_text_keys_and_16_kib_together():
     with pytest.raises(InvalidTrade) as refusal:
         new_trade(signals={"a": "x" * 9000}, notebook="y" * 9000)
     assert "16384" in refusal.value.cure
-    assert new_trade(signal_metrics={"rsi": math.nan}).signal_metrics == {"rsi": None}
+
+
+@dataclass
+class Reading:
+    """A record of a bot, which the encoder takes for an object."""
+
+    rsi: float
+
+
+@pytest.mark.parametrize("name", ["signals", "signal_metrics", "market_conditions", "extra"])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_not_finite_is_refused_in_json_at_any_depth(name, number):
+    deep = {"a": [None, {"b": (number, "null")}]}
+    for value in ({"rsi": number}, deep, {"r": Reading(number)}, {"n": np.array([1.0, number])}):
+        with pytest.raises(InvalidTrade, match="finite") as refusal:
+            new_trade(**{name: value})
+        assert refusal.value.field == name
+    with pytest.raises(InvalidTrade, match=r"a\.1\.b\.0"):
+        new_trade(**{name: deep})
+
+
+def test_none_and_the_word_null_are_json():
+    signals = {"none": None, "word": "null", "list": [None, {"null": None}]}
+    assert new_trade(signals=signals, unknown=None, extra={"r": Reading(1.5)}).signals == signals
+    with pytest.raises(InvalidTrade) as refusal:
+        new_trade(my_own=math.nan)
+    assert refusal.value.field == "extra"
+
+
+def test_a_user_id_has_at_most_128_characters():
+    assert new_trade(user_id="x" * 128).user_id == "x" * 128
+    with pytest.raises(InvalidTrade, match="128") as refusal:
+        new_trade(user_id="x" * 129)
+    assert refusal.value.field == "user_id"
+
+
+def test_an_old_bots_return_of_0_is_not_known():
+    trade = new_trade(pnl=12.5, roi=0, status="completed")
+    assert (trade.roi_reported, trade.extra) == (None, {"roi": 0})
+    assert new_trade(pnl=12.5, roi_reported=0, status="completed").roi_reported == 0
 
 
 def test_a_filled_trade_gets_one_entry_fill_at_its_price():

@@ -14,6 +14,7 @@ from tradepool.audit.report import AuditReport, Finding, Severity
 from tradepool.audit.shard_audit import ShardAudit
 from tradepool.errors import Misconfigured, StoreUnavailable
 from tradepool.files.reading import newest_versions
+from tradepool.placing import known_id
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
 
@@ -54,6 +55,7 @@ class Audits:
 
     def check_trades(self, user_id: str, *, deep: bool = True) -> AuditReport:
         """One user's trades and balances against rules, indexes and counters, and (deep) the journal."""
+        known_id("user_id", user_id)
         return self._undisturbed(lambda: self._check_user(user_id, deep=deep))
 
     def _undisturbed(self, check: Callable[[], AuditReport]) -> AuditReport:

@@ -62,9 +62,7 @@ def _with_cure(error: TradePoolError) -> str:
     words = str(error).rstrip(".")
     match error:
         case StoreUnavailable() if ";" not in words:
-            return (
-                f"{words}; start the fleet with 'tradepool up', or name a pool's folder with --embedded DIR"
-            )
+            return f"{words}; start the server TRADEPOOL_REDIS_URL names, or give a pool's --embedded DIR"
         case JournalUnavailable() if ";" not in words:
             return f"{words}; see that the files worker runs, and TRADEPOOL_DATA_DIR is the pool's folder"
         case PoolLocked() if ";" not in words:

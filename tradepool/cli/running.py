@@ -19,8 +19,9 @@ from tradepool.cli.opening import Embedded, check_reachable, load_settings
 from tradepool.cli.output import rows_table
 from tradepool.demo.run import SECONDS
 from tradepool.demo.run import run as run_demo
+from tradepool.fleet.programs import generated_login
 from tradepool.fleet.supervisor import Supervisor
-from tradepool.server.embedded import EmbeddedServer
+from tradepool.server.embedded import EmbeddedServer, free_port
 from tradepool.settings import Settings
 from tradepool.store.connection import connect
 
@@ -58,6 +59,9 @@ def up(*, embedded: Embedded = None) -> int:
             settings = load_settings(redis_url=server.url, data_dir=embedded)
         # Without its server the fleet would start and restart for ever.
         check_reachable(stack.enter_context(connect(settings)))
+        free_port(settings.flower_port)
+        if settings.flower_basic_auth is None:
+            settings = settings.model_copy(update={"flower_basic_auth": generated_login()})
         stopping = _stopped_by_signals(stack)
         supervisor = stack.enter_context(Supervisor(settings))
         _say_where(settings, is_private=embedded is not None)
@@ -83,7 +87,9 @@ def _say_where(settings: Settings, *, is_private: bool) -> None:
         typer.echo("Reach this fleet from another terminal with:")
         typer.echo(f"  export TRADEPOOL_REDIS_URL='{settings.redis_url}'")
         typer.echo(f"  export TRADEPOOL_DATA_DIR='{settings.data_dir.absolute()}'")
-    typer.echo(f"Flower: http://{settings.flower_host}:{settings.flower_port} · Ctrl-C stops everything")
+    login = settings.flower_basic_auth.get_secret_value() if settings.flower_basic_auth else ""
+    typer.echo(f"Flower: http://{settings.flower_host}:{settings.flower_port}, login {login}")
+    typer.echo("Ctrl-C stops everything")
 
 
 def _show(supervisor: Supervisor, stopping: threading.Event) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import SecretStr
-
+from tradepool.fleet.programs import generated_login
 from tradepool.fleet.supervisor import Supervisor
 from tradepool.server.embedded import EmbeddedServer, free_port
 from tradepool.settings import Settings
@@ -20,7 +18,6 @@ REDIS_CONF = Path(__file__).parents[2] / "redis.conf"
 OVERRIDES = ("maxmemory 1gb", "io-threads 1", "auto-aof-rewrite-min-size 64mb")
 """What a small machine cannot have of it."""
 FLOWER_USER = "demo"
-_PASSWORD_BYTES = 9
 
 
 def demo_settings(server: EmbeddedServer, data_dir: Path) -> Settings:
@@ -34,7 +31,7 @@ def demo_settings(server: EmbeddedServer, data_dir: Path) -> Settings:
         mark_every_s=1.0,
         flower_host="127.0.0.1",
         flower_port=free_port(),
-        flower_basic_auth=SecretStr(f"{FLOWER_USER}:{secrets.token_urlsafe(_PASSWORD_BYTES)}"),
+        flower_basic_auth=generated_login(FLOWER_USER),
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from tradepool.errors import Misconfigured, PoolLocked
+from tradepool.errors import PoolLocked, ResourceUnavailable
 
 __all__ = ["FileLock", "prepare_folder", "replacing"]
 
@@ -45,14 +45,16 @@ class FileLock:
 def prepare_folder(folder: Path) -> None:
     """Create `folder` and its parents when absent.
 
-    Raises: Misconfigured when it cannot be created, written or is no folder.
+    Raises: ResourceUnavailable when it cannot be created, written or is no folder.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
-        raise Misconfigured(f"{folder}: {problem.strerror}; set data_dir to a folder of yours") from problem
+        raise ResourceUnavailable(
+            f"{folder}: {problem.strerror}; set data_dir to a folder of yours"
+        ) from problem
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise Misconfigured(f"{folder} cannot be written; set data_dir to a folder of yours")
+        raise ResourceUnavailable(f"{folder} cannot be written; set data_dir to a folder of yours")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +11,13 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from tradepool import wire
+from tradepool.errors import Misconfigured
 from tradepool.fleet.pool_sizes import pool_sizes, process_sizes
 from tradepool.settings import Settings
 
-__all__ = ["Program", "environment", "fleet_programs"]
+__all__ = ["Program", "environment", "fleet_programs", "generated_login"]
+
+_PASSWORD_BYTES = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,10 @@ class Program:
 
 
 def fleet_programs(settings: Settings, *, beat: bool = True, flower: bool = True) -> tuple[Program, ...]:
-    """Everything that `tradepool up` runs, in starting order: the journal first."""
+    """Everything that `tradepool up` runs, in starting order: the journal first.
+
+    Raises: Misconfigured for a Flower without a login.
+    """
     programs = [_files_worker(), *_cpu_workers(settings.cpu_threads), _gpu_worker()]
     if beat:
         programs.append(
@@ -38,6 +45,11 @@ def fleet_programs(settings: Settings, *, beat: bool = True, flower: bool = True
     if flower:
         programs.append(_flower(settings))
     return tuple(programs)
+
+
+def generated_login(user: str = "tradepool") -> SecretStr:
+    """A login for Flower that nobody knows yet: `user` and a random password."""
+    return SecretStr(f"{user}:{secrets.token_urlsafe(_PASSWORD_BYTES)}")
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -75,7 +87,11 @@ def _flower(settings: Settings) -> Program:
     """Flower on the loopback by default: its metrics and health check answer without a password."""
     arguments = _celery("flower", f"--address={settings.flower_host}", f"--port={settings.flower_port}")
     secret = settings.flower_basic_auth
-    variables = {} if secret is None else {"FLOWER_BASIC_AUTH": secret.get_secret_value()}
+    if secret is None:
+        raise Misconfigured(
+            "Flower would be open to everybody; set TRADEPOOL_FLOWER_BASIC_AUTH=user:password"
+        )
+    variables = {"FLOWER_BASIC_AUTH": secret.get_secret_value()}
     return Program(name="flower", arguments=arguments, environment=variables)
 
 

@@ -19,7 +19,8 @@ from typing import NamedTuple, Self
 
 from structlog import get_logger
 
-from tradepool.errors import Misconfigured
+from tradepool.errors import ResourceUnavailable
+from tradepool.files.durable import FileLock
 from tradepool.fleet import leash
 from tradepool.fleet.programs import Program, environment, fleet_programs
 from tradepool.settings import Settings
@@ -28,6 +29,7 @@ __all__ = ["ProgramState", "Supervisor"]
 
 log = get_logger(__name__)
 
+LOCK_NAME = "fleet.lock"
 CHECK_EVERY_S = 0.2
 RESTART_PAUSE_MIN_S = 0.5
 RESTART_PAUSE_MAX_S = 30.0
@@ -62,16 +64,18 @@ class Supervisor:
         self._stopping = threading.Event()
         self._started = threading.Event()
         self._thread: threading.Thread | None = None
+        self._lock: FileLock | None = None
 
     def start(self) -> None:
         """Start every program and return; they may not be ready yet.
 
-        Raises: Misconfigured when the logs cannot be written.
+        Raises: PoolLocked when the folder has a fleet already, ResourceUnavailable when it cannot be written.
         """
         try:
             self._log_dir.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
-            raise Misconfigured(f"{self._log_dir} cannot be written: {problem}") from problem
+            raise ResourceUnavailable(f"{self._log_dir} cannot be written: {problem}") from problem
+        self._lock = FileLock(self._settings.data_dir / LOCK_NAME)
         self._stopping.clear()
         self._thread = threading.Thread(target=self._run, name="supervisor")
         self._thread.start()
@@ -88,6 +92,9 @@ class Supervisor:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def status(self) -> list[ProgramState]:
         """What runs, in starting order."""

@@ -43,8 +43,11 @@ _RATIOS = (
 class Reported(msgspec.Struct, frozen=True, kw_only=True):
     """PnL as others reported it, at all 18 decimal places, over the trades that carry such a figure.
 
-    Its wins are trades with a reported PnL above 0: a source that reports before fees has more of
-    them than `Block.wins`, which are counted after fees.
+    `wins`, `losses`, `draws` and `win_rate` go by the sign of the reported return where a trade carries
+    one (as freqtrade counts), else by that of its reported PnL; see `counters.reported_verdict`. The
+    money figures go by the reported PnL alone: `profit` and `loss` sum its gains and falls, draws
+    included, and the averages, `payoff` and `expectancy_ratio` are over the trades with a gain or a
+    fall, so `average_win` need not be `profit` over `wins`.
     """
 
     trade_count: int
@@ -166,22 +169,20 @@ def _fees(chosen: Mapping[str, int]) -> dict[str, Decimal]:
 
 def _reported(chosen: Mapping[str, int]) -> Reported:
     count = chosen.get
-    results = Tally(
-        count("reported_wins", 0),
-        count("reported_losses", 0),
-        count("reported_draws", 0),
-        from_fine_units(count("reported_profit", 0)),
-        from_fine_units(count("reported_loss", 0)),
-    )
+    profit, loss = (from_fine_units(count(name, 0)) for name in ("reported_profit", "reported_loss"))
+    wins, losses, draws = (count(f"reported_{name}", 0) for name in ("wins", "losses", "draws"))
+    results = Tally(wins, losses, draws, profit, loss)
+    gains, falls = count("reported_gains", 0), count("reported_falls", 0)
+    by_pnl = Tally(gains, falls, results.count - gains - falls, profit, loss)
     return Reported(
         trade_count=results.count,
         pnl=from_fine_units(count("reported", 0)),
-        profit=results.profit,
-        loss=results.loss,
-        wins=results.wins,
-        losses=results.losses,
-        draws=results.draws,
-        **_ratios(results),
+        profit=profit,
+        loss=loss,
+        wins=wins,
+        losses=losses,
+        draws=draws,
+        **_ratios(by_pnl) | {"win_rate": results.win_rate},
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tradepool.errors import IdempotencyConflict, IllegalTransition
+from tradepool.errors import IdempotencyConflict, IllegalTransition, VersionMismatch
 from tradepool.model.commands import AddFill, AddTrade, CloseTrade, TradeCommand, UpdateTrade, UpdateTradePnl
 from tradepool.model.fields import json_group, reject
 from tradepool.model.fill_intake import fill_from_dict
@@ -30,6 +30,14 @@ APPLIED_MAX = 32
 
 _FIGURE_NAMES = frozenset({"funding", "interest", "leverage"})
 _ORDER_NAMES = frozenset({"price", "amount"})
+_LATE_CURE = "add the fill, if the venue made one before; else leave it"
+_CLOSE_CURES = {
+    Status.COMPLETED: "leave it: it is closed; update_trade_pnl corrects a reported result",
+    Status.REJECTED: "leave it: it never filled; add a new trade",
+    Status.CANCELLED: _LATE_CURE,
+    Status.EXPIRED: _LATE_CURE,
+}
+"""What helps who closes a trade that has nothing open, where filling it does not."""
 
 
 class Change(NamedTuple):
@@ -119,7 +127,8 @@ def _with_fill(trade: Trade, command: AddFill) -> Trade:
 def _with_close(trade: Trade, command: CloseTrade) -> Trade:
     if not trade.open_amount or trade.status not in OPEN_STATUSES:
         problem = f"nothing is open in a {trade.status} trade"
-        raise IllegalTransition(problem, field="status", value=trade.status, cure="fill it first")
+        cure = _CLOSE_CURES.get(trade.status, "fill it first")
+        raise IllegalTransition(problem, field="status", value=trade.status, cure=cure)
     fill = {
         "role": Role.EXIT,
         "amount": trade.open_amount if command.amount is None else command.amount,
@@ -137,7 +146,7 @@ def _with_close(trade: Trade, command: CloseTrade) -> Trade:
 def _with_update(trade: Trade, command: UpdateTrade) -> Trade | None:
     changes = checked_changes(command.changes)
     if command.expected_version is not None and command.expected_version != trade.version:
-        raise IllegalTransition(
+        raise VersionMismatch(
             f"the trade is at version {trade.version}",
             field="expected_version",
             value=command.expected_version,
@@ -193,7 +202,16 @@ def _with_reported_pnl(trade: Trade, command: UpdateTradePnl) -> Trade | None:
     word = status_word("status", command.status)
     if command.as_of < trade.pnl_as_of:
         return None
-    after = _with_word(msgspec.structs.replace(trade, pnl_reported=pnl), word, command.as_of)
+    reported = msgspec.structs.replace(trade, pnl_reported=pnl, roi_reported=_still_valid_roi(trade, pnl))
+    after = _with_word(reported, word, command.as_of)
     if pnl == trade.pnl_reported and after.status is trade.status:
         return trade
     return msgspec.structs.replace(after, pnl_as_of=command.as_of)
+
+
+def _still_valid_roi(trade: Trade, pnl: Decimal) -> Decimal | None:
+    """The return reported before, unless another PnL is reported now and its sign is another."""
+    roi = trade.roi_reported
+    if roi is None or pnl == trade.pnl_reported:
+        return roi
+    return roi if (roi > 0, roi < 0) == (pnl > 0, pnl < 0) else None

@@ -26,6 +26,7 @@ __all__ = [
     "contribution",
     "from_fine_units",
     "parse_key",
+    "reported_verdict",
     "select",
     "trade_counts",
 ]
@@ -49,18 +50,19 @@ class CounterKey(NamedTuple):
 def contribution(trade: Trade) -> dict[str, int]:
     """What `trade` counts for: the sum over a user's trades is exactly his counters.
 
-    Names: trades, open, closed, win, loss, flat, reported_wins, reported_losses, reported_draws
-    (counts); pnl (the trade's `pnl`, realised so far), net and gross (computed figures), profit,
-    loss_sum, gross_profit, gross_loss (closed trades, losses positive), funding, interest, volume
-    (entry and exit notional), deposit, fee:<currency> (1e-8); reported, reported_profit,
-    reported_loss (1e-18). Zeros are left out.
+    Names: trades, open, closed, win, loss, flat, reported_wins, reported_losses and reported_draws (by
+    `reported_verdict`), reported_gains and reported_falls (by the sign of the reported PnL; all counts);
+    pnl (the trade's `pnl`, realised so far), net and gross (computed figures), profit, loss_sum,
+    gross_profit, gross_loss (closed trades, losses positive), funding, interest, volume (entry and exit
+    notional), deposit, fee:<currency> (1e-8); reported, reported_profit, reported_loss (1e-18). Zeros are
+    left out.
     """
     outcome = closed_outcome(trade)
     counts = {"trades": 1, "open": int(trade.is_open), "closed": int(outcome is not None)}
     if outcome is not None:
         counts[_NAME_OF[outcome]] = 1
     prefix = f"{trade.source}|{_encoded(trade.settlement_currency)}|"
-    counts |= _money(trade, closed=outcome is not None) | _reported(trade.pnl_reported)
+    counts |= _money(trade, closed=outcome is not None) | _reported(trade)
     return {prefix + name: number for name, number in counts.items() if number}
 
 
@@ -72,6 +74,20 @@ def closed_outcome(trade: Trade) -> Outcome | None:
         return trade.outcome
     units = to_units(trade.pnl)
     return Outcome.WIN if units > 0 else Outcome.LOSS if units < 0 else Outcome.FLAT
+
+
+def reported_verdict(trade: Trade) -> Decimal | None:
+    """The figure whose sign makes a reported result a win, a loss or a draw; None without a report.
+
+    That is the reported return where there is one: freqtrade rounds it to 8 places and counts by it, so
+    that what is left of a gain after fees can be a draw. One whose sign is opposite to the reported PnL's
+    is not believed (old bots wrote such), and the PnL decides, as it does without one.
+    """
+    pnl, roi = trade.pnl_reported, trade.roi_reported
+    if pnl is None or roi is None:
+        return pnl
+    is_opposite = (pnl > 0 > roi) or (pnl < 0 < roi)
+    return pnl if is_opposite else roi
 
 
 def add_counters(total: dict[str, int], more: Mapping[str, int]) -> None:
@@ -142,17 +158,20 @@ def _units(amount: Decimal | None) -> int:
     return to_units(amount) if amount else 0
 
 
-def _reported(pnl: Decimal | None) -> dict[str, int]:
-    if pnl is None:
+def _reported(trade: Trade) -> dict[str, int]:
+    pnl, verdict = trade.pnl_reported, reported_verdict(trade)
+    if pnl is None or verdict is None:
         return {}
     units = int(pnl.scaleb(DECIMALS_MAX, context=CONTEXT))
     return {
         "reported": units,
         "reported_profit": max(units, 0),
         "reported_loss": max(-units, 0),
-        "reported_wins": int(units > 0),
-        "reported_losses": int(units < 0),
-        "reported_draws": int(units == 0),
+        "reported_gains": int(units > 0),
+        "reported_falls": int(units < 0),
+        "reported_wins": int(verdict > 0),
+        "reported_losses": int(verdict < 0),
+        "reported_draws": int(not verdict),
     }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields as dataclass_fields
+from dataclasses import is_dataclass
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NoReturn, TypeVar
@@ -129,10 +131,10 @@ def leverage(field: str, value: object) -> Decimal:
 
 
 def json_group(group: Mapping[str, object]) -> dict[str, Any]:
-    """A JSON copy of `group`, detached from the caller's objects; NaN becomes null.
+    """A JSON copy of `group`, detached from the caller's objects.
 
-    Raises: InvalidTrade naming the first field that is not JSON with text keys, or the size when
-    all together exceed 16 KiB.
+    Raises: InvalidTrade naming the first field that is not JSON with text keys or holds a NaN or an
+    infinity, or the size when all together exceed 16 KiB.
     """
     if not group:
         return {}
@@ -145,8 +147,42 @@ def json_group(group: Mapping[str, object]) -> dict[str, Any]:
         largest = max(sizes, key=lambda name: sizes[name])
         cure = f"all JSON fields together at most {JSON_BYTES_MAX} bytes"
         reject(largest, "too large", f"{len(encoded)} bytes", cure)
+    if b"null" in encoded:
+        _refuse_non_finite(group)
     copy: dict[str, Any] = orjson.loads(encoded)
     return copy
+
+
+def _refuse_non_finite(group: Mapping[str, object]) -> None:
+    """The encoder writes null for NaN and the infinities; so only what holds a null is walked."""
+    for name, value in group.items():
+        for path, number in _lost_numbers(value):
+            where = f" at {quoted(path)}" if path else ""
+            reject(quoted(name), f"no finite number{where}", number, "a finite number, None, or leave it out")
+
+
+def _lost_numbers(value: object) -> Iterator[tuple[str, object]]:
+    """What JSON has only null for though it is not None, each with its place; `value` can be encoded."""
+    rest: list[tuple[str, object]] = [("", value)]
+    while rest:
+        path, item = rest.pop()
+        inner = _inside(item)
+        if inner is not None:
+            rest += [(f"{path}.{key}" if path else str(key), part) for key, part in inner]
+        elif item is not None and not isinstance(item, str | int) and _dumped(item) == b"null":
+            yield path, item
+
+
+def _inside(item: object) -> Iterable[tuple[object, object]] | None:
+    if isinstance(item, dict):
+        return item.items()
+    if isinstance(item, list | tuple):
+        return enumerate(item)
+    if is_dataclass(item):
+        return [(field.name, getattr(item, field.name)) for field in dataclass_fields(item)]
+    # An array of numpy, which the encoder takes whole.
+    listed = getattr(item, "tolist", None)
+    return enumerate(parts) if callable(listed) and isinstance(parts := listed(), list) else None
 
 
 def _dumped(value: object) -> bytes | None:

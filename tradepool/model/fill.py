@@ -14,7 +14,7 @@ from tradepool.model.plain_form import plain_fields
 __all__ = ["Fill"]
 
 
-class Fill(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class Fill(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A part of the entry or of the exit that was executed; unique per exchange, account and symbol."""
 
     fill_id: str
@@ -28,11 +28,11 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     """What the venue took; a rebate is negative."""
     fee_currency: str | None = None
     """None is the settlement currency."""
-    fee_price: Decimal | None = None
-    """Settlement units per fee coin, where the fee was paid in a third coin and its rate is known."""
     at: int = 0
     """µs since 1970; 0 lets the pool put the time of booking."""
     order_id: str | None = None
+    fee_price: Decimal | None = None
+    """Settlement units per fee coin, where the fee was paid in a third coin and its rate is known."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fill as JSON-able values, decimals as positional text."""

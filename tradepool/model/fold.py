@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tradepool.model.breakdown import BREAKDOWNS, Slice, Slices, period_keys, trade_keys
-from tradepool.model.counters import closed_outcome
+from tradepool.model.counters import closed_outcome, reported_verdict
 from tradepool.model.kinds import Outcome
 from tradepool.model.money import CONTEXT, ZERO, canonical, from_units, to_units
 from tradepool.model.series import DAY_US, Result, Series, series_of
@@ -35,7 +35,10 @@ class Statistics(Series, frozen=True, kw_only=True):
     """What a summary knows beyond sums; the fields of `Series` are over the closed trades' `pnl`."""
 
     reported_series: Series
-    """The same over `pnl_reported` of the closed trades that carry one, as it was reported."""
+    """The same over `pnl_reported` of the closed trades that carry one, as it was reported.
+
+    Its streaks count wins and losses as `Reported` does.
+    """
     durations: Durations
     first_at: int | None
     """When the first trade was opened (or else created), µs."""
@@ -105,11 +108,10 @@ class Fold:
 
     def _add_closed(self, trade: Trade, outcome: Outcome, units: int, began: int) -> None:
         at = trade.updated_at if trade.closed_at is None else trade.closed_at
-        self._closed.append(
-            _Closed(Result(at, trade.trade_id, from_units(units)), outcome, max(at - began, 0))
-        )
+        result = Result(at, trade.trade_id, from_units(units))
+        self._closed.append(_Closed(result, outcome, max(at - began, 0)))
         if trade.pnl_reported is not None:
-            self._reported.append(Result(at, trade.trade_id, trade.pnl_reported))
+            self._reported.append(Result(at, trade.trade_id, trade.pnl_reported, reported_verdict(trade)))
         for breakdown, key in period_keys(at):
             self._slices.add(breakdown, key, units, outcome)
 

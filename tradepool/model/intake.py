@@ -58,7 +58,7 @@ _NEVER_NONE = frozenset({"amount", "leverage", "funding", "interest", "status"})
 
 _TRADE_FIELDS: dict[str, _Parser] = _CHANGEABLE | {
     "trade_id": text(64),
-    "user_id": _TEXT,
+    "user_id": text(128),
     "symbol": symbol,
     "side": choice(Side, SIDE_ALIASES),
     "amount_ordered": positive,
@@ -207,9 +207,13 @@ def _take_aliases(given: dict[str, Any], extra: dict[str, Any]) -> None:
 
 def _take_roi(given: dict[str, Any], extra: dict[str, Any]) -> None:
     try:
-        given.setdefault("roi_reported", parse_decimal("roi", extra["roi"]))
+        roi = parse_decimal("roi", extra["roi"])
     except InvalidTrade:
         return
+    if not roi:
+        # Old files write 0 for "not known yet", beside gains and losses too.
+        return
+    given.setdefault("roi_reported", roi)
     del extra["roi"]
 
 

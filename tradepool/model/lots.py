@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from tradepool.model.fields import reject
 from tradepool.model.fill import Fill
 from tradepool.model.kinds import Role
 from tradepool.model.money import CONTEXT, canonical, round_cost
@@ -51,10 +52,10 @@ class _Open:
 def match_lots(fills: Iterable[Fill], terms: Terms, method: Literal["fifo", "lifo"]) -> tuple[Lot, ...]:
     """The exits of `fills`, in booking order, matched against the oldest or the newest open entry.
 
-    Raises: ValueError for another `method`.
+    Raises: InvalidTrade for another `method`.
     """
     if method not in ("fifo", "lifo"):
-        raise ValueError(f"method is 'fifo' or 'lifo', not {method!r}")
+        reject("method", "unknown", method, "fifo or lifo")
     open_entries: deque[_Open] = deque()
     lots: list[Lot] = []
     with decimal.localcontext(CONTEXT):

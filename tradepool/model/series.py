@@ -26,6 +26,8 @@ class Result(NamedTuple):
     at: int
     trade_id: str
     pnl: Decimal
+    verdict: Decimal | None = None
+    """The figure whose sign makes it a win, a loss or a draw; None is `pnl`."""
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +42,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     max_consecutive_wins: int
     max_consecutive_losses: int
     current_streak: int
-    """The last run: n wins, or -n losses."""
+    """The last run: n wins, or -n losses. Runs go by each result's `verdict`, all else by its amount."""
 
     starting_balance: Decimal | None
     final_balance: Decimal | None
@@ -71,7 +73,9 @@ def series_of(
     ordered = sorted(results)
     pnls = [result.pnl for result in ordered]
     began = min(first_at, ordered[0].at) if ordered and first_at is not None else first_at
-    runs = statistics.streaks(pnls)
+    runs = statistics.streaks(
+        [result.pnl if result.verdict is None else result.verdict for result in ordered]
+    )
     balance = starting_balance if starting_balance and starting_balance > 0 else None
     fall = statistics.drawdown([(result.at, result.pnl) for result in ordered], starting_balance=balance)
     deepest = fall.by_share.share if fall.by_share else None

@@ -7,7 +7,7 @@ import msgspec
 from tradepool.errors import IllegalTransition
 from tradepool.model.kinds import Role, Status
 from tradepool.model.lifecycle import LATE_STATUSES, check_transition, outcome_of
-from tradepool.model.money import CONTEXT, canonical
+from tradepool.model.money import CONTEXT, canonical, plain
 from tradepool.model.pnl import book_fill, shrunk_to_filled, with_status
 from tradepool.model.trade import Fill, Trade
 
@@ -21,8 +21,8 @@ def moved(trade: Trade, status: Status, *, at: int) -> Trade:
     """`trade` in `status` since `at` (µs); `trade` itself when it is there already.
 
     Becoming filled books the rest of the order at the trade's price; a reported close of an order not
-    known to be filled implies that entry; cancelling the rest of a partly filled order leaves it filled
-    at the smaller amount.
+    known to be filled implies that entry; completed needs nothing left open, or a reported PnL;
+    cancelling the rest of a partly filled order leaves it filled at the smaller amount.
 
     Raises: IllegalTransition for a move that the table lacks, or that lacks its evidence.
     """
@@ -60,6 +60,13 @@ def _closed(trade: Trade, status: Status, at: int) -> Trade:
         )
     filled = _filled(trade, at) if trade.status in _UNFILLED else trade
     check_transition(filled, status)
+    if status is Status.COMPLETED and filled.open_amount and filled.pnl_reported is None:
+        raise IllegalTransition(
+            f"{plain(filled.open_amount)} is still open, so it cannot be {status}",
+            field="status",
+            value=status,
+            cure="add the exit fill or close_trade for the rest, or report the result with update_trade_pnl",
+        )
     return with_status(filled, status, at=at)
 
 

@@ -245,7 +245,7 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     def matched_lots(self, method: Literal["fifo", "lifo"] = "fifo") -> tuple[Lot, ...]:
         """The exits matched with the oldest (or newest) entries, as a tax report wants them.
 
-        Raises: ValueError for another method.
+        Raises: InvalidTrade for another method.
         """
         return match_lots(self.fills, self.terms, method)
 

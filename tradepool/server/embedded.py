@@ -23,7 +23,7 @@ from typing import IO, Self
 
 import redis
 
-from tradepool.errors import Misconfigured, StoreUnavailable
+from tradepool.errors import Misconfigured, ResourceUnavailable, StoreUnavailable
 from tradepool.server.binary import find_server
 from tradepool.server.folder import ServerFolder, quoted
 from tradepool.settings import Settings
@@ -74,8 +74,8 @@ class EmbeddedServer:
     which hold the same pipe). A context manager.
 
     Raises: PoolLocked when another process runs a server on `data_dir`, Misconfigured when no server
-    program is found, the folder cannot be written or the port is taken, StoreUnavailable when the
-    server does not come up.
+    program is found, ResourceUnavailable when the folder cannot be written or the port is taken,
+    StoreUnavailable when the server does not come up.
     """
 
     def __init__(
@@ -182,14 +182,16 @@ class EmbeddedServer:
 
 
 def free_port(wanted: int = 0) -> int:
-    """`wanted`, or any port for 0, that nobody listens on now. Raises: Misconfigured when it is taken."""
+    """`wanted` (0: any), if nobody listens on it now. Raises: ResourceUnavailable when it is taken."""
     with sockets.socket() as probe:
         # As the server does: an address in TIME_WAIT is free.
         probe.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", wanted))
         except (OSError, OverflowError) as problem:
-            raise Misconfigured(f"port {wanted} cannot be used: {problem}; choose another port") from problem
+            raise ResourceUnavailable(
+                f"port {wanted} cannot be used: {problem}; choose another port"
+            ) from problem
         port: int = probe.getsockname()[1]
         return port
 

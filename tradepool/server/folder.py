@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tradepool.errors import Misconfigured, PoolLocked, StoreUnavailable
+from tradepool.errors import PoolLocked, ResourceUnavailable, StoreUnavailable
 
 __all__ = ["ServerFolder", "quoted"]
 
@@ -24,7 +24,7 @@ class ServerFolder:
 
     Locked from its making until `unlock`, or until this process dies.
 
-    Raises: PoolLocked when another process holds the lock, Misconfigured when it cannot be written.
+    Raises: PoolLocked when another process holds the lock, ResourceUnavailable when it cannot be written.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -36,7 +36,7 @@ class ServerFolder:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self._path / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as problem:
-            raise Misconfigured(
+            raise ResourceUnavailable(
                 f"cannot write to {data_dir}: {problem.strerror}; choose another data folder"
             ) from problem
         try:
@@ -102,7 +102,7 @@ class ServerFolder:
         )
         last = words.splitlines()[-1]
         if "bind" in words.lower() and "in use" in words.lower():
-            return Misconfigured(f"the server's address is taken: {last}; choose another port")
+            return ResourceUnavailable(f"the server's address is taken: {last}; choose another port")
         return StoreUnavailable(f"the embedded server stopped while starting: {last} (more in {self.log})")
 
     def _orphan(self) -> int | None:
