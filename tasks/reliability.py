@@ -80,8 +80,7 @@ def guard_restarts() -> None:
 def guard_messages() -> None:
     """Have whatever lies on a queue reach the consumer: as itself, or as a message that it will park.
 
-    kombu reads a message after Redis has given it away; an error there would end the worker, once for
-    each such message, and the message would be gone.
+    kombu reads a message after Redis has given it away: an error there would lose it and end the worker.
     """
     if getattr(redis_transport.loads, "guarded", False):
         return
@@ -94,13 +93,13 @@ def guard_messages() -> None:
             found = original(text)
         except Exception:  # noqa: BLE001 - kombu's readers of typed values raise whatever they like
             return text
-        return found if _is_message(found) or _is_kept(found) else text
+        # A list is how kombu keeps an unacknowledged message.
+        return found if isinstance(found, list) or _is_message(found) else text
 
     @functools.wraps(deliver)
     def deliver_messages(self: Any, message: Any, queue: str) -> None:
-        if isinstance(message, list):
-            message = redis_transport.dumps(message)
-        deliver(self, _wrapped(message, queue) if isinstance(message, str) else message, queue)
+        text = ascii(message) if isinstance(message, list) else message
+        deliver(self, _wrapped(text, queue) if isinstance(text, str) else message, queue)
 
     loads.guarded = True  # type: ignore[attr-defined]
     redis_transport.loads = loads  # type: ignore[assignment]
@@ -265,29 +264,13 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
 
 def _is_message(found: Any) -> bool:
+    """Whether it has that shape and can be put back: neither nested too deeply nor half a surrogate pair."""
     try:
         message = msgspec.convert(found, _Message)
         if message.properties.body_encoding == "base64":
             base64.b64decode(message.body)
-    except ValueError:
-        return False
-    return _is_storable(found)
-
-
-def _is_kept(found: Any) -> bool:
-    """Whether this is what kombu keeps of an unacknowledged message: the message and where it goes."""
-    match found:
-        case [dict(), _, _]:
-            return _is_storable(found)
-        case _:
-            return False
-
-
-def _is_storable(found: Any) -> bool:
-    """Whether it can be written again: not nested too deeply, and no half of a surrogate pair."""
-    try:
         orjson.dumps(found, default=str)
-    except TypeError:
+    except (ValueError, TypeError):
         return False
     return True
 

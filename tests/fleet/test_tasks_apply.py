@@ -185,6 +185,7 @@ GARBAGE = [
     "true",
     "{}",
     "[" * 100_000,
+    *("[" * depth + "]" * depth for depth in range(900, 1000, 9)),
     envelope({"delivery_info": {}}),
     envelope({"delivery_info": None}),
     envelope({"delivery_info": [1]}),
