@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from redbeat import RedBeatScheduler
+from redbeat.schedulers import RedBeatConfig
 
 __all__ = ["TickScheduler"]
+
+_URL_NAME = "redbeat_redis_url"
 
 
 class TickScheduler(RedBeatScheduler):
@@ -15,8 +18,32 @@ class TickScheduler(RedBeatScheduler):
     Should two beats ever send the same tick, both messages are one task to Flower and to the logs.
     """
 
+    def __init__(self, app: Any, **kwargs: Any) -> None:
+        # RedBeat takes over the configuration that it finds here.
+        app.redbeat_conf = _ClockConfig(app)
+        super().__init__(app, **kwargs)
+
     def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
         """Send the entry's task under the id of its tick."""
         due_ms = int(entry.due_at.timestamp() * 1000)
         entry.options = {**entry.options, "task_id": f"{entry.name}-{due_ms}"}
         return super().apply_async(entry, producer=producer, advance=advance, **kwargs)
+
+
+class _ClockConfig(RedBeatConfig):
+    """RedBeat's configuration, with the URL from the pool's settings instead of a setting of Celery.
+
+    Celery would show that setting uncensored; and RedBeat's own client does not understand the form
+    of a unix:// URL that the broker's setting needs.
+    """
+
+    def either_or(self, name: str, default: Any = None) -> Any:
+        """The configured value of `name`."""
+        if name == _URL_NAME:
+            settings = self.app.settings
+            return settings.broker_url or settings.redis_url
+        return super().either_or(name, default)
+
+    def is_key_in_conf(self, name: str) -> bool:
+        """Whether `name` is configured: the URL always is, RedBeat must not fall back to the broker's."""
+        return name == _URL_NAME or bool(super().is_key_in_conf(name))

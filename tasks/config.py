@@ -132,7 +132,8 @@ def _beat(settings: Settings) -> dict[str, Any]:
         "beat_schedule": beat_schedule(settings),
         # The shortest entry runs every second.
         "beat_max_loop_interval": min(BEAT_LOOP_MAX_S, settings.mark_every_s),
-        "redbeat_redis_url": settings.broker_url or settings.redis_url,
+        # Where RedBeat keeps its clock is told by `tasks.beat`: Celery shows a setting of its URL, password
+        # and all, to whoever asks a worker for its configuration.
         # At least five loops long, or a slow tick loses the lock and with it the leader.
         "redbeat_lock_timeout": BEAT_LOCK_S,
         # RedBeat's client does not take over the transport options above.

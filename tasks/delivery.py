@@ -53,6 +53,15 @@ OVERTAKEN_TIMEOUTS = 2.0
 CORRUPT_PAUSE_S = 60.0
 
 
+class Failed(Rejected):
+    """The fleet met something unknown with this command and has parked it; an operator may send it again."""
+
+    @classmethod
+    def of(cls, error: Exception) -> Failed:
+        """The failure as an answer, in text that JSON can hold."""
+        return cls(repr(error).encode("utf-8", "backslashreplace").decode(), field="command")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Envelope:
     """What is known of a message besides its commands."""
@@ -90,7 +99,7 @@ def deliver(app: PoolApp, envelope: Envelope, messages: Sequence[Any]) -> list[d
     results = iter(_apply_all(app, envelope, commands))
     for message, command in zip(messages, decoded, strict=True):
         if isinstance(command, Rejected):
-            _note_parked(outcome, envelope, message, command)
+            _note_unreadable(outcome, envelope, message, command)
         else:
             _note(app, outcome, envelope, command, next(results))
     _see_to(app, outcome, envelope)
@@ -101,8 +110,9 @@ def _decode(envelope: Envelope, index: int, message: Any) -> Command | Rejected:
     """The command; ids and times that are missing follow from the message, the same at each delivery."""
     if not isinstance(message, Mapping):
         message = {"op": message}
+    # A message's commands were known one after the other: its repeat must not undo a later one of it.
     known_at = envelope.sent_at or now_us()
-    defaults = {"command_id": f"{envelope.task_id}:{index}", "as_of": known_at}
+    defaults = {"command_id": f"{envelope.task_id}:{index}", "as_of": known_at + index}
     given = {name: value for name, value in message.items() if value is not None}
     try:
         command = wire.command_from_wire(defaults | given)
@@ -199,9 +209,17 @@ def _note(
             outcome.corrupt.append(command)
             outcome.answers.append({"outcome": "later", "reason": reason_of(result)})
         case _:
-            if isinstance(result, Rejected):
-                outcome.refused.append((command, result))
+            outcome.refused.append((command, result if isinstance(result, Rejected) else Failed.of(result)))
             _note_parked(outcome, envelope, wire.command_to_wire(command), result)
+
+
+def _note_unreadable(outcome: _Outcome, envelope: Envelope, message: Any, refusal: Rejected) -> None:
+    """Park what is no command; a client that named it learns that it will never be applied."""
+    command_id = message.get("command_id") if isinstance(message, Mapping) else None
+    if isinstance(command_id, str):
+        # An answer belongs to a command's id; the rest of this one could not be read.
+        outcome.refused.append((AddTrade(command_id=command_id, as_of=0, trade={}), refusal))
+    _note_parked(outcome, envelope, message, refusal)
 
 
 def _note_parked(outcome: _Outcome, envelope: Envelope, payload: Any, error: Exception) -> None:

@@ -22,7 +22,7 @@ from tradepool.errors import InvalidTrade, JournalUnavailable, Rejected, Version
 from tradepool.model import ids
 from tradepool.model.commands import AddTrade
 from tradepool.model.receipt import Receipt
-from tradepool.placing import Command, is_taken, place
+from tradepool.placing import Command, place
 from tradepool.settings import Durability, Settings
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
@@ -34,6 +34,7 @@ _PAUSE_FIRST_S = 0.001
 _PAUSE_MAX_S = 0.1
 
 
+TASK_ID_CHARS_MAX = 128
 BATCHES_AHEAD_MAX = 4
 """Batches that `apply_all` commits before it waits for the journal to have the first of them."""
 
@@ -65,7 +66,8 @@ class TradeCore:
         Raises: StoreUnavailable, Fenced, JournalUnavailable, VersionConflict, Corrupt. Part of the
         batch may then be applied; sending the same commands again is safe.
         """
-        return self._finish(self._begin(commands, task_id), task_id)
+        begun = [self._begin(chunk, task_id) for chunk in batched(commands, self._settings.batch_max)]
+        return [result for chunk in begun for result in self._finish(chunk, task_id)]
 
     def apply_all(self, batches: Iterable[Sequence[Command]]) -> Iterator[list[Result]]:
         """`apply` of each batch, in order: the next ones are committed while the journal syncs the first.
@@ -107,7 +109,7 @@ class TradeCore:
     def _begin(self, commands: Sequence[Command], task_id: str) -> _Begun:
         """Commit; the generation is taken before, so that a recovery in between cannot be missed."""
         generation = self._store.generation()
-        return _Begun(commands, *self._commit(commands, task_id), generation)
+        return _Begun(commands, *self._commit(commands, _printable(task_id)), generation)
 
     def _finish(self, begun: _Begun, task_id: str) -> list[Result]:
         results = begun.results
@@ -195,17 +197,8 @@ class TradeCore:
         }
         if not wanted:
             return set()
-        lost = set()
         owners = self._store.put_routes({trade_id: slot for trade_id, (_, slot) in wanted.items()})
-        for trade_id, owner in owners.items():
-            shard, slot = wanted[trade_id]
-            if owner == slot:
-                continue
-            if is_taken(self._store, trade_id, owner):
-                lost.add(shard)
-            else:
-                self._store.move_route(trade_id, slot)
-        return lost
+        return {shard for trade_id, (shard, slot) in wanted.items() if owners[trade_id] != slot}
 
     def _answer_unchanged(self, commands: Sequence[Command], results: Sequence[Result]) -> None:
         unchanged = {
@@ -215,6 +208,11 @@ class TradeCore:
         }
         if unchanged:
             self._store.put_answers(unchanged)
+
+
+def _printable(task_id: str) -> str:
+    """The task's id as the journal can carry it: whoever sends a task chooses its id."""
+    return task_id if task_id.isprintable() and len(task_id) <= TASK_ID_CHARS_MAX else ids.short_id(task_id)
 
 
 def _step_aside(attempt: int) -> None:

@@ -28,6 +28,8 @@ class Marking:
     """Keeps a book of the open trades and marks it. Threads share an instance, one at a time.
 
     Before each mark the shards with a new outbox position are read again; the others keep their rows.
+    Who was marked last time and has nothing to mark now gets marks without figures. A new process does
+    not know whom the one before it has marked: the marks of those who are flat by then keep their time.
     """
 
     def __init__(self, store: RedisStore, backend: Backend, now_us: Callable[[], int]) -> None:
@@ -39,6 +41,7 @@ class Marking:
         self._positions: dict[int, str] = {}
         self._held: dict[int, set[str]] = {}
         self._reads = 0
+        self._marked: set[str] = set()
 
     def set_prices(self, prices: Mapping[str, object]) -> None:
         """Store the latest price of each symbol, quote per base. Raises: InvalidTrade naming the symbol."""
@@ -56,9 +59,18 @@ class Marking:
         with self._lock:
             self._refresh()
             marks = mark(self._book, checked, at_us, backend=self._backend, rows=rows)
-            self._store.write_marks(_by_user(marks))
+            self._write(marks)
             self._store.write_mark_totals(_totals(marks))
         return marks
+
+    def _write(self, marks: Marks) -> None:
+        now = _by_user(marks)
+        nothing = _user_marks(marks.at, {})
+        gone = dict.fromkeys(self._marked - now.keys(), nothing)
+        # Should the write fail half way, the next one still knows everybody whom it may have reached.
+        self._marked |= now.keys()
+        self._store.write_marks(now | gone)
+        self._marked = set(now)
 
     def get_marks(self, user_id: str) -> dict[str, Any]:
         """The user's latest marks: `at` (µs) and `by_currency`; empty before the first."""
@@ -138,7 +150,8 @@ def _by_user(marks: Marks) -> dict[str, bytes]:
             "winners": figures.winners,
             "count": figures.count,
         }
-    return {
-        user_id: msgspec.json.encode({"at": marks.at, "by_currency": currencies})
-        for user_id, currencies in users.items()
-    }
+    return {user_id: _user_marks(marks.at, currencies) for user_id, currencies in users.items()}
+
+
+def _user_marks(at: int, currencies: dict[str, Any]) -> bytes:
+    return msgspec.json.encode({"at": at, "by_currency": currencies})

@@ -17,7 +17,7 @@ from tradepool.model.ledger import ledger_id
 from tradepool.model.token_commands import TokenCommand, owner_of
 from tradepool.store.redis_store import RedisStore
 
-__all__ = ["Command", "Placed", "Placement", "is_taken", "known_id", "place"]
+__all__ = ["Command", "Placed", "Placement", "known_id", "place"]
 
 Command = TradeCommand | TokenCommand
 
@@ -87,35 +87,31 @@ class _Placer:
         else:
             trade_id = _name("trade_id", given, ID_CHARS_MAX)
             self._check_is_free_for(trade_id, slot)
-        shard = self._added[trade_id] = self._store.keys.shard(slot)
-        return shard, trade_id
+        self._added[trade_id] = slot
+        return self._store.keys.shard(slot), trade_id
 
     def _check_is_free_for(self, trade_id: str, slot: int) -> None:
-        """An id belongs to one user: the one whose slot it carries, or the one it was routed to first."""
+        """An id belongs to one user for good: the one whose slot it carries, or who first claimed its route.
+
+        Also where that add was never finished: whether it still will be cannot be known here.
+        """
         carried = ids.slot_of_id(trade_id)
         if carried not in (None, slot):
             raise InvalidTrade(
                 "the id carries another user's slot", field="trade_id", value=trade_id, cure="leave it out"
             )
-        routed = self._routes.get(trade_id)
-        if routed not in (None, slot) and is_taken(self._store, trade_id, routed):
+        taken = (self._added.get(trade_id, slot), self._routes.get(trade_id) or slot)
+        if taken != (slot, slot):
             raise IdempotencyConflict(
-                "another user's trade has this id", field="trade_id", value=trade_id, cure="use another id"
+                "another user has this id", field="trade_id", value=trade_id, cure="use another id"
             )
 
     def _shard_of_trade(self, trade_id: str) -> int:
-        shard = self._added.get(trade_id, self._store.keys.home_shard(trade_id))
-        slot = self._routes.get(trade_id)
-        if shard is None and slot is not None:
-            shard = self._store.keys.shard(slot)
+        slot = self._added.get(trade_id, self._routes.get(trade_id))
+        shard = self._store.keys.home_shard(trade_id) if slot is None else self._store.keys.shard(slot)
         if shard is None:
             raise UnknownTrade("no such trade", field="trade_id", value=trade_id, cure="add the trade first")
         return shard
-
-
-def is_taken(store: RedisStore, trade_id: str, slot: int) -> bool:
-    """Whether the trade that the id was routed to was ever written: a route alone proves nothing."""
-    return store.read([(store.keys.shard(slot), trade_id)])[0] is not None
 
 
 def _trade_id(command: Command) -> str | None:

@@ -82,7 +82,7 @@ def decode(data: bytes | str | memoryview) -> Any:
     """
     raw = data.encode() if isinstance(data, str) else bytes(data)
     if _KOMBU_TYPE_MARK in raw:
-        return kombu_json.loads(raw)
+        return kombu_json.loads(raw, object_hook=_kombu_value)
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -117,6 +117,14 @@ def command_from_wire(message: Mapping[str, Any]) -> Command:
             str(error), field="command", value=message, cure="send the fields of one command"
         ) from error
     return command
+
+
+def _kombu_value(value: dict[str, Any]) -> Any:
+    """What Celery's own serializer wrote as a marked dict; a dict that only looks like one stays a dict."""
+    try:
+        return kombu_json.object_hook(value)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
+        return value
 
 
 def _representable(value: Any) -> Any:

@@ -129,6 +129,13 @@ def test_an_open_set_that_disagrees_is_found(pool, trade_id):
     assert rules_of(pool.check_all_trades(deep=True)) == {"open_set"}
 
 
+def test_an_id_that_leads_to_nobody_is_found(pool):
+    pool.add_trade(buy(trade_id="7"))
+    pool.store.move_route("7", 1 + pool.store.routes(["7"])[0])
+
+    assert rules_of(pool.check_all_trades(deep=True)) == {"route"}
+
+
 def test_a_counter_that_drifted_is_found(pool, trade_id):
     pool.redis.hincrby(pool.store.keys.counters(shard_of(pool), "ann"), "real|USDT|pnl", 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
@@ -10,9 +11,12 @@ from tests.loose_trades import buy
 from tests.pool_at_work import at_work, image_of
 from tests.waiting import eventually
 from tradepool.client.confirmation import Confirmation
+from tradepool.client.spool import SpoolEntry
 from tradepool.core import TradeCore
-from tradepool.errors import JournalUnavailable
+from tradepool.errors import Fenced, JournalUnavailable
 from tradepool.model.commands import AddTrade
+from tradepool.model.ids import slot_of_user
+from tradepool.settings import Durability
 from tradepool.snapshots import write_snapshot
 from tradepool.store.fence import open_fence
 from tradepool.store.watermark import Watermark
@@ -85,3 +89,52 @@ def test_a_client_confirms_nothing_across_a_recovery(pool, monkeypatch):
     monkeypatch.setattr(pool.store, "read", read_then_recover)
 
     assert confirmation.is_journaled([trade_id]) == {trade_id: False}
+
+
+@pytest.fixture
+def lost(pool):
+    """A server that has applied a command; calling it takes the command back, before any recovery."""
+    pool.add("ann")
+    pool.drain()
+    pool.store.put_route("lost", slot_of_user("ann"))
+    before = image_of(pool.client)
+    loose = pool.settings.model_copy(update={"durability": Durability.REDIS})
+    TradeCore(pool.store, Watermark(pool.client, pool.keys), loose).apply([add("lost")])
+    return lambda: pool.come_back_as(before)
+
+
+def crashing_before(monkeypatch, pool, method, crash):
+    real, crashes = getattr(pool.store, method), iter([crash])
+
+    def crash_once(*arguments):
+        next(crashes, lambda: None)()
+        return real(*arguments)
+
+    monkeypatch.setattr(pool.store, method, crash_once)
+
+
+def test_a_repeat_is_not_acknowledged_by_a_server_that_waits_for_recovery(pool, lost, monkeypatch):
+    crashing_before(monkeypatch, pool, "positions", lost)
+    core = TradeCore(pool.store, Watermark(pool.client, pool.keys), pool.settings)
+
+    with pytest.raises(Fenced):
+        core.apply([add("lost")])
+
+
+def test_a_snapshot_on_a_server_that_waits_for_recovery_is_not_kept(pool, lost, monkeypatch):
+    crashing_before(monkeypatch, pool, "last_positions", lost)
+
+    with pytest.raises(Fenced):
+        write_snapshot(pool.store, pool.journal, pool.settings.data_dir, wait_s=1)
+    assert not (pool.settings.data_dir / "trades.json").exists()
+
+
+def test_a_client_finishes_nothing_on_a_server_that_waits_for_recovery(pool, lost, monkeypatch):
+    crashing_before(monkeypatch, pool, "last_positions", lost)
+    confirmation = Confirmation(pool.client, pool.store)
+    entry = SpoolEntry(1, "add lost", "trades", "lost", "ann")
+
+    with contextlib.suppress(Fenced):
+        assert confirmation.check([entry]) == []
+    pool.begin()
+    assert confirmation.check([entry]) == []

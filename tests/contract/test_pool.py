@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from tests.loose_trades import buy, entry
-from tradepool import TradePool, errors
+from tradepool import Receipt, TradePool, errors
 from tradepool.model.commands import AddFill, AddTrade, UpdateTrade
 from tradepool.model.ids import slot_of_id, slot_of_user
 
@@ -324,3 +324,68 @@ def test_places_count_through_all_batches(tmp_path):
             str(n) for n in range(13) if n not in (4, 11)
         ]
         assert all(receipt.durable for receipt in receipts)
+
+
+def users_of_two_shards(pool):
+    ann = pool.store.keys.shard_of_user("ann")
+    return "ann", next(f"user-{n}" for n in range(99) if pool.store.keys.shard_of_user(f"user-{n}") != ann)
+
+
+def add_of(user_id, trade_id):
+    return AddTrade(
+        command_id=f"{user_id} {trade_id}", as_of=1, trade=buy(user_id=user_id, trade_id=trade_id)
+    )
+
+
+def test_one_id_of_two_users_in_one_batch_belongs_to_the_first(pool):
+    ann, bob = users_of_two_shards(pool)
+
+    first, second = pool.apply([add_of(ann, "7"), add_of(bob, "7")])
+
+    assert (first.outcome, type(second)) == ("applied", errors.IdempotencyConflict)
+    assert [trade.user_id for trade in pool.get_all_trades()] == [ann]
+    assert pool.check_all_trades(deep=True).ok
+
+
+def test_one_id_of_two_users_at_once_belongs_to_one_of_them(pool, monkeypatch):
+    ann, bob = users_of_two_shards(pool)
+    commit, results = pool.store.commit_all, []
+
+    def bob_comes_between(changes):
+        monkeypatch.setattr(pool.store, "commit_all", commit)
+        results.extend(pool.apply([add_of(bob, "7")]))
+        return commit(changes)
+
+    monkeypatch.setattr(pool.store, "commit_all", bob_comes_between)
+    results.extend(pool.apply([add_of(ann, "7")]))
+
+    assert [type(result) for result in results] == [errors.IdempotencyConflict, Receipt]
+    pool.add_fill("7", entry("f1"))
+    assert [(trade.user_id, trade.filled) for trade in pool.get_all_trades()] == [(ann, Decimal(1))]
+    assert pool.check_all_trades(deep=True).ok
+
+
+def test_any_task_id_is_fit_for_the_journal(pool):
+    for number, task_id in enumerate(["a\x1eb", "x" * 5000, "\ud800"]):
+        assert pool.apply([add_of("ann", f"t-{number}")], task_id=task_id)[0].durable
+    assert pool.check_all_trades(deep=True).ok
+
+
+def test_more_commands_than_a_batch_holds_are_applied_in_order(pool):
+    results = pool.apply([add_of("ann", f"t-{n}") for n in range(1001)])
+
+    assert [result.trade_id for result in results] == [f"t-{n}" for n in range(1001)]
+
+
+def test_a_repeat_of_more_changes_than_a_record_remembers_undoes_nothing(pool):
+    add = add_of("ann", "t-1")
+    updates = [
+        UpdateTrade(command_id=f"u{n}", as_of=2 + n, trade_id="t-1", changes={"strategy": f"s{n}"})
+        for n in range(40)
+    ]
+    pool.apply([add, *updates])
+
+    repeated = pool.apply(updates[:8])
+
+    assert {result.outcome for result in repeated} == {"stale"}
+    assert pool.get_trade("t-1").strategy == "s39"

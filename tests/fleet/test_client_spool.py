@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -14,8 +15,14 @@ from tests.fleet.conftest import Fleet
 from tests.fleet.trades import journaled_versions, new_trade, new_trades
 from tests.waiting import eventually
 from tradepool.client import PoolClient
+from tradepool.client.confirmation import Confirmation
+from tradepool.client.spool import SpoolEntry
 from tradepool.errors import InvalidTrade, PoolLocked, StoreUnavailable
 from tradepool.fleet.programs import environment
+from tradepool.model.ids import short_id
+from tradepool.store.connection import connect
+from tradepool.store.keys import Keys
+from tradepool.store.redis_store import RedisStore
 
 CONFIRM_S = 20.0
 
@@ -61,6 +68,16 @@ def test_what_no_pool_would_take_is_refused_in_the_caller(fleet: Fleet):
             client.close_trade("some-trade", -1)
         with pytest.raises(InvalidTrade, match="user_id"):
             client.update_trade("some-trade", user_id="another")
+        with pytest.raises(InvalidTrade, match="expected_version"):
+            client.update_trade("some-trade", expected_version="1", strategy="x")
+        with pytest.raises(InvalidTrade, match="fee_currency"):
+            client.close_trade("some-trade", 1, fee_currency=5)
+        fill = {"fill_id": "f", "role": "entry", "amount": 2, "price": 100}
+        for user_id in (5, "u" * 200):
+            with pytest.raises(InvalidTrade, match="user_id"):
+                client.add_fill("some-trade", fill, user_id=user_id)
+        with pytest.raises(InvalidTrade, match="user_id"):
+            client.add_trade(new_trade(user_id="u" * 200))
         assert client.pending() == 0
 
 
@@ -82,6 +99,37 @@ def test_a_minted_id_is_returned_at_once_and_found(fleet: Fleet):
         trade_id = client.add_trade(trade)
         assert client.confirm([trade_id], CONFIRM_S) == {trade_id: True}
         assert client.confirm([trade_id, "never-sent"], 0) == {trade_id: True, "never-sent": False}
+
+
+def test_an_add_repeated_under_its_key_returns_the_same_id(fleet: Fleet):
+    trade = new_trade(user_id="ann", idempotency_key=f"key-{uuid4()}")
+    del trade["trade_id"]
+    with PoolClient.connect(fleet.settings) as client:
+        first = client.add_trade(trade)
+        assert client.confirm([first], CONFIRM_S) == {first: True}
+        assert client.add_trade(trade) == first
+        assert client.add_trade({**trade, "user_id": "bob"}) != first
+        assert client.flush(CONFIRM_S)
+        assert client.rejections == []
+    assert fleet.pool.get_trade(first).user_id == "ann"
+
+
+def test_a_value_that_looks_like_one_of_celerys_harms_no_other_command(fleet: Fleet):
+    odd = new_trade(signals={"__type__": "datetime", "__value__": "x"})
+    with PoolClient.connect(fleet.settings) as client:
+        trade_ids = client.add_trades([new_trade(), odd, new_trade()])
+        assert all(client.confirm(trade_ids, CONFIRM_S).values())
+
+
+def test_an_entry_that_cannot_be_looked_up_holds_up_no_other(fleet: Fleet):
+    store_client = connect(fleet.settings)
+    store = RedisStore(store_client, Keys(fleet.settings.shard_count), fleet.settings)
+    entries = [SpoolEntry(n, f"{uuid4()}", "trades", f"r{n}", 5 if n == 2 else None) for n in range(1, 5)]
+    refusal = 'rejected\x1f{"error": "InvalidTrade", "problem": "no"}'
+    store.put_answers({short_id(item.command_id): refusal for item in entries})
+    finished = Confirmation(store_client, store).check(entries)
+    assert [entry.seq for entry, _ in finished] == [1, 3, 4]
+    store_client.close()
 
 
 def test_a_spool_outlives_the_client_and_a_broker_that_is_away(fleet: Fleet, tmp_path: Path):

@@ -279,6 +279,14 @@ def test_a_parked_trade_can_be_sent_again(fleet: Fleet):
     eventually(lambda: fleet.dead.count() >= before - replayed.kept)
 
 
+def test_a_parked_call_is_sent_again_under_its_own_id(fleet: Fleet):
+    task_id = fleet.call("trades.add_trade", "one", "too many", 3)
+    eventually(lambda: fleet.letters(task_id))
+    (parked,) = fleet.letters(task_id)
+    fleet.dead.replay()
+    eventually(lambda: [letter.parked_at > parked.parked_at for letter in fleet.letters(task_id)] == [True])
+
+
 def test_an_audit_of_what_the_tasks_wrote_finds_nothing(fleet: Fleet):
     fleet.call("files.write_snapshot")
     eventually(lambda: (fleet.settings.data_dir / wire.QUEUE_TRADES).with_suffix(".json").exists())

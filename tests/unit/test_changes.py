@@ -21,6 +21,8 @@ from tradepool.errors import IdempotencyConflict, IllegalTransition, InvalidTrad
 from tradepool.model.changes import APPLIED_MAX, Change, add, change
 from tradepool.model.commands import CloseTrade, TradeCommand
 from tradepool.model.ids import short_id
+from tradepool.model.pnl import recompute
+from tradepool.model.times import TIME_US_MAX
 from tradepool.model.trade import Outcome, Status, Trade
 
 
@@ -282,3 +284,37 @@ def test_the_old_bots_words_work_in_updates():
 def test_a_command_id_is_found_only_where_it_stands_whole():
     straddling = msgspec.structs.replace(added(), applied="0" * 8 + short_id("u1") + "0" * 8)
     assert change(straddling, update_command("u1", stop_loss=3)).outcome == "applied"
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({"funding": -1000}, Outcome.LOSS),
+        ({"interest": 200}, Outcome.FLAT),
+        ({"leverage": 3}, Outcome.WIN),
+    ],
+)
+def test_the_outcome_of_a_closed_trade_follows_its_figures(changes, outcome):
+    trade = after(added(), close_or_fill(), close_command())
+    assert (trade.pnl, trade.outcome) == (200, Outcome.WIN)
+    assert after(trade, update_command("u1", **changes)).outcome is outcome
+    assert recompute(after(trade, update_command("u1", **changes))).outcome is outcome
+
+
+def test_closes_delivered_again_after_their_commands_are_forgotten_are_duplicates():
+    closes = [close_command(f"c{i}", amount="0.05") for i in range(39)] + [close_command("c39")]
+    trade = after(added(status="filled"), *closes)
+    assert trade.status is Status.COMPLETED
+    assert len(trade.applied) < len(closes) * 16
+    assert [change(trade, close) for close in closes] == [Change("duplicate", trade)] * len(closes)
+
+
+@pytest.mark.parametrize("as_of", [10**30, TIME_US_MAX + 1, -1])
+def test_a_command_of_no_possible_time_is_refused(as_of):
+    trade = added()
+    with pytest.raises(InvalidTrade) as refusal:
+        change(trade, update_command("u1", as_of, stop_loss=1))
+    assert refusal.value.field == "as_of"
+    with pytest.raises(InvalidTrade) as refusal:
+        add(add_command(as_of=as_of), trade_id="t2", existing=None)
+    assert refusal.value.field == "as_of"

@@ -50,6 +50,16 @@ def test_what_is_not_confirmed_is_sent_again_less_and_less_often():
     assert schedule.overdue(10, now_s=109) == []
 
 
+def test_a_records_commands_are_sent_again_together_and_in_order():
+    busy = [entry(n, "R" if n in (200, 201) else f"r{n}") for n in range(1, 402)]
+    schedule = schedule_of(*busy)
+    schedule.next_batch(199, now_s=0)
+    schedule.next_batch(202, now_s=0)
+    schedule.under_way(200)
+    again = [[e.seq for e in schedule.overdue(200, now_s=10)] for _ in range(3)]
+    assert again == [list(range(1, 200)), list(range(200, 400)), [400, 401]]
+
+
 def test_those_under_way_are_looked_at_in_turn():
     schedule = schedule_of(*(entry(n, f"r{n}") for n in range(5)))
     schedule.next_batch(10, now_s=0)

@@ -83,7 +83,7 @@ def test_a_command_without_a_name_gets_the_same_one_at_every_delivery(letters):
     for _ in range(2):
         deliver(app, ENVELOPE, [CLOSE, CLOSE])
     assert [c.command_id for c in app.services.core.applied] == ["task-1:0", "task-1:1"] * 2
-    assert {c.as_of for c in app.services.core.applied} == {ENVELOPE.sent_at}
+    assert [c.as_of - ENVELOPE.sent_at for c in app.services.core.applied] == [0, 1] * 2
 
 
 def test_a_trade_without_an_id_gets_the_same_one_at_every_delivery(letters):
@@ -144,6 +144,18 @@ def test_a_bug_that_one_command_meets_parks_that_command_alone(letters):
     answers = deliver(app, ENVELOPE, [CLOSE, {**CLOSE, "command_id": "bad"}, CLOSE])
     assert [answer["outcome"] for answer in answers] == ["applied", "failed", "applied"]
     assert [letter["reason"]["error"] for letter in letters] == ["ZeroDivisionError"]
+    ((command, answer),) = app.services.core.refused
+    assert command.command_id == "bad"
+    assert answer.as_dict()["problem"] == "ZeroDivisionError('bug')"
+
+
+def test_a_client_is_told_of_a_command_that_cannot_be_read(letters):
+    app = app_with()
+    unreadable = {"op": "update_trade", "command_id": "c-1", "as_of": 1, "trade_id": "t", "changes": 5}
+    deliver(app, ENVELOPE, [unreadable, {**unreadable, "command_id": 5}, CLOSE])
+    assert [command.command_id for command, _ in app.services.core.refused] == ["c-1"]
+    assert [letter["payload"] for letter in letters] == [unreadable, {**unreadable, "command_id": 5}]
+    assert len(app.services.core.applied) == 1
 
 
 def test_a_corrupt_record_is_tried_again_later_and_holds_up_nobody(letters):

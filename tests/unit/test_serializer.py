@@ -72,6 +72,21 @@ def test_messages_of_other_celery_programs_are_understood():
         assert decoded == (["NaN"] if name == "nan" else [value])
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"__type__": "datetime", "__value__": "x"},
+        {"__type__": "decimal", "__value__": "x"},
+        {"__type__": "uuid", "__value__": 5},
+        {"__type__": ["datetime"], "__value__": None},
+        {"__type__": "rsi", "__value__": 1},
+    ],
+)
+def test_a_value_that_only_looks_like_one_of_celerys_stays_as_it_is(value: dict[str, object]):
+    theirs = {"__type__": "decimal", "__value__": "0.10"}
+    assert wire.decode(wire.encode([value, theirs])) == [value, Decimal("0.10")]
+
+
 def test_what_is_not_json_is_an_error():
     with pytest.raises(ValueError, match="Expecting value"):
         wire.decode(b'[{"a": tru')

@@ -21,6 +21,7 @@ from tradepool.errors import Corrupt
 from tradepool.files.reading import Latest, Newest, read_lines
 from tradepool.model import codec
 from tradepool.model.counters import add_counters, contribution
+from tradepool.model.ids import slot_of_id, slot_of_user
 from tradepool.model.ledger import ledger_id
 from tradepool.model.trade import Trade
 from tradepool.store.redis_store import RedisStore
@@ -153,6 +154,7 @@ class ShardAudit:
 
     def _compare_indexes(self) -> None:
         """Every trade read is in its user's index, and in the set of open trades exactly while open."""
+        self._compare_routes()
         listed, listed_open = self._listed()
         for trade_id in self._trades.keys() - listed:
             self._find("index_missing", Severity.CRITICAL, trade_id, "not in its user's index")
@@ -161,6 +163,15 @@ class ShardAudit:
         for trade_id in (listed | listed_open) - self._trades.keys():
             if self._store.read([(self._shard, trade_id)])[0] is None:
                 self._find("index_extra", Severity.WARNING, trade_id, "indexed, but there is no such trade")
+
+    def _compare_routes(self) -> None:
+        """A trade whose id carries no slot can be found by it."""
+        unrouted = sorted(trade_id for trade_id in self._trades if slot_of_id(trade_id) is None)
+        for trade_id, slot in zip(unrouted, self._store.routes(unrouted) if unrouted else [], strict=True):
+            if slot != slot_of_user(self._trades[trade_id]):
+                self._find(
+                    "route", Severity.CRITICAL, trade_id, f"its id leads to slot {slot}, not to its user's"
+                )
 
     def _listed(self) -> tuple[set[str], set[str]]:
         """The trades in the users' indexes, and those listed as open."""

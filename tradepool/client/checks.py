@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from tradepool import wire
 from tradepool.errors import InvalidTrade
 from tradepool.model.commands import (
     AddFill,
@@ -19,11 +20,13 @@ from tradepool.model.commands import (
 )
 from tradepool.model.fill_intake import fill_from_dict
 from tradepool.model.intake import checked_changes, trade_from_dict
+from tradepool.model.ledger import ledger_id
 from tradepool.model.money import parse_decimal
 from tradepool.model.times import parse_time
 from tradepool.model.token_intake import amounts_of, asset_names_of
+from tradepool.placing import USER_ID_CHARS_MAX
 
-__all__ = ["check"]
+__all__ = ["check", "readable_json"]
 
 TRADE_ID_CHARS_MAX = 64
 
@@ -32,9 +35,12 @@ def check(command: Command) -> None:
     """Raises: Rejected, naming the field, when no pool would accept `command`."""
     match command:
         case AddTrade():
-            trade_from_dict(command.trade, now_us=command.as_of)
+            trade = trade_from_dict(command.trade, now_us=command.as_of)
+            _check_user_id(trade.user_id)
         case AddFill():
             _check_trade_id(command.trade_id)
+            if command.user_id is not None:
+                _check_user_id(command.user_id)
             fill_from_dict(command.fill, now_us=command.as_of, default_id=command.command_id)
         case CloseTrade():
             _check_close(command)
@@ -49,6 +55,16 @@ def check(command: Command) -> None:
             _check_tokens(command)
 
 
+def readable_json(command: Command) -> bytes:
+    """The command as it travels. Raises: InvalidTrade when the fleet could not read it as a command."""
+    try:
+        body = wire.encode(wire.command_to_wire(command))
+    except TypeError as problem:
+        raise InvalidTrade(str(problem), field="trade", cure="give values that JSON can hold") from problem
+    wire.command_from_wire(wire.decode(body))
+    return body
+
+
 def _check_close(command: CloseTrade) -> None:
     _check_trade_id(command.trade_id)
     _check_positive("price", parse_decimal("price", command.price))
@@ -60,6 +76,7 @@ def _check_close(command: CloseTrade) -> None:
 
 
 def _check_tokens(command: UpdateTokens) -> None:
+    ledger_id(command.user_id, command.account_id)
     if isinstance(command.tokens, dict):
         amounts_of("tokens", command.tokens)
     else:
@@ -70,6 +87,17 @@ def _check_trade_id(trade_id: object) -> None:
     if not isinstance(trade_id, str) or not 0 < len(trade_id) <= TRADE_ID_CHARS_MAX:
         raise InvalidTrade(
             "not a trade id", field="trade_id", value=trade_id, cure="give the trade's id as text"
+        )
+
+
+def _check_user_id(user_id: object) -> None:
+    is_name = isinstance(user_id, str) and 0 < len(user_id) <= USER_ID_CHARS_MAX and user_id.isprintable()
+    if not is_name:
+        raise InvalidTrade(
+            "not a name",
+            field="user_id",
+            value=user_id,
+            cure=f"give 1 to {USER_ID_CHARS_MAX} printable characters",
         )
 
 

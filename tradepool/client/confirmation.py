@@ -16,7 +16,7 @@ import redis
 from structlog import get_logger
 
 from tradepool.client.spool import SpoolEntry
-from tradepool.errors import Corrupt
+from tradepool.errors import Corrupt, Misconfigured, Unavailable
 from tradepool.model.codec import LEDGER_KIND, split, unpack_ledger, unpack_trade
 from tradepool.model.ids import SHORT_ID_CHARS, short_id
 from tradepool.model.positions import parse_position
@@ -82,34 +82,57 @@ class Confirmation:
     def check(self, entries: Sequence[SpoolEntry]) -> list[Finished]:
         """Those that have finished, of `entries` and of what earlier calls found applied."""
         fresh = [entry for entry in entries if entry.seq not in self._applied]
-        refused = self._note_applied(fresh) if fresh else []
+        refused = self._note_each(fresh) if fresh else []
         return refused + self._take_journaled()
 
     def is_journaled(self, trade_ids: Sequence[str]) -> dict[str, bool]:
         """Whether each trade is in the store and the journal has passed its shard's newest commit.
 
         None is, when the server was recovered between the looks: what was seen may be gone.
+
+        Raises: Fenced while the server waits for its recovery.
         """
-        generation, _ = self._watermark()
+        generation = self._store.generation()
         shards = dict(zip(trade_ids, self._store.shards_of_trades(trade_ids), strict=True))
         known = [(shard, trade_id) for trade_id, shard in shards.items() if shard is not None]
         values = dict(zip(known, self._store.read(known), strict=True))
         positions = self._store.last_positions()
-        generation_now, reached = self._watermark()
+        _, reached = self._watermark()
+        is_same = self._store.generation() == generation
         return {
-            trade_id: generation_now == generation
+            trade_id: is_same
             and shard is not None
             and values[shard, trade_id] is not None
             and parse_position(positions[shard]) <= reached.get(shard, _NOWHERE)
             for trade_id, shard in shards.items()
         }
 
+    def _note_each(self, entries: Sequence[SpoolEntry]) -> list[Finished]:
+        """Like `_note_applied`; an entry that cannot be looked up holds up none but itself."""
+        try:
+            return self._note_applied(entries)
+        except (Unavailable, Misconfigured):
+            raise
+        except Exception as problem:  # noqa: BLE001 - one bad entry must not stop its neighbours
+            if len(entries) == 1:
+                log.error("cannot confirm a command", command_id=entries[0].command_id, problem=repr(problem))  # noqa: TRY400 - comes again each round
+                return []
+        half = len(entries) // 2
+        return self._note_each(entries[:half]) + self._note_each(entries[half:])
+
     def _note_applied(self, entries: Sequence[SpoolEntry]) -> list[Finished]:
-        """Remember what the store has applied; the refused ones come back."""
-        generation, _ = self._watermark()
+        """Remember what the store has applied; the refused ones come back.
+
+        Nothing is believed of a server that was recovered meanwhile or, having lost its newest commits,
+        still waits for that. Raises: Fenced while it waits.
+        """
+        before = self._store.generation()
         found = self._find(entries)
         # After the reads: whatever they saw stands at or before these positions.
         positions = self._store.last_positions()
+        generation, _ = self._watermark()
+        if self._store.generation() != before:
+            return []
         refused = []
         for entry, shard, applied, answer in found:
             if answer is not None and answer.startswith(_REJECTED):

@@ -11,11 +11,11 @@ from typing import Any, Self
 import msgspec
 
 from tradepool import commanding, wire
-from tradepool.client.checks import check
+from tradepool.client.checks import check, readable_json
 from tradepool.client.confirmation import Confirmation, Rejection
 from tradepool.client.delivery import Delivery, Pace
 from tradepool.client.spool import NewEntry, Spool
-from tradepool.errors import InvalidTrade, StoreUnavailable
+from tradepool.errors import StoreUnavailable, Unavailable
 from tradepool.model import ids
 from tradepool.model.commands import AddFill, AddTrade, Command, UpdateTokens
 from tradepool.model.fill import Fill
@@ -204,15 +204,17 @@ def _with_id(command: AddTrade) -> AddTrade:
     user_id = command.trade.get("user_id")
     if command.trade.get("trade_id") is not None or not isinstance(user_id, str):
         return command
-    trade_id = ids.mint_id(user_id, at_us=command.as_of, random_bits=secrets.randbits(64))
+    key = command.trade.get("idempotency_key")
+    if isinstance(key, str):
+        # A repeated add under the same key must return the id that the first one got.
+        trade_id = ids.derive_id(user_id, at_us=0, seed=f"key:{user_id}\x1f{key}")
+    else:
+        trade_id = ids.mint_id(user_id, at_us=command.as_of, random_bits=secrets.randbits(64))
     return msgspec.structs.replace(command, trade={**command.trade, "trade_id": trade_id})
 
 
 def _entry(command: Command) -> NewEntry:
-    try:
-        body = wire.encode(wire.command_to_wire(command))
-    except TypeError as problem:
-        raise InvalidTrade(str(problem), field="trade", cure="give values that JSON can hold") from problem
+    body = readable_json(command)
     match command:
         case UpdateTokens(user_id=user_id, account_id=account_id):
             record_id = ledger_id(user_id, account_id)
@@ -230,5 +232,5 @@ def _journaled(confirmation: Confirmation, trade_ids: Sequence[str]) -> dict[str
         return {}
     try:
         return dict(confirmation.is_journaled(trade_ids))
-    except StoreUnavailable:
+    except Unavailable:
         return dict.fromkeys(trade_ids, False)

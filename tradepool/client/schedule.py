@@ -8,6 +8,7 @@ journaled or refused that one.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -86,13 +87,28 @@ class Schedule:
         return [self._sent[seq].entry for seq in seqs]
 
     def overdue(self, size_max: int, now_s: float) -> list[SpoolEntry]:
-        """Up to `size_max` entries of one queue to send again, in order; their next turn is later."""
-        due = [sent for sent in self._sent.values() if sent.due_at <= now_s]
-        again = [sent for sent in due if sent.entry.queue == due[0].entry.queue][:size_max]
+        """Up to `size_max` entries of one queue to send again, in order; their next turn is later.
+
+        A record's entries go together, or a worker could take a later one before an earlier one.
+        """
+        again: list[_Sent] = []
+        for group in self._overdue_groups(now_s):
+            if again and len(again) + len(group) > size_max:
+                break
+            again += group
         for sent in again:
             sent.resends = min(sent.resends + 1, RESEND_DOUBLINGS_MAX)
             sent.due_at = now_s + self._resend_s * 2**sent.resends
         return sorted(sent.entry for sent in again)
+
+    def _overdue_groups(self, now_s: float) -> Iterable[list[_Sent]]:
+        """What is under way of each record that is overdue, in the queue of the oldest, oldest first."""
+        due = sorted(sent.entry for sent in self._sent.values() if sent.due_at <= now_s)
+        groups: dict[str, list[_Sent]] = {e.record_id: [] for e in due if e.queue == due[0].queue}
+        for _, sent in sorted(self._sent.items()):
+            if sent.entry.record_id in groups and sent.entry.queue == due[0].queue:
+                groups[sent.entry.record_id].append(sent)
+        return groups.values()
 
     def postpone(self, now_s: float) -> None:
         """Wait another pause before sending again: what is overdue is still queued at the fleet."""

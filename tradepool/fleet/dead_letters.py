@@ -110,7 +110,9 @@ class DeadLetters:
                 queue = wire.QUEUE_TOKENS if op in _TOKEN_OPS else wire.QUEUE_TRADES
                 self._sender.send(queue, [letter.payload])
             case {"args": list(args), "kwargs": dict(kwargs)} if _queue_of(letter.task):
-                self._sender.call(_queue_of(letter.task), letter.task, args, kwargs=kwargs)
+                # The ids that its commands get follow from the task's: what was applied stays a duplicate.
+                same = {"task_id": letter.task_id} if letter.task_id else {}
+                self._sender.call(_queue_of(letter.task), letter.task, args, kwargs=kwargs, **same)
             case _:
                 return False
         return True

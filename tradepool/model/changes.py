@@ -20,7 +20,7 @@ from tradepool.model.pnl import book_fill, refigure
 from tradepool.model.receipt import Outcome
 from tradepool.model.status_moves import moved
 from tradepool.model.status_words import Evidence, read_status, status_word
-from tradepool.model.times import parse_time
+from tradepool.model.times import check_time, parse_time
 from tradepool.model.trade import OPEN_STATUSES, Trade
 
 __all__ = ["APPLIED_MAX", "Change", "add", "change"]
@@ -55,6 +55,7 @@ def add(command: AddTrade, *, trade_id: str, existing: Trade | None) -> Change:
 
     Raises: IdempotencyConflict when `existing` came from another request; what `trade_from_dict` raises.
     """
+    check_time("as_of", command.as_of)
     if existing is not None and _is_applied(existing, command.command_id):
         return Change("duplicate", existing)
     trade = trade_from_dict(command.trade, now_us=command.as_of, trade_id=trade_id)
@@ -77,6 +78,7 @@ def change(trade: Trade, command: TradeCommand) -> Change:
 
     Raises: InvalidTrade, IllegalTransition and IdempotencyConflict; then nothing may be written.
     """
+    check_time("as_of", command.as_of)
     if _is_applied(trade, command.command_id):
         return Change("duplicate", trade)
     if isinstance(command, AddTrade):
@@ -119,12 +121,21 @@ def _with_fill(trade: Trade, command: AddFill) -> Trade:
         command.fill,
         now_us=command.as_of,
         side=trade.side,
-        default_id=f"{trade.trade_id}:{short_id(command.command_id)}",
+        default_id=_own_fill_id(trade, command),
     )
     return book_fill(trade, fill)
 
 
+def _own_fill_id(trade: Trade, command: AddFill | CloseTrade) -> str:
+    """The id of the fill that `command` books, unless it names one."""
+    return f"{trade.trade_id}:{short_id(command.command_id)}"
+
+
 def _with_close(trade: Trade, command: CloseTrade) -> Trade:
+    own_id = _own_fill_id(trade, command)
+    if any(fill.fill_id == own_id for fill in trade.fills):
+        # Booked already, so long ago that `applied` has forgotten the command.
+        return trade
     if not trade.open_amount or trade.status not in OPEN_STATUSES:
         problem = f"nothing is open in a {trade.status} trade"
         cure = _CLOSE_CURES.get(trade.status, "fill it first")

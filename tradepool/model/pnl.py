@@ -116,8 +116,8 @@ def fold_fills(trade: Trade, fills: Iterable[Fill]) -> Trade:
 
 
 def refigure(trade: Trade) -> Trade:
-    """`trade` with its PnL figures derived again, after funding, interest or leverage changed."""
-    return fold_fills(trade, ())
+    """`trade` with its PnL figures and outcome derived again, after funding, interest or leverage changed."""
+    return _judged(fold_fills(trade, ()))
 
 
 def recompute(trade: Trade) -> Trade:
@@ -125,10 +125,7 @@ def recompute(trade: Trade) -> Trade:
 
     Raises: as `fold_fills`, for fills that could never have been booked.
     """
-    folded = fold_fills(msgspec.structs.replace(trade, fills=(), **_BLANK), trade.fills)
-    if folded.status is Status.COMPLETED:
-        folded = msgspec.structs.replace(folded, outcome=outcome_of(folded))
-    return folded
+    return _judged(fold_fills(msgspec.structs.replace(trade, fills=(), **_BLANK), trade.fills))
 
 
 def with_status(trade: Trade, status: Status, *, at: int) -> Trade:
@@ -150,6 +147,12 @@ def shrunk_to_filled(trade: Trade) -> Trade:
     """An order whose rest will not come: its amount is what was filled, the first one is kept."""
     ordered = trade.amount_ordered or trade.amount
     return msgspec.structs.replace(trade, amount=trade.filled, amount_ordered=ordered)
+
+
+def _judged(trade: Trade) -> Trade:
+    if trade.status is not Status.COMPLETED:
+        return trade
+    return msgspec.structs.replace(trade, outcome=outcome_of(trade))
 
 
 class _Books:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from tradepool.errors import InvalidTrade
 from tradepool.model.money import CONTEXT
 
-__all__ = ["TIME_US_MAX", "iso_time", "parse_time"]
+__all__ = ["TIME_US_MAX", "check_time", "iso_time", "parse_time"]
 
 TIME_US_MAX = 253_402_300_799_999_999
 """The last µs of the year 9999."""
@@ -36,7 +36,13 @@ def parse_time(field: str, value: object) -> int:
         time_us = _microseconds(value)
     except (ValueError, OverflowError, TypeError, decimal.DecimalException) as problem:
         raise InvalidTrade("not a time", field=field, value=value, cure=_CURE) from problem
+    return check_time(field, time_us, value)
+
+
+def check_time(field: str, time_us: int, given: object = None) -> int:
+    """`time_us`, read from `given`. Raises: InvalidTrade for a time before 1970 or after 9999."""
     if not 0 <= time_us <= TIME_US_MAX:
+        value = time_us if given is None else given
         raise InvalidTrade("out of range", field=field, value=value, cure="between 1970 and 9999")
     return time_us
 

@@ -39,5 +39,8 @@ def connect(settings: Settings) -> redis.Redis:
             health_check_interval=_HEALTH_CHECK_S,
             retry=Retry(ExponentialWithJitterBackoff(base=_BACKOFF_BASE_S, cap=_BACKOFF_MAX_S), _RETRIES_MAX),
         )
-    except ValueError as problem:
-        raise Misconfigured(f"TRADEPOOL_REDIS_URL cannot be read: {problem}") from problem
+    except ValueError:
+        # The problem's own words quote the URL, where a password with a / or # in it is taken for a port.
+        raise Misconfigured(
+            "TRADEPOOL_REDIS_URL cannot be read; write the / # ? @ and % of a password as %2F %23 %3F %40 %25"
+        ) from None

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import redis
 
-from tradepool.store.fence import GENERATION_FIELD
+from tradepool.errors import Fenced
+from tradepool.store.fence import COMMIT_SHA, GENERATION_FIELD
 from tradepool.store.keys import Keys
 from tradepool.store.translation import text_of, translated
 
@@ -70,13 +71,26 @@ class Lookups:
             return dict(zip(slots, map(int, pipeline.execute()[1::2]), strict=True))
 
     def move_route(self, trade_id: str, slot: int) -> None:
-        """Route an id to `slot`, whatever its route was: the trade there was never written."""
+        """Route an id to `slot`, whatever its route was: for recovery, which knows whose trade it is."""
         with translated():
             self._client.hset(self._routes(trade_id), trade_id, str(slot))
 
     def generation(self) -> str:
-        """Another text after each recovery; what a process knows of the server belongs to one of them."""
-        return self._field(self.keys.meta, GENERATION_FIELD) or ""
+        """Another text after each recovery; what a process knows of the server belongs to one of them.
+
+        Asked again after a look, the same text means that what was seen is still there: a server that
+        has restarted is not the same one, also while it still waits for its recovery.
+
+        Raises: Fenced while it waits.
+        """
+        with translated():
+            pipeline = self._client.pipeline(transaction=True)
+            pipeline.hget(self.keys.meta, GENERATION_FIELD)
+            pipeline.script_exists(COMMIT_SHA)
+            generation, loaded = pipeline.execute()
+        if not all(loaded):
+            raise Fenced("the server has restarted and recovery has not opened it yet")
+        return text_of(generation or "")
 
     def put_answers(self, answers: Mapping[str, str]) -> None:
         """Keep for `ANSWER_TTL_S` how commands (by short id) ended that left no trace in a record."""

@@ -178,5 +178,6 @@ def _outbox_fields(changes: Iterable[RecordChange]) -> list[str | bytes]:
         fields.append(f"{change.kind}{'u' if change.before else 'a'}{index}")
         digest_before = change.before[_VERSION_CHARS:COMPARED_CHARS].decode() if change.before else ""
         prefix = (change.record_id, change.command_id, change.task_id, digest_before, "")
+        assert not any(_SEPARATOR in part for part in prefix), "ids are checked where they come in"
         fields.append(_SEPARATOR.join(prefix).encode() + change.after)
     return fields
