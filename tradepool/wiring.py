@@ -93,7 +93,7 @@ def embedded(path: Path, **overrides: Any) -> Services:
         client = undo.enter_context(connect_client(settings))
         # The journal of this very process tells the watermark; nothing needs to be polled.
         watermark = Watermark(client, Keys(settings.shard_count), poll_s=None)
-        journal = JournalService(settings, client, notify=watermark.notify)
+        journal = JournalService(settings, client, notify=watermark.notify, on_failure=watermark.stop)
         undo.callback(journal.close)
         journal.recover()
         journal.start()

@@ -389,3 +389,13 @@ def test_a_repeat_of_more_changes_than_a_record_remembers_undoes_nothing(pool):
 
     assert {result.outcome for result in repeated} == {"stale"}
     assert pool.get_trade("t-1").strategy == "s39"
+
+
+def test_writers_are_told_at_once_why_the_journal_has_stopped(pool):
+    pool.add_trade(buy())
+    with (pool.settings.data_dir / "trade_pool.log").open("ab") as log:
+        log.write(b"somebody else was here\n")
+
+    for _ in range(2):
+        with pytest.raises(errors.JournalUnavailable, match=r"has stopped: .*trade_pool\.log"):
+            pool.add_trade(buy())

@@ -53,22 +53,30 @@ class Watermark:
         self._waiting = 0
         self._poller: threading.Thread | None = None
         self._problem: TradePoolError | None = None
+        self._stopped: TradePoolError | None = None
 
     def wait(self, positions: Mapping[int, str], timeout_s: float) -> None:
         """Return once the journal has fsynced every shard up to its position (shard → outbox position).
 
-        Raises: JournalUnavailable when that takes longer than `timeout_s`; the changes may still be
-        journaled later.
+        Raises: JournalUnavailable when that takes longer than `timeout_s`, or the journal of this process
+        has stopped; the changes may still be journaled later.
         """
         wanted = {shard: parse_position(position) for shard, position in positions.items()}
         with self._changed:
             self._waiting += 1
             try:
                 self._wake_poller(wanted)
-                if not self._changed.wait_for(lambda: self._has_reached(wanted), timeout_s):
-                    raise self._too_late(wanted, timeout_s) from self._problem
+                self._changed.wait_for(lambda: self._stopped or self._has_reached(wanted), timeout_s)
+                if not self._has_reached(wanted):
+                    raise self._too_late(wanted, timeout_s) from self._stopped or self._problem
             finally:
                 self._waiting -= 1
+
+    def stop(self, why: TradePoolError) -> None:
+        """Tell whoever waits, now or later, that nothing more will be journaled by this process, and why."""
+        with self._changed:
+            self._stopped = why
+            self._changed.notify_all()
 
     def notify(self, positions: Mapping[int, str]) -> None:
         """Take over positions (shard → outbox position) that have just been fsynced."""
@@ -118,6 +126,8 @@ class Watermark:
         }
 
     def _too_late(self, wanted: Mapping[int, tuple[int, int]], timeout_s: float) -> JournalUnavailable:
+        if self._stopped is not None:
+            return JournalUnavailable(f"the journal has stopped: {self._stopped}")
         behind = [s for s, position in wanted.items() if self._reached.get(s, _NOWHERE) < position]
         why = f": {self._problem}" if self._problem else ""
         shards = ", ".join(f"{shard:02x}" for shard in behind[:3])
