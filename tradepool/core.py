@@ -29,14 +29,12 @@ from tradepool.store.watermark import Watermark
 
 __all__ = ["Result", "TradeCore"]
 
-
-_PAUSE_FIRST_S = 0.001
-_PAUSE_MAX_S = 0.1
-
-
 TASK_ID_CHARS_MAX = 128
 BATCHES_AHEAD_MAX = 4
 """Batches that `apply_all` commits before it waits for the journal to have the first of them."""
+
+_PAUSE_FIRST_S = 0.001
+_PAUSE_MAX_S = 0.1
 
 
 class _Begun(NamedTuple):

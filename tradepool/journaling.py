@@ -197,7 +197,7 @@ class JournalWriter:
         fields: list[str] = []
         for shard, position in self._unpublished.items():
             digest = point.digest(shard)
-            fields += [f"{shard:02x}", f"{position} {digest.text} {digest.count}"]
+            fields += [self._keys.journal_field(shard), f"{position} {digest.text} {digest.count}"]
         with translated():
             published = self._client.eval(_PUBLISH, 1, self._keys.journal, self._epoch or "", *fields)
         if not published:

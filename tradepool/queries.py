@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -141,8 +140,7 @@ class TradeQueries:
         """Open trades of one user or of all, streamed."""
         if user_id is not None:
             known_id("user_id", user_id)
-            shard = self._store.keys.shard_of_user(user_id)
-            yield from self._open(shard, self._store.open_ids_of_user(user_id))
+            yield from self._store.open_trades_of_user(user_id)
             return
         for shard in range(self._store.keys.shard_count):
             yield from self._store.open_trades(shard)
@@ -183,11 +181,6 @@ class TradeQueries:
             if len(entries) < chunk:
                 return Page(trades=trades)
             after = entries[-1].cursor
-
-    def _open(self, shard: int, trade_ids: Iterator[str]) -> Iterator[Trade]:
-        while chunk := [(shard, trade_id) for trade_id in islice(trade_ids, _CHUNK)]:
-            trades = (unpack_trade(value) for value in self._store.read(chunk) if value is not None)
-            yield from (trade for trade in trades if trade.is_open)
 
     def _read(self, entries: list[IndexEntry]) -> list[Trade]:
         values = self._store.read([(entry.shard, entry.trade_id) for entry in entries])

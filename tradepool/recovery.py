@@ -137,7 +137,7 @@ def _bind(client: redis.Redis, keys: Keys, journal: Journal) -> None:
 def _check_nothing_lost(client: redis.Redis, keys: Keys, journal: Journal) -> None:
     """Whatever was confirmed must be in the log: a published position beyond its end means a lost log."""
     with translated():
-        values: Any = client.hmget(keys.journal, [f"{shard:02x}" for shard in range(keys.shard_count)])
+        values: Any = client.hmget(keys.journal, keys.journal_fields())
     point = journal.point
     for shard, value in enumerate(values):
         confirmed = START_POSITION if value is None else parse_watermark(value)[0]

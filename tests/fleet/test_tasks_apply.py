@@ -10,23 +10,12 @@ from uuid import uuid4
 import pytest
 
 from tests.fleet.conftest import Fleet
+from tests.fleet.trades import new_trade
 from tests.waiting import eventually
 from tradepool import wire
 from tradepool.cli import main
 from tradepool.errors import UnknownTrade
 from tradepool.fleet.programs import environment
-
-
-def trade(**fields: object) -> dict[str, object]:
-    return {
-        "trade_id": f"t-{uuid4()}",
-        "user_id": "user-1",
-        "symbol": "BTC/USDT",
-        "side": "buy",
-        "amount": "2",
-        "price": "100",
-        **fields,
-    }
 
 
 def is_known(fleet: Fleet, trade_id: object) -> bool:
@@ -38,7 +27,7 @@ def is_known(fleet: Fleet, trade_id: object) -> bool:
 
 
 def test_a_trade_lives_through_every_task(fleet: Fleet):
-    given = trade(status="submitted", market="spot")
+    given = new_trade(status="submitted", market="spot")
     trade_id = given["trade_id"]
     fleet.call("trades.add_trade", given)
     eventually(lambda: is_known(fleet, trade_id))
@@ -62,9 +51,11 @@ def test_balances_arrive(fleet: Fleet):
 
 
 def test_bad_trades_are_parked_and_the_rest_of_the_batch_is_added(fleet: Fleet):
-    good = [trade() for _ in range(3)]
-    large = trade(signals={"note": "x" * 17 * 1024})
-    task_id = fleet.call("trades.add_trades", [good[0], trade(amount=-1), good[1], large, "junk", good[2]])
+    good = [new_trade() for _ in range(3)]
+    large = new_trade(signals={"note": "x" * 17 * 1024})
+    task_id = fleet.call(
+        "trades.add_trades", [good[0], new_trade(amount=-1), good[1], large, "junk", good[2]]
+    )
     eventually(lambda: len(fleet.letters(task_id)) == 3)
     for added in good:
         eventually(lambda added=added: is_known(fleet, added["trade_id"]))
@@ -78,7 +69,7 @@ def test_bad_trades_are_parked_and_the_rest_of_the_batch_is_added(fleet: Fleet):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), Decimal("NaN")])
 def test_a_number_that_is_none_is_refused_by_name(fleet: Fleet, value: object):
-    bad = trade(amount=value)
+    bad = new_trade(amount=value)
     ours = fleet.sender.call("trades", "tasks.trades.add_trade", [bad])
     theirs = fleet.call("trades.add_trade", bad)
     eventually(lambda: fleet.letters(ours) and fleet.letters(theirs))
@@ -87,13 +78,13 @@ def test_a_number_that_is_none_is_refused_by_name(fleet: Fleet, value: object):
 
 
 def test_a_redelivered_add_without_an_id_adds_one_trade(fleet: Fleet):
-    given = trade(user_id="twice")
+    given = new_trade(user_id="twice")
     del given["trade_id"]
     task_id = str(uuid4())
     for _ in range(2):
         fleet.foreign.send_task("tasks.trades.add_trade", args=[given], queue="trades", task_id=task_id)
     eventually(lambda: fleet.pool.get_trades_by_user("twice").trades)
-    after = trade(user_id="twice")
+    after = new_trade(user_id="twice")
     fleet.call("trades.add_trade", after)
     eventually(lambda: is_known(fleet, after["trade_id"]))
     eventually(lambda: fleet.pool.redis.llen("trades") == 0)
@@ -101,7 +92,7 @@ def test_a_redelivered_add_without_an_id_adds_one_trade(fleet: Fleet):
 
 
 def test_an_update_that_overtakes_its_add_is_applied(fleet: Fleet):
-    given = trade(trade_id=f"late-{uuid4()}")
+    given = new_trade(trade_id=f"late-{uuid4()}")
     fleet.call("trades.update_trade", given["trade_id"], stop_loss="80")
     eventually(lambda: fleet.pool.redis.llen("trades") == 0)
     fleet.call("trades.add_trade", given)
@@ -242,7 +233,7 @@ def test_what_is_no_message_at_all_is_parked_and_the_worker_goes_on(fleet: Fleet
     eventually(lambda: fleet.dead.count() == before + 1)
     eventually(lambda: fleet.pool.redis.hlen("unacked") == 0)
     assert [node.process.pid for node in fleet.nodes if node.process.exit_code is None] == pids
-    after = trade()
+    after = new_trade()
     fleet.call("trades.add_trade", after)
     eventually(lambda: is_known(fleet, after["trade_id"]))
     assert fleet.dead.count() == before + 1
@@ -270,7 +261,7 @@ def test_a_task_that_is_asked_for_nonsense_leaves_one_letter(
 
 
 def test_a_parked_trade_can_be_sent_again(fleet: Fleet):
-    given = trade(amount="-5")
+    given = new_trade(amount="-5")
     task_id = fleet.call("trades.add_trade", given)
     eventually(lambda: fleet.letters(task_id))
     before = fleet.dead.count()
@@ -297,7 +288,7 @@ def test_parked_commands_are_listed_and_sent_again_from_a_shell(fleet: Fleet, mo
     variables = environment(fleet.settings)
     for name in filter(lambda name: name.startswith("TRADEPOOL_"), variables):
         monkeypatch.setenv(name, variables[name])
-    task_id = fleet.call("trades.add_trade", trade(amount="-7"))
+    task_id = fleet.call("trades.add_trade", new_trade(amount="-7"))
     eventually(lambda: fleet.letters(task_id))
 
     assert main(["replay-dead", "--list", "--json"]) == 0

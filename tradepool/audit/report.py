@@ -14,7 +14,6 @@ __all__ = ["AuditReport", "Finding", "Severity"]
 class Severity(StrEnum):
     """How bad a finding is: `critical` means the books cannot be trusted there."""
 
-    INFO = "info"
     WARNING = "warning"
     CRITICAL = "critical"
 

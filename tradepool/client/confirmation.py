@@ -177,11 +177,10 @@ class Confirmation:
     def _watermark(self) -> tuple[bytes | None, dict[int, Position]]:
         """The store's generation, and how far the journal has come in each shard, of one moment."""
         keys = self._store.keys
-        fields = [f"{shard:02x}" for shard in range(keys.shard_count)]
         with translated():
             pipeline = self._client.pipeline(transaction=True)
             pipeline.hget(keys.meta, GENERATION_FIELD)
-            pipeline.hmget(keys.journal, fields)
+            pipeline.hmget(keys.journal, keys.journal_fields())
             generation, values = pipeline.execute()
         reached = {
             shard: parse_position(parse_watermark(value)[0]) for shard, value in enumerate(values) if value

@@ -106,6 +106,15 @@ class Keys:
         return f"{self._tags[shard]}marks:{user_id}"
 
     @staticmethod
+    def journal_field(shard: int) -> str:
+        """The shard's field of `journal`."""
+        return f"{shard:02x}"
+
+    def journal_fields(self) -> list[str]:
+        """`journal_field` of each shard, from shard 0 on."""
+        return [self.journal_field(shard) for shard in range(self.shard_count)]
+
+    @staticmethod
     def answer(short_command_id: str) -> str:
         """String: how a command ended that changed nothing; expires."""
         return f"tp:answer:{short_command_id}"

@@ -168,7 +168,13 @@ class RedisStore(Indexes, Lookups):
 
     def open_trades(self, shard: int) -> Iterator[Trade]:
         """The open trades of one shard, read in pages."""
-        trade_ids = self.open_ids(shard)
+        return self._open_among(shard, self.open_ids(shard))
+
+    def open_trades_of_user(self, user_id: str) -> Iterator[Trade]:
+        """The open trades of one user, read in pages."""
+        return self._open_among(self.keys.shard_of_user(user_id), self.open_ids_of_user(user_id))
+
+    def _open_among(self, shard: int, trade_ids: Iterator[str]) -> Iterator[Trade]:
         while page := [(shard, trade_id) for trade_id in islice(trade_ids, _READ_PAGE)]:
             trades = (unpack_trade(value) for value in self.read(page) if value is not None)
             yield from (trade for trade in trades if trade.is_open)
@@ -271,7 +277,9 @@ class RedisStore(Indexes, Lookups):
 
     def _journaled(self, shards: Sequence[int]) -> list[JournaledShard]:
         with translated():
-            values = self._client.hmget(self.keys.journal, [f"{shard:02x}" for shard in shards])
+            values = self._client.hmget(
+                self.keys.journal, [self.keys.journal_field(shard) for shard in shards]
+            )
         return [_journaled_shard(value) for value in values]
 
 

@@ -118,7 +118,7 @@ class Watermark:
             return True
 
     def _read(self) -> dict[int, str]:
-        fields = [f"{shard:02x}" for shard in range(self._keys.shard_count)]
+        fields = self._keys.journal_fields()
         with translated():
             values = self._client.hmget(self._keys.journal, fields)
         return {
