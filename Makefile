@@ -63,7 +63,7 @@ lock: python-version ## pin every dependency again, with hashes, for every platf
 	@test -x "$(UV)" || { $(PYTHON) -m venv .venv/lock && .venv/lock/bin/python -m pip --disable-pip-version-check install --quiet uv; }
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --python-version 3.11 \
-	  --extra embedded --extra dev pyproject.toml -o requirements.lock
+	  --extra archive --extra embedded --extra dev pyproject.toml -o requirements.lock
 
 docs: setup ## write the table of settings into docs/operations.md
 	@$(BIN)/python -m tests.tidy.settings_table

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tradepool.model.codec import LEDGER_KIND, NO_STATUS, TRADE_KIND, header, pack_trade
+from tradepool.model.codec import LEDGER_KIND, NO_STATUS, TRADE_KIND, pack, pack_trade
 from tradepool.model.fill import Fill
 from tradepool.model.ids import mint_id
 from tradepool.model.kinds import Role, Side, Status
@@ -63,6 +63,6 @@ def ledger_change(user_id: str, before: bytes | None, body: bytes, version: int 
         record_id=f"{user_id}\x1fdefault",
         user_id=user_id,
         before=before,
-        after=header(version, body, LEDGER_KIND, NO_STATUS) + body,
+        after=pack(version, body, LEDGER_KIND, NO_STATUS),
         command_id=f"command-{next(_numbers)}",
     )

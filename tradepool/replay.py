@@ -44,7 +44,7 @@ class Replay:
         """Write what a snapshot holds; how many records that were. Raises: Corrupt, StoreUnavailable."""
         count = 0
         for value, content in records:
-            header, _ = codec.split(value)
+            header = codec.read_header(value)
             shard = self._store.keys.shard_of_user(content.user_id)
             self._add(shard, _record_id(content), _Version(header.version, header.digest, None, value))
             count += 1
@@ -106,7 +106,7 @@ def _change(record_id: str, steps: list[_Version], stored: bytes | None) -> Reco
     """From what is stored to the newest of `steps`; None when the store is there already."""
     version, digest = 0, ""
     if stored is not None:
-        header, _ = codec.split(stored)
+        header = codec.read_header(stored)
         version, digest = header.version, header.digest
     missing = [step for step in steps if step.version > version]
     if any(step.version == version and step.digest != digest for step in steps):
@@ -117,7 +117,7 @@ def _change(record_id: str, steps: list[_Version], stored: bytes | None) -> Reco
     after = missing[-1].value
     content, before = _content(after), None if stored is None else _content(stored)
     return RecordChange(
-        kind=codec.split(after)[0].kind,
+        kind=codec.read_header(after).kind,
         record_id=record_id,
         user_id=content.user_id,
         before=stored,
@@ -138,7 +138,7 @@ def _check_continues(record_id: str, version: int, digest: str, missing: list[_V
 
 
 def _content(value: bytes) -> Trade | Ledger:
-    if codec.split(value)[0].kind == codec.TRADE_KIND:
+    if codec.read_header(value).kind == codec.TRADE_KIND:
         return codec.unpack_trade(value)
     return codec.unpack_ledger(value)
 

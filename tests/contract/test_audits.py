@@ -9,6 +9,7 @@ import pytest
 from tests.loose_trades import buy, entry
 from tradepool import TradePool, errors
 from tradepool.model import codec
+from tradepool.model.packing import packed
 
 
 @pytest.fixture
@@ -159,8 +160,9 @@ def test_a_digest_that_drifted_is_found_without_reading_records(pool, trade_id):
 def test_a_changed_balance_is_found(pool, trade_id):
     record_id = "ann\x1fdefault"
     key = record_key(pool, record_id)
-    value = pool.redis.hget(key, record_id).replace(b'"5"', b'"6"')
-    pool.redis.hset(key, record_id, value)
+    value = pool.redis.hget(key, record_id)
+    changed = codec.split(value)[1].replace(b'"5"', b'"6"')
+    pool.redis.hset(key, record_id, value[: codec.HEADER_CHARS] + packed(changed))
 
     assert "corrupt_record" in rules_of(pool.check_trades("ann"))
 

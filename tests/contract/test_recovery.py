@@ -14,7 +14,7 @@ from tradepool.errors import Corrupt, Fenced, JournalAhead, Misconfigured, Seque
 from tradepool.files.checkpoint import checkpoint_of, save_checkpoint
 from tradepool.files.reading import read_lines
 from tradepool.files.snapshot import SNAPSHOT_NAME, TRADES_NAME
-from tradepool.model.codec import header
+from tradepool.model.codec import pack
 from tradepool.settings import Settings
 from tradepool.snapshots import write_snapshot
 from tradepool.store import fence
@@ -307,7 +307,7 @@ def test_a_version_that_differs_from_the_journals_is_refused(pool):
     record = pool.keys.records(shard, pool.keys.bucket_of(trade.trade_id))
     other = msgspec.json.encode({"other": 1})
     for version, problem in ((1, "does not follow"), (2, "is not the journal's")):
-        pool.client.hset(record, trade.trade_id, header(version, other, "t", "p") + other)
+        pool.client.hset(record, trade.trade_id, pack(version, other, "t", "p"))
         with pytest.raises(Corrupt, match=problem):
             pool.recover()
 

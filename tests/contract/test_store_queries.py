@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tests.store_changes import START_US, cancelled, change, ledger_change, new_trade
-from tradepool.model.codec import LEDGER_KIND, TRADE_KIND
+from tradepool.model.codec import LEDGER_KIND, TRADE_KIND, unpack_trade
 from tradepool.model.ids import slot_of_user
 from tradepool.settings import Settings
 from tradepool.store.indexes import Window
@@ -186,7 +186,8 @@ def test_reading_keeps_the_order_asked_for(store, crowd):
     values = store.read(asked)
     assert values[7] is None
     assert [
-        value and trade_id.encode() in value for value, (_, trade_id) in zip(values, asked, strict=True)
+        value and unpack_trade(value).trade_id == trade_id
+        for value, (_, trade_id) in zip(values, asked, strict=True)
     ] == [None if i == 7 else True for i in range(51)]
     assert store.read([]) == []
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.trade_builders import new_trade
 from tradepool.errors import Corrupt
+from tradepool.model.archived import archived
 from tradepool.model.codec import (
     COMPARED_CHARS,
     HEADER_CHARS,
@@ -15,12 +20,19 @@ from tradepool.model.codec import (
     decode_trade,
     digest_of,
     encode_trade,
+    pack,
+    pack_archived,
     pack_ledger,
     pack_trade,
+    read_header,
     split,
+    unpack,
+    unpack_archived,
     unpack_ledger,
     unpack_trade,
 )
+from tradepool.model.packing import packed, unpacked
+from tradepool.model.record_sample import SAMPLE_1
 from tradepool.model.tokens import Ledger
 
 
@@ -35,7 +47,7 @@ def test_the_header_tells_version_digest_kind_and_status_in_26_characters():
     header, body = split(value)
     assert header == Header(version=1, digest=digest_of(body), kind="t", status="F")
     assert value[:COMPARED_CHARS] == b"00000001" + digest_of(body).encode()
-    assert value[HEADER_CHARS:] == body == encode_trade(trade)
+    assert unpacked(value[HEADER_CHARS:]) == body == encode_trade(trade)
 
 
 def test_defaults_are_not_stored_and_decimals_are_text():
@@ -71,3 +83,39 @@ def test_what_is_no_trade_is_corrupt(junk):
 def test_what_has_no_header_is_corrupt(junk):
     with pytest.raises(Corrupt):
         split(junk)
+
+
+@given(st.dictionaries(st.text(max_size=8), st.text(max_size=200) | st.integers() | st.none()))
+def test_any_body_comes_back_as_it_was(body):
+    given_body = msgspec.json.encode(body)
+    assert unpacked(packed(given_body)) == given_body
+
+
+def test_a_usual_trade_takes_a_third_of_its_json():
+    trade = new_trade(status="filled", strategy="momentum", signals={"rsi": 1, "combined": 1})
+    assert len(packed(encode_trade(trade))) < len(encode_trade(trade)) / 3
+
+
+def test_the_sample_never_changes():
+    # Every stored body needs it. Another sample gets another number; this one stays.
+    assert sha256(SAMPLE_1).hexdigest() == "9c64211bdac636208c439bda9a3594bb679733dea00c5026f4006e4d6f0a5680"
+
+
+def test_what_is_left_of_an_archived_trade_survives_being_stored():
+    left = archived(new_trade(status="filled"), "2026-11-22")
+    value = pack_archived(left)
+    assert unpack_archived(value) == unpack(value) == left
+    assert read_header(value)[::2] == (2, "a")
+
+
+@pytest.mark.parametrize(
+    "stored", [b"", b"\x01", b"\x02{}", b"\x01\xff\xff\xff\xff", packed(b"{" + b"a" * 99 + b"}")[:-3]]
+)
+def test_what_cannot_be_unpacked_is_corrupt(stored):
+    with pytest.raises(Corrupt):
+        unpacked(stored)
+
+
+def test_a_kind_of_a_newer_release_is_corrupt():
+    with pytest.raises(Corrupt, match="kind 'z'"):
+        unpack(pack(1, b"{}", "z", "-"))

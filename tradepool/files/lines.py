@@ -85,15 +85,15 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_
 
     @property
     def value(self) -> bytes:
-        """The record as it was stored: header and JSON, byte for byte.
+        """The record as it was stored.
 
         Raises: Corrupt when the JSON is not what the digest says.
         """
         body = bytes(self.record)
-        header = codec.header(self.version, body, self.kind, self.status)
-        if codec.split(header)[0].digest != self.digest:
+        value = codec.pack(self.version, body, self.kind, self.status)
+        if codec.read_header(value).digest != self.digest:
             raise Corrupt(f"record {self.record_id!r} version {self.version}: its digest is another record's")
-        return header + body
+        return value
 
 
 class JournalLine(JournalEntry, frozen=True, kw_only=True, gc=False, rename=_ENTRY_NAMES):

@@ -149,12 +149,12 @@ def read_snapshot(folder: Path) -> Iterator[StoredRecord]:
     """
     for body in _bodies(folder / TRADES_NAME):
         trade = codec.decode_trade(body)
-        header = codec.header(trade.version, body, codec.TRADE_KIND, trade.status.code)
-        yield StoredRecord(header + body, trade)
+        value = codec.pack(trade.version, body, codec.TRADE_KIND, trade.status.code)
+        yield StoredRecord(value, trade)
     for body in _bodies(folder / LEDGERS_NAME):
         ledger = codec.decode_ledger(body)
-        header = codec.header(ledger.version, body, codec.LEDGER_KIND, codec.NO_STATUS)
-        yield StoredRecord(header + body, ledger)
+        value = codec.pack(ledger.version, body, codec.LEDGER_KIND, codec.NO_STATUS)
+        yield StoredRecord(value, ledger)
 
 
 class _ArrayWriter:

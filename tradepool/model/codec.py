@@ -1,7 +1,8 @@
-"""Records as bytes: a fixed header that Lua can cut, then JSON.
+"""Records as bytes: a fixed header that Lua can cut, then the body, which is JSON, compressed.
 
 The header is 26 ASCII characters: version (8 hex), digest (16 hex, blake2b of the JSON), kind and
-status (a letter each). Comparing its first 24 compares version and content.
+status (a letter each). Comparing its first 24 compares version and content. The files hold the JSON
+itself; the digest is the same wherever a record is.
 """
 
 from __future__ import annotations
@@ -12,25 +13,34 @@ from typing import NamedTuple
 import msgspec
 
 from tradepool.errors import Corrupt
+from tradepool.model.archived import Archived
+from tradepool.model.packing import packed, unpacked
 from tradepool.model.tokens import Ledger
 from tradepool.model.trade import Trade
 
 __all__ = [
+    "ARCHIVED_KIND",
     "COMPARED_CHARS",
     "HEADER_CHARS",
     "LEDGER_KIND",
     "NO_STATUS",
     "TRADE_KIND",
     "Header",
+    "Record",
+    "decode_archived",
     "decode_ledger",
     "decode_trade",
     "digest_of",
     "encode_ledger",
     "encode_trade",
-    "header",
+    "pack",
+    "pack_archived",
     "pack_ledger",
     "pack_trade",
+    "read_header",
     "split",
+    "unpack",
+    "unpack_archived",
     "unpack_ledger",
     "unpack_trade",
 ]
@@ -40,12 +50,19 @@ COMPARED_CHARS = 24
 """How much of the header a compare-and-set compares: version and digest."""
 TRADE_KIND = "t"
 LEDGER_KIND = "l"
+ARCHIVED_KIND = "a"
+"""What is left of a trade that has moved to the archive, under the trade's id."""
 NO_STATUS = "-"
 """The status letter of a record that has none."""
+
+Record = Trade | Ledger | Archived
+"""What a stored value holds."""
 
 _ENCODER = msgspec.json.Encoder()
 _TRADE_DECODER = msgspec.json.Decoder(Trade)
 _LEDGER_DECODER = msgspec.json.Decoder(Ledger)
+_ARCHIVED_DECODER = msgspec.json.Decoder(Archived)
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
 
 
 class Header(NamedTuple):
@@ -69,7 +86,7 @@ def decode_trade(body: bytes) -> Trade:
     """
     try:
         return _TRADE_DECODER.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+    except _UNREADABLE as problem:
         raise Corrupt(f"a stored trade cannot be read: {problem}") from problem
 
 
@@ -85,8 +102,19 @@ def decode_ledger(body: bytes) -> Ledger:
     """
     try:
         return _LEDGER_DECODER.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+    except _UNREADABLE as problem:
         raise Corrupt(f"a stored token ledger cannot be read: {problem}") from problem
+
+
+def decode_archived(body: bytes) -> Archived:
+    """What is left of a trade, in `body`.
+
+    Raises: Corrupt when it is something else.
+    """
+    try:
+        return _ARCHIVED_DECODER.decode(body)
+    except _UNREADABLE as problem:
+        raise Corrupt(f"what is left of an archived trade cannot be read: {problem}") from problem
 
 
 def digest_of(body: bytes) -> str:
@@ -94,17 +122,17 @@ def digest_of(body: bytes) -> str:
     return blake2b(body, digest_size=8).hexdigest()
 
 
-def header(version: int, body: bytes, kind: str, status_code: str) -> bytes:
-    """The 26 characters that go before `body`."""
+def pack(version: int, body: bytes, kind: str, status_code: str) -> bytes:
+    """The stored value of a record whose JSON is `body`: header and packed body."""
     text = f"{version:08x}{digest_of(body)}{kind}{status_code}"
     assert len(text) == HEADER_CHARS
-    return text.encode("ascii")
+    return text.encode("ascii") + packed(body)
 
 
-def split(value: bytes) -> tuple[Header, bytes]:
-    """A stored value as its header and its JSON; the digest is read, not checked.
+def read_header(value: bytes) -> Header:
+    """The header of a stored value; its digest is read, not checked.
 
-    Raises: Corrupt when the header is not one.
+    Raises: Corrupt when there is none.
     """
     try:
         text = value[:HEADER_CHARS].decode("ascii")
@@ -112,13 +140,35 @@ def split(value: bytes) -> tuple[Header, bytes]:
         kind, status = text[COMPARED_CHARS], text[COMPARED_CHARS + 1]
     except (ValueError, IndexError) as problem:
         raise Corrupt(f"a record's header cannot be read: {value[:HEADER_CHARS]!r}") from problem
-    return Header(version, text[8:COMPARED_CHARS], kind, status), value[HEADER_CHARS:]
+    return Header(version, text[8:COMPARED_CHARS], kind, status)
+
+
+def split(value: bytes) -> tuple[Header, bytes]:
+    """A stored value as its header and its JSON; the digest is read, not checked.
+
+    Raises: Corrupt when it is no record.
+    """
+    return read_header(value), unpacked(value[HEADER_CHARS:])
+
+
+def unpack(value: bytes) -> Record:
+    """What a stored value holds, whatever its kind.
+
+    Raises: Corrupt when it cannot be read, or is of a kind that only a newer release knows.
+    """
+    header, body = split(value)
+    if header.kind == TRADE_KIND:
+        return decode_trade(body)
+    if header.kind == LEDGER_KIND:
+        return decode_ledger(body)
+    if header.kind == ARCHIVED_KIND:
+        return decode_archived(body)
+    raise Corrupt(f"a record of kind {header.kind!r}; only a newer release can read it")
 
 
 def pack_trade(trade: Trade) -> bytes:
-    """The trade as a stored value: header and JSON."""
-    body = encode_trade(trade)
-    return header(trade.version, body, TRADE_KIND, trade.status.code) + body
+    """The trade as a stored value."""
+    return pack(trade.version, encode_trade(trade), TRADE_KIND, trade.status.code)
 
 
 def unpack_trade(value: bytes) -> Trade:
@@ -126,13 +176,12 @@ def unpack_trade(value: bytes) -> Trade:
 
     Raises: Corrupt when it cannot be read.
     """
-    return decode_trade(value[HEADER_CHARS:])
+    return decode_trade(unpacked(value[HEADER_CHARS:]))
 
 
 def pack_ledger(ledger: Ledger) -> bytes:
-    """The ledger as a stored value: header and JSON."""
-    body = encode_ledger(ledger)
-    return header(ledger.version, body, LEDGER_KIND, NO_STATUS) + body
+    """The ledger as a stored value."""
+    return pack(ledger.version, encode_ledger(ledger), LEDGER_KIND, NO_STATUS)
 
 
 def unpack_ledger(value: bytes) -> Ledger:
@@ -140,4 +189,17 @@ def unpack_ledger(value: bytes) -> Ledger:
 
     Raises: Corrupt when it cannot be read.
     """
-    return decode_ledger(value[HEADER_CHARS:])
+    return decode_ledger(unpacked(value[HEADER_CHARS:]))
+
+
+def pack_archived(archived: Archived) -> bytes:
+    """What is left of a trade, as a stored value."""
+    return pack(archived.version, _ENCODER.encode(archived), ARCHIVED_KIND, NO_STATUS)
+
+
+def unpack_archived(value: bytes) -> Archived:
+    """What is left of a trade, in a stored value.
+
+    Raises: Corrupt when it cannot be read.
+    """
+    return decode_archived(unpacked(value[HEADER_CHARS:]))
