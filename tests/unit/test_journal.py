@@ -20,9 +20,11 @@ from tradepool.errors import (
     SequenceGap,
 )
 from tradepool.files.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
+from tradepool.files.header import encode_header
 from tradepool.files.journal import Journal, read_history, read_lines
-from tradepool.files.lines import Commit, encode_commit, encode_entry, encode_header
-from tradepool.files.reading import newest_versions, place_at, read_groups, read_header
+from tradepool.files.lines import Commit, encode_commit, encode_entry
+from tradepool.files.reading import newest_versions, read_groups
+from tradepool.files.segments import active_header
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def log(tmp_path: Path) -> Path:
 def test_a_new_journal_is_empty_and_says_what_it_is(log):
     with Journal(log, SHARDS) as journal:
         assert (journal.point.seq, journal.point.positions, journal.point.position(3)) == (0, {}, "0-0")
-    header, _ = read_header(log)
+    header, _ = active_header(log)
     assert (header.id, header.shards) == (journal.id, SHARDS)
     assert list(read_lines(log)) == []
 
@@ -128,7 +130,7 @@ def test_a_file_where_the_folder_should_be_is_a_setting_to_mend(tmp_path):
 def test_a_journal_of_a_newer_release_is_not_read(log):
     Journal(log, SHARDS).close()
     checkpoint_of(log).unlink()
-    header, _ = read_header(log)
+    header, _ = active_header(log)
     newer = msgspec.structs.replace(header, format=2)
     log.write_bytes(encode_header(newer)[0])
     with pytest.raises(Misconfigured, match="upgrade"):
@@ -299,18 +301,17 @@ def test_the_newest_versions_are_told_by_shard(log):
     assert {name: row.version for name, row in found.shards[1].items()} == {"a": 2, "b": 1}
     assert found.shards[1]["a"] == (2, newest.digest, "9-0")
     assert set(found.shards[2]) == {"c"}
-    assert found.end == log.stat().st_size
-    assert list(read_lines(log, from_offset=found.end)) == []
+    assert found.end.offset == log.stat().st_size
+    assert list(read_lines(log, since=found.end)) == []
 
 
 def test_reading_can_begin_after_any_commit_and_nowhere_else(log):
     write_groups(log, [group(1), group(2)])
-    _, start = read_header(log)
-    after_first = next(read_groups(log, start)).end
-    assert [line.seq for line in read_lines(log, from_offset=after_first.offset)] == [3, 4]
-    assert place_at(log, after_first.offset).crc == after_first.crc
-    with pytest.raises(ChecksumMismatch, match="no line ends at byte"):
-        list(read_lines(log, from_offset=after_first.offset + 1))
+    after_first = next(read_groups(log)).end
+    assert [line.seq for line in read_lines(log, since=after_first)] == [3, 4]
+    for changed in ({"offset": after_first.offset + 1}, {"crc": 1}):
+        with pytest.raises(ChecksumMismatch, match="line that ended at byte"):
+            list(read_lines(log, since=msgspec.structs.replace(after_first, **changed)))
 
 
 def test_a_reader_sees_whole_groups_while_the_writer_goes_on(log):

@@ -27,27 +27,28 @@ class Arguments:
     """Reads a plan's ARGV the way the script does."""
 
     def __init__(self, plan):
+        argument = lambda place: plan.argv[place - 1]  # noqa: E731 - ARGV counts from 1
+        hashes, digests, increments, writes, outbox = msgspec.msgpack.decode(plan.argv[0])
         self.keys = plan.keys
-        rest = iter(plan.argv)
-        take, key = rest.__next__, lambda: plan.keys[next(rest) - 1]
-        self.checks = {}
-        for _ in range(take()):
-            name, n = key(), take()
-            fields = [take() for _ in range(n)]
-            self.checks |= {(name, field): take() for field in fields}
-        self.digest_key = key()
-        self.digests = {take(): (take(), take(), take()) for _ in range(take())}
-        self.increments = {}
-        for _ in range(take()):
-            name = key()
-            self.increments |= {(name, take()): take() for _ in range(take())}
-        self.writes = []
-        for _ in range(take()):
-            command, name = take(), key()
-            self.writes.append((command, name, [take() for _ in range(take())]))
-        stream = take()
-        self.outbox = [take() for _ in range(take())] if stream else []
-        assert list(rest) == []
+        self.checks, self.writes = {}, []
+        for key, fields, expected, values in hashes:
+            name = plan.keys[key - 1]
+            wanted = expected or [""] * len(fields)
+            self.checks |= {(name, f): w.encode() for f, w in zip(fields, wanted, strict=True)}
+            stored = [argument(value) for value in values]
+            self.writes.append(("HSET", name, [x for pair in zip(fields, stored, strict=True) for x in pair]))
+        self.digest_key = plan.keys[digests[0] - 1]
+        self.digests = {bucket: tuple(change) for bucket, *change in zip(*digests[1:], strict=True)}
+        self.increments = {
+            (plan.keys[key - 1], field): int(amount)
+            for key, amounts in increments
+            for field, amount in zip(amounts[::2], amounts[1::2], strict=True)
+        }
+        self.writes += [(command, plan.keys[key - 1], arguments) for command, key, arguments in writes]
+        self.outbox = []
+        for name, prefix, value in zip(*outbox[1:], strict=True) if outbox else ():
+            self.outbox += [name, prefix.encode() + argument(value)]
+        self.arguments = plan.argv
 
     def written(self, command, name):
         return [
@@ -66,10 +67,10 @@ def test_an_add_expects_the_record_to_be_absent_and_enters_every_index():
     assert planned.checks == {(records, trade.trade_id): b""}
     assert planned.written("HSET", records) == [trade.trade_id, pack_trade(trade)]
     for index in (KEYS.user_index(SHARD, "ann"), KEYS.symbol_index(SHARD, "BTC/USDT"), KEYS.recent(SHARD)):
-        assert planned.written("ZADD", index) == [trade.created_at, trade.trade_id]
-    assert planned.written("ZADD", KEYS.open_trades(SHARD)) == [0, f"ann\x1f{trade.trade_id}"]
+        assert planned.written("ZADD", index) == [str(trade.created_at), trade.trade_id]
+    assert planned.written("ZADD", KEYS.open_trades(SHARD)) == ["0", f"ann\x1f{trade.trade_id}"]
     assert planned.written("SADD", KEYS.users(SHARD)) == ["ann"]
-    assert planned.written("ZREMRANGEBYRANK", KEYS.recent(SHARD)) == [0, -11]
+    assert planned.written("ZREMRANGEBYRANK", KEYS.recent(SHARD)) == ["0", "-11"]
 
 
 def test_an_update_compares_version_and_digest_and_leaves_the_indexes_alone():
@@ -122,6 +123,12 @@ def test_changes_of_one_record_become_one_write_and_an_outbox_item_each():
     assert {(item.position, item.kind, item.record_id) for item in items} == {("7-1", "t", trade.trade_id)}
 
 
+def test_a_value_is_sent_once_for_the_record_and_its_outbox_item():
+    trade = new_trade("ann")
+    planned = plan(change(None, trade), change(trade, cancelled(trade)))
+    assert sorted(planned.arguments[1:]) == [pack_trade(trade), pack_trade(cancelled(trade))]
+
+
 def test_changes_of_one_record_must_follow_each_other():
     trade = new_trade("ann")
     with pytest.raises(AssertionError):
@@ -134,7 +141,7 @@ def test_digests_change_by_what_goes_and_what_comes():
     planned = plan(change(trade, after))
     changed = int(digest_of(encode_trade(trade)), 16) ^ int(digest_of(encode_trade(after)), 16)
     bucket = f"{KEYS.bucket_of(trade.trade_id):x}"
-    assert planned.digests == {bucket: (f"{changed:016x}"[:8], f"{changed:016x}"[8:], 0)}
+    assert planned.digests == {bucket: (changed >> 32, changed & 0xFFFFFFFF, 0)}
     assert planned.digest_key == KEYS.digest(SHARD)
 
 
@@ -158,8 +165,8 @@ def test_a_new_idempotency_key_and_new_venue_fills_must_be_free():
     claim = "binance\x1fdefault\x1fBTC/USDT\x1fv1"
     assert planned.checks[KEYS.idempotency(SHARD, "ann"), "k1"] == b""
     assert planned.checks[KEYS.fill_claims(SHARD, "ann"), claim] == b""
-    assert planned.written("HSET", KEYS.idempotency(SHARD, "ann")) == ["k1", trade.trade_id]
-    assert planned.written("HSET", KEYS.fill_claims(SHARD, "ann")) == [claim, trade.trade_id]
+    assert planned.written("HSET", KEYS.idempotency(SHARD, "ann")) == ["k1", trade.trade_id.encode()]
+    assert planned.written("HSET", KEYS.fill_claims(SHARD, "ann")) == [claim, trade.trade_id.encode()]
     later = plan(change(trade, cancelled(trade)))
     assert len(later.checks) == 1, "what the trade owns already is not asked again"
 

@@ -16,6 +16,7 @@ QUEUES_OF_TASKS = {
     "tasks.audit.check_all_trades": "audit",
     "tasks.pnl.mark_to_market": "gpu",
     "tasks.files.write_snapshot": "files",
+    "tasks.files.archive_closed_trades": "files",
 }
 PINNED_TASKS = {
     "tasks.trades": {
@@ -30,7 +31,7 @@ PINNED_TASKS = {
     "tasks.tokens": {"update_available_tokens"},
     "tasks.pnl": {"mark_to_market"},
     "tasks.audit": {"check_all_trades", "check_trades"},
-    "tasks.files": {"write_snapshot"},
+    "tasks.files": {"write_snapshot", "archive_closed_trades"},
 }
 
 

@@ -24,14 +24,17 @@ class Archived(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The day of the archive that the trade is in, `YYYY-MM-DD` UTC."""
     payload: str
     """The trade's `payload`: 16 hex that stand for what was given at add."""
+    digest: str = ""
+    """The digest of the archived record's JSON, 16 hex: what the archive must hold."""
 
 
-def archived(trade: Trade, day: str) -> Archived:
-    """What is left of `trade`, which has been archived under `day`."""
+def archived(trade: Trade, day: str, digest: str = "") -> Archived:
+    """What is left of `trade`, whose record with `digest` has been archived under `day`."""
     return Archived(
         trade_id=trade.trade_id,
         user_id=trade.user_id,
         version=trade.version + 1,
         day=day,
         payload=trade.payload,
+        digest=digest,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -19,7 +19,7 @@ from tradepool.model.money import parse_decimal
 from tradepool.model.pnl import book_fill, refigure
 from tradepool.model.receipt import Outcome
 from tradepool.model.status_moves import moved
-from tradepool.model.status_words import Evidence, read_status, status_word
+from tradepool.model.status_words import read_status, status_word
 from tradepool.model.times import check_time, parse_time
 from tradepool.model.trade import OPEN_STATUSES, Trade
 
@@ -28,8 +28,8 @@ __all__ = ["APPLIED_MAX", "Change", "add", "change"]
 APPLIED_MAX = 32
 """Applied commands that a record remembers; older repeats are caught by their `as_of`."""
 
-_FIGURE_NAMES = frozenset({"funding", "interest", "leverage"})
-_ORDER_NAMES = frozenset({"price", "amount"})
+_FIGURE_NAMES = ("funding", "interest", "leverage")
+_ORDER_NAMES = ("amount", "price")
 _LATE_CURE = "add the fill, if the venue made one before; else leave it"
 _CLOSE_CURES = {
     Status.COMPLETED: "leave it: it is closed; update_trade_pnl corrects a reported result",
@@ -40,7 +40,7 @@ _CLOSE_CURES = {
 """What helps who closes a trade that has nothing open, where filling it does not."""
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """What a command came to; `trade` is the new version, or the unchanged one unless applied."""
 
     outcome: Outcome
@@ -56,11 +56,12 @@ def add(command: AddTrade, *, trade_id: str, existing: Trade | None) -> Change:
     Raises: IdempotencyConflict when `existing` came from another request; what `trade_from_dict` raises.
     """
     check_time("as_of", command.as_of)
-    if existing is not None and _is_applied(existing, command.command_id):
+    short = short_id(command.command_id)
+    if existing is not None and _is_applied(existing, short):
         return Change("duplicate", existing)
-    trade = trade_from_dict(command.trade, now_us=command.as_of, trade_id=trade_id)
+    trade = trade_from_dict(command.trade, now_us=command.as_of, trade_id=trade_id, applied=short)
     if existing is None:
-        return Change("applied", msgspec.structs.replace(trade, applied=short_id(command.command_id)))
+        return Change("applied", trade)
     if existing.payload == trade.payload:
         return Change("duplicate", existing)
     raise IdempotencyConflict(
@@ -79,79 +80,75 @@ def change(trade: Trade, command: TradeCommand) -> Change:
     Raises: InvalidTrade, IllegalTransition and IdempotencyConflict; then nothing may be written.
     """
     check_time("as_of", command.as_of)
-    if _is_applied(trade, command.command_id):
-        return Change("duplicate", trade)
     if isinstance(command, AddTrade):
         return add(command, trade_id=trade.trade_id, existing=trade)
-    after = _after(trade, command)
+    short = short_id(command.command_id)
+    if _is_applied(trade, short):
+        return Change("duplicate", trade)
+    after = _after(trade, command, short)
     if after is None:
         return Change("stale", trade)
     if after is trade:
         return Change("duplicate", trade)
-    return Change("applied", _stamped(after, command.command_id, command.as_of))
+    return Change("applied", _stamped(after, short, command.as_of))
 
 
-def _after(trade: Trade, command: AddFill | CloseTrade | UpdateTrade | UpdateTradePnl) -> Trade | None:
+def _after(
+    trade: Trade, command: AddFill | CloseTrade | UpdateTrade | UpdateTradePnl, short: str
+) -> Trade | None:
     match command:
         case AddFill():
-            return _with_fill(trade, command)
+            return _with_fill(trade, command.fill, short, command.as_of)
         case CloseTrade():
-            return _with_close(trade, command)
+            return _with_close(trade, command, short)
         case UpdateTrade():
             return _with_update(trade, command)
         case UpdateTradePnl():
             return _with_reported_pnl(trade, command)
 
 
-def _is_applied(trade: Trade, command_id: str) -> bool:
-    short, applied = short_id(command_id), trade.applied
-    starts = range(0, len(applied), SHORT_ID_CHARS)
-    return short in applied and any(applied.startswith(short, start) for start in starts)
+def _is_applied(trade: Trade, short: str) -> bool:
+    applied = trade.applied
+    if short not in applied:
+        return False
+    return any(applied.startswith(short, start) for start in range(0, len(applied), SHORT_ID_CHARS))
 
 
-def _stamped(trade: Trade, command_id: str, as_of: int) -> Trade:
-    applied = (trade.applied + short_id(command_id))[-APPLIED_MAX * SHORT_ID_CHARS :]
+def _stamped(trade: Trade, short: str, as_of: int) -> Trade:
+    applied = (trade.applied + short)[-APPLIED_MAX * SHORT_ID_CHARS :]
     return msgspec.structs.replace(
         trade, version=trade.version + 1, updated_at=max(as_of, trade.updated_at), applied=applied
     )
 
 
-def _with_fill(trade: Trade, command: AddFill) -> Trade:
-    fill = fill_from_dict(
-        command.fill,
-        now_us=command.as_of,
-        side=trade.side,
-        default_id=_own_fill_id(trade, command),
-    )
+def _with_fill(trade: Trade, fields: object, short: str, as_of: int) -> Trade:
+    fill = fill_from_dict(fields, now_us=as_of, side=trade.side, default_id=_own_fill_id(trade, short))
     return book_fill(trade, fill)
 
 
-def _own_fill_id(trade: Trade, command: AddFill | CloseTrade) -> str:
-    """The id of the fill that `command` books, unless it names one."""
-    return f"{trade.trade_id}:{short_id(command.command_id)}"
+def _own_fill_id(trade: Trade, short: str) -> str:
+    """The id of the fill that a command books, unless it names one."""
+    return f"{trade.trade_id}:{short}"
 
 
-def _with_close(trade: Trade, command: CloseTrade) -> Trade:
-    own_id = _own_fill_id(trade, command)
-    if any(fill.fill_id == own_id for fill in trade.fills):
+def _with_close(trade: Trade, command: CloseTrade, short: str) -> Trade:
+    if _own_fill_id(trade, short) in [fill.fill_id for fill in trade.fills]:
         # Booked already, so long ago that `applied` has forgotten the command.
         return trade
-    if not trade.open_amount or trade.status not in OPEN_STATUSES:
+    held = trade.open_amount
+    if not held or trade.status not in OPEN_STATUSES:
         problem = f"nothing is open in a {trade.status} trade"
         cure = _CLOSE_CURES.get(trade.status, "fill it first")
         raise IllegalTransition(problem, field="status", value=trade.status, cure=cure)
     fill = {
         "role": Role.EXIT,
-        "amount": trade.open_amount if command.amount is None else command.amount,
+        "amount": held if command.amount is None else command.amount,
         "price": command.price,
         "fee": command.fee,
         "fee_currency": command.fee_currency,
         "at": None if command.at is None else parse_time("at", command.at),
     }
-    return _with_fill(
-        trade,
-        AddFill(command_id=command.command_id, as_of=command.as_of, trade_id=trade.trade_id, fill=fill),
-    )
+    return _with_fill(trade, fill, short, command.as_of)
 
 
 def _with_update(trade: Trade, command: UpdateTrade) -> Trade | None:
@@ -167,26 +164,27 @@ def _with_update(trade: Trade, command: UpdateTrade) -> Trade | None:
     current = {name: value for name, value in changes.items() if command.as_of >= times.get(name, 0)}
     if changes and not current:
         return None
-    after = _with_fields(trade, {name: value for name, value in current.items() if name != "status"})
-    if "status" in current:
-        after = _with_word(after, current["status"], command.as_of)
-    if after is trade:
-        return trade
-    return msgspec.structs.replace(after, field_times=times | dict.fromkeys(current, command.as_of))
+    times = times | dict.fromkeys(current, command.as_of)
+    word = current.pop("status", None)
+    after = _with_fields(trade, current)
+    if word is not None:
+        after = _with_word(after, word, command.as_of)
+    return trade if after is trade else msgspec.structs.replace(after, field_times=times)
 
 
 def _with_fields(trade: Trade, values: Mapping[str, Any]) -> Trade:
     new = {name: value for name, value in values.items() if getattr(trade, name) != value}
     if not new:
         return trade
-    for name in _ORDER_NAMES & new.keys():
-        _check_order_field(trade, name, new[name])
+    for name in _ORDER_NAMES:
+        if name in new:
+            _check_order_field(trade, name, new[name])
     if new.get("related_trade_id") == trade.trade_id:
         reject("related_trade_id", "is the trade itself", trade.trade_id, "another trade of the user")
     after = msgspec.structs.replace(trade, **new)
-    if any(name in new for name in JSON_NAMES):
+    if not new.keys().isdisjoint(JSON_NAMES):
         json_group({name: getattr(after, name) for name in (*JSON_NAMES, "extra")})
-    return refigure(after) if _FIGURE_NAMES & new.keys() else after
+    return after if new.keys().isdisjoint(_FIGURE_NAMES) else refigure(after)
 
 
 def _check_order_field(trade: Trade, name: str, value: Decimal | None) -> None:
@@ -200,8 +198,9 @@ def _check_order_field(trade: Trade, name: str, value: Decimal | None) -> None:
 
 
 def _with_word(trade: Trade, word: str, as_of: int) -> Trade:
-    evidence = Evidence(bool(trade.filled), bool(trade.closed), trade.pnl_reported)
-    status, note = read_status(word, evidence)
+    status, note = read_status(
+        word, filled=bool(trade.filled), closed=bool(trade.closed), pnl=trade.pnl_reported
+    )
     after = moved(trade, status, at=as_of)
     if note is None or after is trade:
         return after

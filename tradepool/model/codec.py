@@ -7,13 +7,13 @@ itself; the digest is the same wherever a record is.
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
 
 from tradepool.errors import Corrupt
 from tradepool.model.archived import Archived
+from tradepool.model.digests import digest_of
 from tradepool.model.packing import packed, unpacked
 from tradepool.model.tokens import Ledger
 from tradepool.model.trade import Trade
@@ -117,16 +117,11 @@ def decode_archived(body: bytes) -> Archived:
         raise Corrupt(f"what is left of an archived trade cannot be read: {problem}") from problem
 
 
-def digest_of(body: bytes) -> str:
-    """16 hex characters that change when the JSON does."""
-    return blake2b(body, digest_size=8).hexdigest()
-
-
 def pack(version: int, body: bytes, kind: str, status_code: str) -> bytes:
     """The stored value of a record whose JSON is `body`: header and packed body."""
-    text = f"{version:08x}{digest_of(body)}{kind}{status_code}"
-    assert len(text) == HEADER_CHARS
-    return text.encode("ascii") + packed(body)
+    header = f"{version:08x}{digest_of(body)}{kind}{status_code}".encode()
+    assert len(header) == HEADER_CHARS
+    return header + packed(body)
 
 
 def read_header(value: bytes) -> Header:
@@ -136,11 +131,11 @@ def read_header(value: bytes) -> Header:
     """
     try:
         text = value[:HEADER_CHARS].decode("ascii")
-        version = int(text[:8], 16)
-        kind, status = text[COMPARED_CHARS], text[COMPARED_CHARS + 1]
+        return Header(
+            int(text[:8], 16), text[8:COMPARED_CHARS], text[COMPARED_CHARS], text[COMPARED_CHARS + 1]
+        )
     except (ValueError, IndexError) as problem:
         raise Corrupt(f"a record's header cannot be read: {value[:HEADER_CHARS]!r}") from problem
-    return Header(version, text[8:COMPARED_CHARS], kind, status)
 
 
 def split(value: bytes) -> tuple[Header, bytes]:
@@ -168,7 +163,7 @@ def unpack(value: bytes) -> Record:
 
 def pack_trade(trade: Trade) -> bytes:
     """The trade as a stored value."""
-    return pack(trade.version, encode_trade(trade), TRADE_KIND, trade.status.code)
+    return pack(trade.version, _ENCODER.encode(trade), TRADE_KIND, trade.status.code)
 
 
 def unpack_trade(value: bytes) -> Trade:

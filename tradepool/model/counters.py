@@ -14,8 +14,9 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from tradepool.model.kinds import Outcome, Source, Status
-from tradepool.model.money import CONTEXT, DECIMALS_MAX, canonical, to_units
-from tradepool.model.trade import Trade
+from tradepool.model.money import CONTEXT, DECIMALS_MAX, ZERO, canonical, plus, to_units
+from tradepool.model.trade import OPEN_STATUSES, Trade
+from tradepool.model.valuation import settlement
 
 __all__ = [
     "ALL_SOURCES",
@@ -35,6 +36,8 @@ ALL_SOURCES = "all"
 """Asks for every source mixed."""
 FEE_PREFIX = "fee:"
 
+# Bound once: in a loop over trades a member looked up on its class costs more than the comparison.
+_COMPLETED = Status.COMPLETED
 _NAME_OF = {Outcome.WIN: "win", Outcome.LOSS: "loss", Outcome.FLAT: "flat"}
 _TEXTS_CACHED = 4096
 
@@ -58,17 +61,19 @@ def contribution(trade: Trade) -> dict[str, int]:
     left out.
     """
     outcome = closed_outcome(trade)
-    counts = {"trades": 1, "open": int(trade.is_open), "closed": int(outcome is not None)}
+    counts = {"trades": 1, "open": int(trade.status in OPEN_STATUSES)}
     if outcome is not None:
-        counts[_NAME_OF[outcome]] = 1
-    prefix = f"{trade.source}|{_encoded(trade.settlement_currency)}|"
-    counts |= _money(trade, closed=outcome is not None) | _reported(trade)
+        counts["closed"] = counts[_NAME_OF[outcome]] = 1
+    _count_money(counts, trade, closed=outcome is not None)
+    if trade.pnl_reported is not None:
+        counts |= _reported(trade, trade.pnl_reported)
+    prefix = _prefix(trade.source, trade.market, trade.symbol)
     return {prefix + name: number for name, number in counts.items() if number}
 
 
 def closed_outcome(trade: Trade) -> Outcome | None:
     """How a completed trade ended, None for one that is not completed."""
-    if trade.status != Status.COMPLETED:
+    if trade.status != _COMPLETED:
         return None
     if trade.outcome is not None:
         return trade.outcome
@@ -133,36 +138,31 @@ def _entries(counters: Mapping[str, int], source: str) -> Iterator[tuple[Counter
             yield key, number
 
 
-def _money(trade: Trade, *, closed: bool) -> dict[str, int]:
-    pnl, gross = _units(trade.pnl), _units(trade.pnl_gross)
-    notional = CONTEXT.multiply(trade.contract_size, CONTEXT.add(trade.entry_cost, trade.exit_value))
-    sums = {
-        "pnl": pnl,
-        "net": _units(trade.pnl_net),
-        "gross": gross,
-        "funding": _units(trade.funding),
-        "interest": _units(trade.interest),
-        "volume": _units(notional),
-        "deposit": _units(trade.deposit),
-    }
+def _count_money(counts: dict[str, int], trade: Trade, *, closed: bool) -> None:
+    pnl, gross = trade.pnl, trade.pnl_gross
+    for name, amount in (
+        ("pnl", pnl),
+        ("net", trade.pnl_net),
+        ("gross", gross),
+        ("funding", trade.funding),
+        ("interest", trade.interest),
+        ("volume", CONTEXT.multiply(trade.contract_size, plus(trade.entry_cost, trade.exit_value))),
+        ("deposit", trade.deposit),
+    ):
+        # Most amounts of most trades are 0, and this runs in every commit.
+        if amount:
+            counts[name] = to_units(amount)
     if closed:
-        sums["profit" if pnl > 0 else "loss_sum"] = abs(pnl)
-        sums["gross_profit" if gross > 0 else "gross_loss"] = abs(gross)
+        counts["profit" if pnl > ZERO else "loss_sum"] = abs(counts.get("pnl", 0))
+        counts["gross_profit" if gross > ZERO else "gross_loss"] = abs(counts.get("gross", 0))
     for currency, fee in trade.fees.items():
-        sums[FEE_PREFIX + _encoded(currency)] = to_units(fee)
-    return sums
+        counts[FEE_PREFIX + _encoded(currency)] = to_units(fee)
 
 
-def _units(amount: Decimal | None) -> int:
-    # Most amounts of most trades are 0, and this runs in every commit.
-    return to_units(amount) if amount else 0
-
-
-def _reported(trade: Trade) -> dict[str, int]:
-    pnl, verdict = trade.pnl_reported, reported_verdict(trade)
-    if pnl is None or verdict is None:
-        return {}
-    units = int(pnl.scaleb(DECIMALS_MAX, context=CONTEXT))
+def _reported(trade: Trade, pnl: Decimal) -> dict[str, int]:
+    verdict = reported_verdict(trade)
+    assert verdict is not None
+    units = int(CONTEXT.scaleb(pnl, DECIMALS_MAX))
     return {
         "reported": units,
         "reported_profit": max(units, 0),
@@ -173,6 +173,11 @@ def _reported(trade: Trade) -> dict[str, int]:
         "reported_losses": int(verdict < 0),
         "reported_draws": int(not verdict),
     }
+
+
+@lru_cache(maxsize=_TEXTS_CACHED)
+def _prefix(source: str, market: str, symbol: str) -> str:
+    return f"{source}|{_encoded(settlement(market, symbol))}|"
 
 
 @lru_cache(maxsize=_TEXTS_CACHED)

@@ -8,12 +8,14 @@ from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
 
 import orjson
 
 from tradepool.errors import InvalidTrade, quoted
-from tradepool.model.money import parse_decimal, plain
+from tradepool.model.money import ZERO, parse_decimal, plain
+from tradepool.model.symbols import SYMBOLS_CACHED
 
 __all__ = [
     "JSON_BYTES_MAX",
@@ -55,7 +57,8 @@ def text(chars_max: int = _CHARS_MAX) -> Callable[[str, object], str]:
             reject(field, "not a text", value, "a text")
         if not value.strip() or len(value) > chars_max:
             reject(field, "empty or too long", value, f"1 to {chars_max} characters")
-        if _CONTROL.search(value) or not _is_unicode(value):
+        # What prints has neither control characters nor lone surrogates.
+        if not value.isprintable() and (_CONTROL.search(value) or not _is_unicode(value)):
             reject(field, "has characters that cannot be stored", value, "printable Unicode")
         return str(value)
 
@@ -67,10 +70,18 @@ def symbol(field: str, value: object) -> str:
 
     Raises: InvalidTrade.
     """
-    name = text()(field, value)
-    if not _SYMBOL.fullmatch(name):
+    name = _text(field, value)
+    if not _is_symbol(name):
         reject(field, "not a symbol", value, "ccxt form, such as BTC/USDT or BTC/USDT:USDT")
     return name
+
+
+_text = text()
+
+
+@lru_cache(maxsize=SYMBOLS_CACHED)
+def _is_symbol(name: str) -> bool:
+    return _SYMBOL.fullmatch(name) is not None
 
 
 def choice(kind: type[Kind], aliases: Mapping[str, Kind]) -> Callable[[str, object], Kind]:
@@ -92,7 +103,7 @@ def positive(field: str, value: object) -> Decimal:
     Raises: InvalidTrade.
     """
     number = parse_decimal(field, value)
-    if number <= 0:
+    if number <= ZERO:
         reject(field, "not positive", value, "a number above 0")
     return number
 
@@ -103,7 +114,7 @@ def non_negative(field: str, value: object) -> Decimal:
     Raises: InvalidTrade.
     """
     number = parse_decimal(field, value)
-    if number < 0:
+    if number < ZERO:
         reject(field, "negative", value, "0 or more")
     return number
 
@@ -187,7 +198,7 @@ def _inside(item: object) -> Iterable[tuple[object, object]] | None:
 
 def _dumped(value: object) -> bytes | None:
     try:
-        return orjson.dumps(value, default=_to_text, option=_JSON_OPTIONS)
+        return orjson.dumps(value, _to_text, _JSON_OPTIONS)
     except (TypeError, RecursionError):
         return None
 

@@ -17,7 +17,9 @@ __all__ = ["SIDE_ALIASES", "fee_fields", "fill_from_dict", "read_fill"]
 
 SIDE_ALIASES = {"long": Side.BUY, "short": Side.SELL}
 
-_CCXT_NAMES = {"id": "fill_id", "order": "order_id", "timestamp": "at"}
+# ccxt's on the left.
+_NAMES = {"id": "fill_id", "order": "order_id", "timestamp": "at"}
+_REQUIRED = ("role", "amount", "price")
 _ID = text(128)
 _PARSERS = {
     "fill_id": _ID,
@@ -60,28 +62,37 @@ def read_fill(fields: object, *, side: Side | None) -> Fill:
         fields = fields.to_dict()
     if not isinstance(fields, dict):
         reject("fill", "not a dictionary", fields, "a Fill or its fields by name")
-    given = fee_fields({_CCXT_NAMES.get(name, name): value for name, value in fields.items()}, "fee")
-    parsed: dict[str, Any] = {
-        name: parse(name, given[name]) for name, parse in _PARSERS.items() if given.get(name) is not None
-    }
+    if not fields.keys().isdisjoint(_NAMES):
+        fields = {_NAMES.get(name, name): value for name, value in fields.items()}
+    given = fee_fields(fields, "fee")
+    parsed: dict[str, Any] = {"fill_id": ""}
+    for name, parse in _PARSERS.items():
+        value = given.get(name)
+        if value is not None:
+            parsed[name] = parse(name, value)
     fill_side = parsed.pop("side", None)
     if "role" not in parsed and fill_side is not None and side is not None:
         parsed["role"] = Role.ENTRY if fill_side is side else Role.EXIT
-    for name in ("role", "amount", "price"):
+    for name in _REQUIRED:
         if name not in parsed:
             reject(name, "missing", None, "every fill has a role (entry or exit), an amount and a price")
-    return Fill(**{"fill_id": "", **parsed})
+    return Fill(**parsed)
 
 
-def fee_fields(given: Mapping[Any, object], name: str) -> dict[Any, object]:
-    """`given` with ccxt's `{cost, currency}` under `name` taken apart.
+def fee_fields(given: Mapping[Any, object], *names: str) -> Mapping[Any, object]:
+    """`given` with ccxt's `{cost, currency}` under each of `names` taken apart.
 
     Raises: InvalidTrade for such a dictionary without a cost.
     """
-    fee = given.get(name)
-    if not isinstance(fee, dict):
-        return dict(given)
+    for name in names:
+        fee = given.get(name)
+        if isinstance(fee, dict):
+            given = {**given, **_fee_parts(name, fee)}
+    return given
+
+
+def _fee_parts(name: str, fee: dict[Any, object]) -> dict[str, object]:
     if fee.get("cost") is None:
         reject(name, "has no cost", fee, "a number, or a cost and its currency")
     currency = {} if fee.get("currency") is None else {f"{name}_currency": fee["currency"]}
-    return {**given, name: fee["cost"], **currency}
+    return {name: fee["cost"], **currency}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import binascii
 import re
-import uuid
-from hashlib import blake2b
+
+from tradepool.model.digests import digest_of
 
 __all__ = ["SHORT_ID_CHARS", "derive_id", "mint_id", "short_id", "slot_of_id", "slot_of_user"]
 
@@ -32,23 +32,23 @@ def mint_id(user_id: str, *, at_us: int, random_bits: int) -> str:
     milliseconds = (at_us // 1000) & (2**48 - 1)
     tail = ((slot & 0xF) << _RANDOM_BITS) | (random_bits & (2**_RANDOM_BITS - 1))
     number = (milliseconds << 80) | (_VERSION << 76) | ((slot >> 4) << 64) | (_VARIANT << 62) | tail
-    return str(uuid.UUID(int=number))
+    digits = f"{number:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def derive_id(user_id: str, *, at_us: int, seed: str) -> str:
     """The trade id that `seed` (a command id) always gets, so that a redelivery mints the same one."""
-    digest = blake2b(seed.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return mint_id(user_id, at_us=at_us, random_bits=int.from_bytes(digest, "big"))
+    return mint_id(user_id, at_us=at_us, random_bits=int(short_id(seed), 16))
 
 
 def slot_of_id(trade_id: str) -> int | None:
     """The routing slot inside a minted id; None for an id that is not a UUIDv8."""
     if _UUID8.fullmatch(trade_id) is None:
         return None
-    number = int(trade_id.replace("-", ""), 16)
-    return ((number >> 64) & 0xFFF) << 4 | ((number >> _RANDOM_BITS) & 0xF)
+    # Behind the version's digit, and behind the two bits of the variant.
+    return int(trade_id[15:18], 16) << 4 | (int(trade_id[19:21], 16) >> 2 & 0xF)
 
 
 def short_id(command_id: str) -> str:
     """16 hex characters that stand for a command id in records and keys."""
-    return blake2b(command_id.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return digest_of(command_id.encode("utf-8", "surrogatepass"))

@@ -53,6 +53,10 @@ LATE_STATUSES = frozenset({Status.CANCELLED, Status.EXPIRED})
 """Ended without a fill; a fill the venue made before, but told later, reopens the trade."""
 
 
+# Bound once: in a loop over trades a member looked up on its class costs more than the comparison.
+_FILLED, _COMPLETED, _ENTRY = Status.FILLED, Status.COMPLETED, Role.ENTRY
+
+
 def check_transition(trade: Trade, new: Status) -> None:
     """Pass when `trade` may move to `new`, or is there already.
 
@@ -71,10 +75,10 @@ def check_transition(trade: Trade, new: Status) -> None:
 
 def status_after_fill(before: Trade, booked: Trade, role: Role) -> Status:
     """The status of `before` once a fill of `role` made it `booked` (figures only)."""
-    if role is Role.ENTRY and before.status in LATE_STATUSES:
-        return Status.FILLED
-    if role is Role.ENTRY and before.status is Status.FILLED:
-        return Status.FILLED
+    if role is _ENTRY and before.status in LATE_STATUSES:
+        return _FILLED
+    if role is _ENTRY and before.status is _FILLED:
+        return _FILLED
     return status_from_fills(booked)
 
 
@@ -83,8 +87,8 @@ def status_from_fills(trade: Trade) -> Status:
     if not trade.filled:
         return Status.PENDING
     if trade.closed:
-        return Status.PARTIALLY_CLOSED if trade.open_amount else Status.COMPLETED
-    return Status.FILLED if trade.filled >= trade.amount else Status.PARTIALLY_FILLED
+        return Status.PARTIALLY_CLOSED if trade.open_amount else _COMPLETED
+    return _FILLED if trade.filled >= trade.amount else Status.PARTIALLY_FILLED
 
 
 def outcome_of(trade: Trade) -> Outcome:

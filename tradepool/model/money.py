@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import decimal
-import math
 from decimal import ROUND_HALF_EVEN, Decimal
 
 from tradepool.errors import InvalidTrade, Rejected
@@ -18,8 +17,10 @@ __all__ = [
     "ZERO",
     "canonical",
     "from_units",
+    "minus",
     "parse_decimal",
     "plain",
+    "plus",
     "quantise",
     "round_cost",
     "round_ratio",
@@ -42,7 +43,11 @@ ONE = Decimal(1)
 
 _COST_UNIT = Decimal("1e-24")
 _FINEST = Decimal(1).scaleb(-DECIMALS_MAX)
-_EXACT = decimal.Context(prec=100, traps=[decimal.Inexact, decimal.InvalidOperation])
+_LOWEST = -MAGNITUDE_MAX
+# Bound once: these run several times for every figure of every trade.
+_add, _subtract, _normalize = CONTEXT.add, CONTEXT.subtract, CONTEXT.normalize
+_quantize, _scaleb = CONTEXT.quantize, CONTEXT.scaleb
+_exactly = decimal.Context(prec=100, traps=[decimal.Inexact, decimal.InvalidOperation]).quantize
 _TEXT_CHARS_MAX = 64
 # An int of thousands of digits would cost quadratic time to turn into a Decimal.
 _INT_BITS_MAX = 100
@@ -59,15 +64,15 @@ def parse_decimal(field: str, value: object, *, error: type[Rejected] = InvalidT
     Raises: `error` (a Rejected) for anything that is not a finite number below 1e24 with at most
     18 decimal places.
     """
-    number = _number(value)
+    number = _from_text(value) if isinstance(value, str) else _from_number(value)
     if number is None:
         raise error("not a number", field=field, value=value, cure=_CURE)
     if not number.is_finite():
         raise error("not finite", field=field, value=value, cure=_CURE)
-    if number.copy_abs() >= MAGNITUDE_MAX:
+    if not _LOWEST < number < MAGNITUDE_MAX:
         raise error("out of range", field=field, value=value, cure=_CURE)
     try:
-        number = number.quantize(_FINEST, context=CONTEXT if isinstance(value, float) else _EXACT)
+        _exactly(number, _FINEST)
     except (decimal.Inexact, decimal.InvalidOperation) as problem:
         raise error("too many decimal places", field=field, value=value, cure=_CURE) from problem
     return canonical(number)
@@ -77,30 +82,41 @@ def canonical(x: Decimal) -> Decimal:
     """`x` without trailing zeros, exponent or negative zero; equal numbers get equal text."""
     if not x:
         return ZERO
-    x = x.normalize(CONTEXT)
-    if _exponent(x) > 0:
-        x = x.quantize(ONE, context=CONTEXT)
+    # A sum has the smaller exponent of both, so nothing is left of one above that of ZERO.
+    x = _add(_normalize(x), ZERO)
     return ONE if x == ONE else x
+
+
+def plus(x: Decimal, y: Decimal) -> Decimal:
+    """The exact sum of two canonical numbers, canonical as well; most of what is added is 0."""
+    if not y:
+        return x
+    return canonical(_add(x, y)) if x else y
+
+
+def minus(x: Decimal, y: Decimal) -> Decimal:
+    """The exact difference of two canonical numbers, canonical as well."""
+    return canonical(_subtract(x, y)) if y else x
 
 
 def quantise(x: Decimal) -> Decimal:
     """`x` rounded half even to 8 places: how every booked figure is stored."""
-    return canonical(x.quantize(UNIT, context=CONTEXT))
+    return canonical(_quantize(x, UNIT)) if x else ZERO
 
 
 def round_cost(x: Decimal) -> Decimal:
     """`x` rounded to 24 places: how a quotient inside the cost fold is kept finite."""
-    return canonical(x.quantize(_COST_UNIT, context=CONTEXT))
+    return canonical(_quantize(x, _COST_UNIT)) if x else ZERO
 
 
 def round_ratio(x: Decimal) -> Decimal:
     """`x` rounded to 18 places: averages and returns, which are no bookings."""
-    return canonical(x.quantize(_FINEST, context=CONTEXT))
+    return canonical(_quantize(x, _FINEST)) if x else ZERO
 
 
 def to_units(x: Decimal) -> int:
     """`x` in integer units of 1e-8, rounded half even."""
-    return int(x.quantize(UNIT, context=CONTEXT).scaleb(8, context=CONTEXT))
+    return round(_scaleb(x, 8))
 
 
 def from_units(units: int) -> Decimal:
@@ -113,19 +129,17 @@ def plain(x: Decimal) -> str:
     return format(x, "f")
 
 
-def _number(value: object) -> Decimal | None:
-    match value:
-        case bool():
-            return None
-        case Decimal():
-            return value
-        case int():
-            return Decimal(value) if value.bit_length() <= _INT_BITS_MAX else _HUGE
-        case float():
-            return Decimal(repr(float(value))) if math.isfinite(value) else Decimal("NaN")
-        case str():
-            return _from_text(value)
-    return None
+def _from_number(value: object) -> Decimal | None:
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(value) if value.bit_length() <= _INT_BITS_MAX else _HUGE
+    return _from_float(float(value)) if isinstance(value, float) else None
+
+
+def _from_float(value: float) -> Decimal:
+    number = Decimal(repr(value))
+    return _quantize(number, _FINEST) if number.is_finite() and _LOWEST < number < MAGNITUDE_MAX else number
 
 
 def _from_text(text: str) -> Decimal | None:
@@ -135,9 +149,3 @@ def _from_text(text: str) -> Decimal | None:
         return Decimal(text)
     except decimal.InvalidOperation:
         return None
-
-
-def _exponent(x: Decimal) -> int:
-    exponent = x.as_tuple().exponent
-    assert isinstance(exponent, int)
-    return exponent

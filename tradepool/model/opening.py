@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -13,15 +13,19 @@ from tradepool.model.kinds import Role, Status
 from tradepool.model.lifecycle import LATE_STATUSES, outcome_of, status_from_fills
 from tradepool.model.money import ZERO
 from tradepool.model.pnl import fold_fills, known_fill, refigure, shrunk_to_filled
-from tradepool.model.status_words import Evidence, read_status
+from tradepool.model.status_words import read_status
 from tradepool.model.trade import Fill, Trade
 
 __all__ = ["Claim", "open_books"]
 
-_FILLED_OR_LATER = frozenset({Status.FILLED, Status.PARTIALLY_CLOSED, Status.COMPLETED})
+# Bound once: in a loop over trades a member looked up on its class costs more than the comparison.
+_ENTRY, _EXIT = Role.ENTRY, Role.EXIT
+_PARTIALLY_FILLED, _FILLED = Status.PARTIALLY_FILLED, Status.FILLED
+_PARTIALLY_CLOSED, _COMPLETED = Status.PARTIALLY_CLOSED, Status.COMPLETED
+_FILLED_OR_LATER = frozenset({_FILLED, _PARTIALLY_CLOSED, _COMPLETED})
 
 
-class Claim(NamedTuple):
+class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the caller says happened to a new trade; None is unsaid."""
 
     status: str | None = None
@@ -40,7 +44,9 @@ class Claim(NamedTuple):
     @property
     def has_exit(self) -> bool:
         """Whether an exit is known."""
-        return self.exit_price is not None or any(fill.role is Role.EXIT for fill in self.fills)
+        if self.exit_price is not None or not self.fills:
+            return self.exit_price is not None
+        return any(fill.role is _EXIT for fill in self.fills)
 
 
 def open_books(trade: Trade, claim: Claim) -> Trade:
@@ -51,30 +57,42 @@ def open_books(trade: Trade, claim: Claim) -> Trade:
     """
     status, note = _claimed_status(trade, claim)
     folded = _with_exit(_with_entries(trade, claim, status), claim, status)
-    if note:
-        folded = msgspec.structs.replace(folded, notes=(note,))
-    return _with_times(_with_claimed_status(folded, status), claim)
+    if status in LATE_STATUSES and folded.filled and folded.filled < folded.amount:
+        folded = shrunk_to_filled(folded)
+    status = _supported_status(folded, status)
+    changes: dict[str, Any] = {"status": status}
+    notes = [] if note is None else [note]
+    if status is _COMPLETED:
+        changes["outcome"] = outcome_of(folded)
+        if folded.closed and folded.open_amount:
+            notes.append("completed_with_open_amount")
+    if notes:
+        changes["notes"] = tuple(notes)
+    if folded.filled:
+        changes |= _times(folded, status, claim)
+    return msgspec.structs.replace(folded, **changes)
 
 
 def _claimed_status(trade: Trade, claim: Claim) -> tuple[Status | None, str | None]:
     if claim.status is None:
-        return (Status.COMPLETED if claim.exit_price is not None else None), None
+        return (None if claim.exit_price is None else _COMPLETED), None
     has_fill = bool(claim.fills or claim.filled)
-    return read_status(claim.status, Evidence(has_fill, claim.has_exit, trade.pnl_reported))
+    return read_status(claim.status, filled=has_fill, closed=claim.has_exit, pnl=trade.pnl_reported)
 
 
 def _with_entries(trade: Trade, claim: Claim, status: Status | None) -> Trade:
     folded = refigure(trade) if trade.funding or trade.interest else trade
-    for fill in _in_order(trade, claim.fills):
-        if not known_fill(folded, fill):
-            folded = fold_fills(folded, (fill,))
+    if claim.fills:
+        for fill in _in_order(trade, claim.fills):
+            if not known_fill(folded, fill):
+                folded = fold_fills(folded, (fill,))
     if folded.filled or not (quantity := _implied_quantity(trade, claim, status)):
         return folded
     if trade.price is None:
         reject("price", "missing", None, "a filled trade needs its price, or its fills")
     entry = Fill(
         fill_id=f"{trade.trade_id}:entry",
-        role=Role.ENTRY,
+        role=_ENTRY,
         amount=quantity,
         price=trade.price,
         fee=claim.fee,
@@ -87,7 +105,7 @@ def _with_entries(trade: Trade, claim: Claim, status: Status | None) -> Trade:
 def _implied_quantity(trade: Trade, claim: Claim, status: Status | None) -> Decimal | None:
     if claim.filled:
         return claim.filled
-    if status is Status.PARTIALLY_FILLED:
+    if status is _PARTIALLY_FILLED:
         reject("filled", "missing", None, "a partially filled trade needs its filled amount, or its fills")
     return trade.amount if status in _FILLED_OR_LATER else None
 
@@ -96,7 +114,7 @@ def _in_order(trade: Trade, fills: tuple[Fill, ...]) -> list[Fill]:
     """The fills by time where every one has its time, else as given; named and dated."""
     dated: Iterable[Fill] = fills
     if all(fill.at for fill in fills):
-        dated = sorted(fills, key=lambda fill: (fill.at, fill.role is Role.EXIT))
+        dated = sorted(fills, key=lambda fill: (fill.at, fill.role is _EXIT))
     return [_named(trade, index, fill) for index, fill in enumerate(dated)]
 
 
@@ -115,13 +133,13 @@ def _with_exit(folded: Trade, claim: Claim, status: Status | None) -> Trade:
         if claim.closed:
             reject("exit_price", "missing", None, "a closed amount needs its exit price, or its exit fills")
         return folded
-    quantity = claim.closed or (folded.open_amount if status is Status.COMPLETED else None)
-    if not quantity or status not in (Status.COMPLETED, Status.PARTIALLY_CLOSED):
+    quantity = claim.closed or (folded.open_amount if status is _COMPLETED else None)
+    if not quantity or status not in (_COMPLETED, _PARTIALLY_CLOSED):
         cure = "a completed trade, or a partially closed one with its closed amount"
         reject("exit_price", "given for a trade that is not closed", claim.exit_price, cure)
     leave = Fill(
         fill_id=f"{folded.trade_id}:exit",
-        role=Role.EXIT,
+        role=_EXIT,
         amount=quantity,
         price=claim.exit_price,
         fee=claim.exit_fee,
@@ -131,44 +149,31 @@ def _with_exit(folded: Trade, claim: Claim, status: Status | None) -> Trade:
     return fold_fills(folded, (leave,))
 
 
-def _with_claimed_status(trade: Trade, claimed: Status | None) -> Trade:
-    if claimed in LATE_STATUSES and trade.filled and trade.filled < trade.amount:
-        trade = shrunk_to_filled(trade)
-    status = _supported_status(trade, claimed)
-    notes = trade.notes
-    if status is Status.COMPLETED and trade.closed and trade.open_amount:
-        notes = (*notes, "completed_with_open_amount")
-    outcome = outcome_of(trade) if status is Status.COMPLETED else None
-    return msgspec.structs.replace(trade, status=status, outcome=outcome, notes=notes)
-
-
 def _supported_status(trade: Trade, claimed: Status | None) -> Status:
-    derived = status_from_fills(trade)
-    if claimed is Status.COMPLETED:
+    if claimed is _COMPLETED:
         if not trade.closed and trade.pnl_reported is None:
             cure = "a completed trade needs an exit_price, exit fills or a reported pnl"
             reject("status", "no closing evidence", claimed, cure)
         return claimed
-    if claimed is Status.PARTIALLY_CLOSED and not trade.closed:
+    if claimed is _PARTIALLY_CLOSED and not trade.closed:
         return claimed
     if claimed is Status.REJECTED and trade.filled:
         reject("status", "contradicts the fills", claimed, "a rejected trade has no fills")
-    if claimed is Status.FILLED and derived is Status.PARTIALLY_FILLED:
-        reject("status", "contradicts the fills", claimed, "partially_filled, or all of the fills")
-    return derived if trade.filled or claimed is None else claimed
-
-
-def _with_times(trade: Trade, claim: Claim) -> Trade:
     if not trade.filled:
-        return trade
-    first = min(fill.at for fill in trade.fills)
-    opened_at = claim.opened_at or max(trade.created_at, first)
+        return Status.PENDING if claimed is None else claimed
+    derived = status_from_fills(trade)
+    if claimed is _FILLED and derived is _PARTIALLY_FILLED:
+        reject("status", "contradicts the fills", claimed, "partially_filled, or all of the fills")
+    return derived
+
+
+def _times(trade: Trade, status: Status, claim: Claim) -> dict[str, int]:
+    opened_at = claim.opened_at or max(trade.created_at, min([fill.at for fill in trade.fills]))
     if opened_at < trade.created_at:
         reject("opened_at", "before created_at", opened_at, "created_at ≤ opened_at ≤ closed_at")
-    if trade.status is not Status.COMPLETED:
-        return msgspec.structs.replace(trade, opened_at=opened_at)
-    last = max(fill.at for fill in trade.fills)
-    closed_at = claim.closed_at or max(opened_at, last)
+    if status is not _COMPLETED:
+        return {"opened_at": opened_at}
+    closed_at = claim.closed_at or max(opened_at, *(fill.at for fill in trade.fills))
     if closed_at < opened_at:
         reject("closed_at", "before opened_at", closed_at, "created_at ≤ opened_at ≤ closed_at")
-    return msgspec.structs.replace(trade, opened_at=opened_at, closed_at=closed_at)
+    return {"opened_at": opened_at, "closed_at": closed_at}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import NamedTuple
 
 from tradepool.model.fields import reject
 from tradepool.model.kinds import Status
 
-__all__ = ["AMBIGUOUS", "Evidence", "read_status", "status_word"]
+__all__ = ["AMBIGUOUS", "read_status", "status_word"]
 
 AMBIGUOUS = "legacy_ambiguous"
 """The note on a trade whose old status could mean two things."""
@@ -22,17 +21,6 @@ _WORDS = {status.value: status for status in Status} | {
 _LEGACY = frozenset({"executed", "successful", "failed"})
 
 
-class Evidence(NamedTuple):
-    """What is known about a trade beside its status word."""
-
-    filled: bool
-    """Some quantity was filled."""
-    closed: bool
-    """Some exit is known."""
-    pnl: Decimal | None
-    """The reported PnL."""
-
-
 def status_word(field: str, value: object) -> str:
     """A status word in lower case.
 
@@ -44,19 +32,21 @@ def status_word(field: str, value: object) -> str:
     return str(word)
 
 
-def read_status(word: str, evidence: Evidence) -> tuple[Status, str | None]:
+def read_status(word: str, *, filled: bool, closed: bool, pnl: Decimal | None) -> tuple[Status, str | None]:
     """The status that `word` means, and a note for the auditor where it could mean another.
 
     The old `executed` was an order sent, `successful` closed or only filled, `failed` refused or closed
-    at a loss; what else is known decides.
+    at a loss; what else is known decides: whether some quantity was `filled`, whether some exit is known
+    (`closed`), and the reported `pnl`.
     """
-    if word in _WORDS:
-        return _WORDS[word], None
+    status = _WORDS.get(word)
+    if status is not None:
+        return status, None
     if word == "executed":
         return Status.SUBMITTED, None
-    is_win = evidence.pnl is not None and evidence.pnl > 0
-    if evidence.closed or evidence.pnl:
+    is_win = pnl is not None and pnl > 0
+    if closed or pnl:
         return Status.COMPLETED, AMBIGUOUS if word == "failed" and is_win else None
     if word == "successful":
         return Status.FILLED, AMBIGUOUS
-    return (Status.SUBMITTED, AMBIGUOUS) if evidence.filled else (Status.REJECTED, None)
+    return (Status.SUBMITTED, AMBIGUOUS) if filled else (Status.REJECTED, None)

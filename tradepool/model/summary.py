@@ -40,6 +40,8 @@ class Summary(Block, frozen=True, kw_only=True):
     other_sources: dict[str, int]
     """Trades of the sources that are not in here, by source."""
     by_currency: dict[str, Block]
+    archived_left_out: int = 0
+    """Archived trades that `statistics` leaves out, here and in `by_currency`: they could not be read."""
 
     def to_dict(self) -> dict[str, Any]:
         """As `Block.to_dict`, with a block for every currency."""
@@ -55,6 +57,7 @@ def summarise(
     source: Source | str | None = None,
     currency: str | None = None,
     starting_balance: Decimal | None = None,
+    lifetime: Mapping[str, int] | None = None,
 ) -> Summary:
     """The summary of a user's trades, given in any order and read once.
 
@@ -65,6 +68,8 @@ def summarise(
         currency: the settlement currency of the top figures; None is the one with most trades.
         starting_balance: what relative drawdown and growth start from, in that currency; None is the
             sum of the trades' deposits, and without any those figures stay None.
+        lifetime: the user's counters, where `trades` are not all he ever had: counts and sums come from
+            these then, and only the statistics from the trades.
 
     Raises: InvalidTrade for a source that does not exist.
     """
@@ -76,14 +81,17 @@ def summarise(
         if wanted in (None, ALL_SOURCES, trade.source):
             label = ALL_SOURCES if wanted == ALL_SOURCES else str(trade.source)
             folds.setdefault((label, trade.settlement_currency), Fold()).add(trade)
-    chosen = chosen_source(counters, wanted)
-    top = _top_currency(counters, chosen) if currency is None else currency
+    whole = counters if lifetime is None else lifetime
+    chosen = chosen_source(whole, wanted)
+    top = _top_currency(whole, chosen) if currency is None else currency
     statistics = {
         name: fold.statistics(starting_balance if name == top else None)
         for (label, name), fold in folds.items()
         if label == chosen
     }
-    return _summary(counters, user_id, chosen, top, statistics)
+    left_out = sum(trade_counts(whole, chosen).values()) - sum(trade_counts(counters, chosen).values())
+    found = _summary(whole, user_id, chosen, top, statistics)
+    return msgspec.structs.replace(found, archived_left_out=max(left_out, 0))
 
 
 def summary_from_counters(

@@ -14,7 +14,8 @@ from tradepool.model.kinds import OPEN_STATUSES, Direction, Market, Outcome, Rol
 from tradepool.model.lots import Lot, match_lots
 from tradepool.model.money import CONTEXT, ONE, ZERO, canonical, parse_decimal, quantise, round_ratio
 from tradepool.model.plain_form import plain_fields, plain_value
-from tradepool.model.valuation import Terms, gross, notional
+from tradepool.model.symbols import coins_of
+from tradepool.model.valuation import Terms, gross, notional, settlement, terms_of
 
 __all__ = [
     "DERIVED_NAMES",
@@ -154,37 +155,27 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     @property
     def base_currency(self) -> str:
         """The coin that is traded."""
-        return self.symbol.partition("/")[0]
+        return coins_of(self.symbol).base
 
     @property
     def quote_currency(self) -> str:
         """The coin that prices are in."""
-        return self.symbol.partition("/")[2].partition(":")[0]
+        return coins_of(self.symbol).quote
 
     @property
     def settlement_currency(self) -> str:
         """The coin that PnL is in: the quote, the part after ":", or the base of an inverse contract."""
-        if self.market == Market.INVERSE:
-            return self.base_currency
-        quote, _, settle = self.symbol.partition("/")[2].partition(":")
-        return settle.partition("-")[0] or quote
+        return settlement(self.market, self.symbol)
 
     @property
     def terms(self) -> Terms:
         """What decides how the fills are valued."""
-        return Terms(
-            Market(self.market),
-            Side(self.side),
-            self.contract_size,
-            self.base_currency,
-            self.quote_currency,
-            self.settlement_currency,
-        )
+        return terms_of(self.market, self.side, self.symbol, self.contract_size)
 
     @property
     def open_amount(self) -> Decimal:
         """What is still held (or owed): filled less closed less the fees taken out of the holding."""
-        left = CONTEXT.subtract(self.filled, self.closed)
+        left = CONTEXT.subtract(self.filled, self.closed) if self.closed else self.filled
         return canonical(CONTEXT.subtract(left, self.held_fees) if self.held_fees else left)
 
     @property
@@ -206,12 +197,12 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     @property
     def pnl(self) -> Decimal:
         """The matched PnL computed from the fills; the reported one where no exit is known."""
-        return self.pnl_net if self._is_computed else self.pnl_reported or ZERO
+        return self.pnl_net if self.pnl_reported is None or self.closed else self.pnl_reported or ZERO
 
     @property
     def pnl_cash(self) -> Decimal:
         """The same with every fee counted at once."""
-        return self.pnl_cash_net if self._is_computed else self.pnl_reported or ZERO
+        return self.pnl_cash_net if self.pnl_reported is None or self.closed else self.pnl_reported or ZERO
 
     @property
     def roi(self) -> Decimal | None:
@@ -266,10 +257,6 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
         if isinstance(fields, dict) and "schema_version" in fields:
             return trade_from_record(fields)
         return trade_from_dict(fields, now_us=0, trade_id=None)
-
-    @property
-    def _is_computed(self) -> bool:
-        return self.pnl_reported is None or self.closed > 0
 
     def _open_gross(self, mark: Decimal) -> Decimal:
         terms = self.terms

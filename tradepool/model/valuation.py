@@ -6,13 +6,20 @@ Everything is pure Decimal arithmetic in the wide context; s = +1 long, −1 sho
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import NamedTuple
 
 from tradepool.model.fill import Fill
 from tradepool.model.kinds import Market, Side
 from tradepool.model.money import CONTEXT, ONE, ZERO, canonical, round_cost
+from tradepool.model.symbols import SYMBOLS_CACHED, coins_of
 
-__all__ = ["NO_FEE", "FeeEffect", "Terms", "fee_effect", "gross", "notional"]
+__all__ = ["NO_FEE", "FeeEffect", "Terms", "fee_effect", "gross", "notional", "settlement", "terms_of"]
+
+
+# Bound once: in a loop over trades a member looked up on its class costs more than the comparison.
+_BUY, _SELL, _INVERSE = Side.BUY, Side.SELL, Market.INVERSE
+_HOLDING_COINS = frozenset({Market.SPOT, Market.MARGIN})
 
 
 class Terms(NamedTuple):
@@ -28,7 +35,7 @@ class Terms(NamedTuple):
     @property
     def fees_lower_holding(self) -> bool:
         """Whether a fee in the base coin is taken out of the coins that were bought."""
-        return self.side is Side.BUY and self.market in (Market.SPOT, Market.MARGIN)
+        return self.side is _BUY and self.market in _HOLDING_COINS
 
 
 class FeeEffect(NamedTuple):
@@ -42,12 +49,27 @@ class FeeEffect(NamedTuple):
     """Paid in a coin without a recorded rate: neither of the above."""
 
 
+@lru_cache(maxsize=SYMBOLS_CACHED)
+def terms_of(market: str, side: str, symbol: str, contract_size: Decimal) -> Terms:
+    """The terms of every trade of that kind."""
+    coins = coins_of(symbol)
+    return Terms(
+        Market(market), Side(side), contract_size, coins.base, coins.quote, settlement(market, symbol)
+    )
+
+
+def settlement(market: str, symbol: str) -> str:
+    """The coin that PnL is in: the quote, the part after ":", or the base of an inverse contract."""
+    coins = coins_of(symbol)
+    return coins.base if market == _INVERSE else coins.settle or coins.quote
+
+
 NO_FEE = FeeEffect(ZERO, ZERO, unpriced=False)
 
 
 def notional(market: Market, amount: Decimal, price: Decimal) -> Decimal:
     """Exact q·p in quote; for an inverse contract q/p in base, to 24 places."""
-    if market is Market.INVERSE:
+    if market is _INVERSE:
         return round_cost(CONTEXT.divide(amount, price))
     return canonical(CONTEXT.multiply(amount, price))
 
@@ -57,10 +79,9 @@ def gross(terms: Terms, cost: Decimal, value: Decimal) -> Decimal:
 
     An inverse contract earns s·m·(cost − value), in the base coin.
     """
-    gained = CONTEXT.subtract(value, cost)
-    if (terms.side is Side.SELL) != (terms.market is Market.INVERSE):
-        gained = gained.copy_negate()
-    return CONTEXT.multiply(gained, terms.contract_size)
+    if (terms.side is _SELL) != (terms.market is _INVERSE):
+        value, cost = cost, value
+    return CONTEXT.multiply(CONTEXT.subtract(value, cost), terms.contract_size)
 
 
 def fee_effect(terms: Terms, fill: Fill) -> FeeEffect:
@@ -86,7 +107,7 @@ def fee_effect(terms: Terms, fill: Fill) -> FeeEffect:
 def _fee_rate(terms: Terms, currency: str, fill: Fill) -> Decimal | None:
     if fill.fee_price is not None:
         return fill.fee_price
-    if terms.market is Market.INVERSE:
+    if terms.market is _INVERSE:
         # It settles in its base coin, so a fee in the quote is the only other one the fill can price.
         return CONTEXT.divide(ONE, fill.price) if currency == terms.quote_currency else None
     return fill.price if currency == terms.base_currency else None
