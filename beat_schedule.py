@@ -32,6 +32,7 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
             "options": {"expires": DEEP_AUDIT_EXPIRES_S},
         },
         "mark-to-market": _every(settings.mark_every_s, "tasks.pnl.mark_to_market"),
+        "archive-closed-trades": _every(settings.archive_every_s, "tasks.files.archive_closed_trades"),
         "write-snapshot": _every(settings.snapshot_every_s, "tasks.files.write_snapshot"),
     }
 

@@ -7,6 +7,8 @@ from typing import Any
 from redbeat import RedBeatScheduler
 from redbeat.schedulers import RedBeatConfig
 
+from tradepool.store.address import broker_address
+
 __all__ = ["TickScheduler"]
 
 _URL_NAME = "redbeat_redis_url"
@@ -40,8 +42,7 @@ class _ClockConfig(RedBeatConfig):
     def either_or(self, name: str, default: Any = None) -> Any:
         """The configured value of `name`."""
         if name == _URL_NAME:
-            settings = self.app.settings
-            return settings.broker_url or settings.redis_url
+            return broker_address(self.app.settings).redis_url
         return super().either_or(name, default)
 
     def is_key_in_conf(self, name: str) -> bool:

@@ -8,6 +8,7 @@ from beat_schedule import beat_schedule
 from tasks.routing import TASK_QUEUES, TASK_ROUTES
 from tradepool import wire
 from tradepool.settings import Settings
+from tradepool.store.address import broker_address
 
 __all__ = ["celery_settings"]
 
@@ -32,10 +33,13 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _connections(settings: Settings) -> dict[str, Any]:
+    broker = broker_address(settings)
     return {
         # One server for queue and store unless the operator splits them: a crash then rolls both back
         # to one consistent prefix.
-        "broker_url": settings.effective_broker_url,
+        "broker_url": broker.celery_url,
+        # The certificates of rediss://, where they are not the system's.
+        "broker_use_ssl": broker.celery_tls,
         # A worker that gives up on its broker is a worker short; the supervisor can do no better than
         # start one that waits as well.
         "broker_connection_retry": True,
@@ -46,7 +50,8 @@ def _connections(settings: Settings) -> dict[str, Any]:
         "broker_channel_error_retry": True,
         "broker_transport_options": _transport_options(settings),
         # Only for callers that ask with `ignore_result=False`; nothing is written otherwise.
-        "result_backend": settings.effective_broker_url,
+        "result_backend": broker.celery_url,
+        "redis_backend_use_ssl": broker.celery_tls,
         # Answers are for a caller that waits, not a store: the pool is the store.
         "result_expires": RESULT_KEPT_S,
     }

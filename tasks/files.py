@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+from structlog import get_logger
+
 from tasks.app import app
 from tasks.pool_task import PoolTask
 
-__all__ = ["write_snapshot"]
+__all__ = ["archive_closed_trades", "write_snapshot"]
+
+log = get_logger(__name__)
 
 
 @app.task(base=PoolTask, name="tasks.files.write_snapshot")
@@ -15,3 +20,11 @@ def write_snapshot() -> dict[str, Any]:
     """Write `trades.json` and its sidecar beside the journal."""
     info = app.trade_pool.write_snapshot(app.journal)
     return {"at": info.at, "trades": info.trades.count, "ledgers": info.ledgers.count}
+
+
+@app.task(base=PoolTask, name="tasks.files.archive_closed_trades")
+def archive_closed_trades() -> dict[str, Any]:
+    """Move trades that closed more than `retention_s` ago to the archive beside the journal."""
+    report = msgspec.to_builtins(app.trade_pool.archive_closed_trades(app.journal))
+    log.info("archived closed trades", **report)
+    return dict(report)

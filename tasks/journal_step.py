@@ -12,7 +12,7 @@ from structlog import get_logger
 from tradepool import wire
 from tradepool.errors import TradePoolError, Unavailable
 from tradepool.journal_service import JournalService
-from tradepool.store.connection import connect
+from tradepool.store.connection import Client, connect
 
 __all__ = ["EXIT_JOURNAL", "JournalStep"]
 
@@ -69,10 +69,11 @@ class JournalStep(bootsteps.StartStopStep):
 
     def _open(self) -> JournalService | None:
         """The service, started; None when the worker stops first."""
-        client = connect(self._app.settings)
+        client: Client | None = None
         pause_s = PAUSE_MIN_S
         while not self._stop.is_set():
             try:
+                client = client or connect(self._app.settings)
                 service = JournalService(self._app.settings, client, on_failure=_exit_worker)
             except Unavailable as problem:
                 log.warning("journal not available", problem=str(problem), pause_s=pause_s)

@@ -16,6 +16,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from tradepool.client import PoolClient
 from tradepool.pool import TradePool
+from tradepool.pool_reads import PoolReads
 from tradepool.settings import Settings
 
 __all__ = ["THREADS", "AsyncPoolClient", "AsyncTradePool"]
@@ -28,7 +29,7 @@ _CHUNK = 200
 Item = TypeVar("Item")
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
-Wrapped = TypeVar("Wrapped", TradePool, PoolClient)
+Wrapped = TypeVar("Wrapped", TradePool, PoolReads, PoolClient)
 
 
 class _Threaded:
@@ -126,6 +127,9 @@ class AsyncTradePool(_Threaded):
     check_all_trades = _awaitable(TradePool.check_all_trades)
     get_last_audit = _awaitable(TradePool.get_last_audit)
     write_snapshot = _awaitable(TradePool.write_snapshot)
+    archive_closed_trades = _awaitable(TradePool.archive_closed_trades)
+    sql = _awaitable(TradePool.sql)
+    export = _awaitable(TradePool.export)
 
 
 class AsyncPoolClient(_Threaded):

@@ -14,6 +14,7 @@ from tradepool import wire
 from tradepool.clock import now_us
 from tradepool.errors import StoreUnavailable
 from tradepool.settings import Settings
+from tradepool.store.address import broker_address
 
 __all__ = ["ChangeSender", "queue_named"]
 
@@ -29,13 +30,17 @@ class ChangeSender:
     """Puts commands on the fleet's queues as `tasks.trades.apply_changes` messages.
 
     It owns a small Celery app of its own: a bot that has another keeps it untouched.
+
+    Raises: Misconfigured when the settings name no broker that Celery can use.
     """
 
     def __init__(self, settings: Settings) -> None:
         wire.register_encoder()
         self._app = Celery("tradepool-sender", set_as_current=False)
+        broker = broker_address(settings)
         self._app.conf.update(
-            broker_url=settings.effective_broker_url,
+            broker_url=broker.celery_url,
+            broker_use_ssl=broker.celery_tls,
             broker_transport_options={
                 "socket_timeout": settings.socket_timeout_s,
                 "socket_connect_timeout": settings.connect_timeout_s,

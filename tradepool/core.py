@@ -1,9 +1,10 @@
 """The write side: commands in, receipts out (the old trade_pool_core).
 
 One call is one batch. Its commands find their shards (`tradepool.placing`), the pure model decides
-against one fresh read (`tradepool.deciding`), and each shard gets one all-or-nothing commit; all shards
-share their round trips. What lost a race is decided again. With `durability = journal` a call returns
-only after the journal has fsynced what it reports.
+against one fresh read (`tradepool.deciding`), and each shard gets one all-or-nothing commit, or several
+where there are more than `batch_max` commands for it; all shards share their round trips. What lost a race
+is decided again. With `durability = journal` a call returns only after the journal has fsynced what it
+reports.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tradepool.errors import InvalidTrade, JournalUnavailable, Rejected, Version
 from tradepool.model import ids
 from tradepool.model.commands import AddTrade
 from tradepool.model.receipt import Receipt
-from tradepool.placing import Command, place
+from tradepool.placing import Command, Placed, place
 from tradepool.settings import Durability, Settings
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
@@ -30,6 +31,9 @@ from tradepool.store.watermark import Watermark
 __all__ = ["Result", "TradeCore"]
 
 TASK_ID_CHARS_MAX = 128
+WINDOW = 2000
+"""Commands that share their round trips. They scatter over all shards, and what a commit costs the server
+is the less for each of them the more of one shard it gets; `batch_max` of one shard at most."""
 BATCHES_AHEAD_MAX = 4
 """Batches that `apply_all` commits before it waits for the journal to have the first of them."""
 
@@ -38,7 +42,11 @@ _PAUSE_MAX_S = 0.1
 
 
 class _Begun(NamedTuple):
-    """A committed batch: results in order, the position of each shard, the generation it began in."""
+    """A committed batch: results in order, the position of each shard, the generation it began in.
+
+    The results call durable what will be, once the journal has it. Commands are kept where a client
+    may wait for their answers.
+    """
 
     commands: Sequence[Command]
     results: list[Result]
@@ -53,6 +61,7 @@ class TradeCore:
         self._store = store
         self._watermark = watermark
         self._settings = settings
+        self._is_journaled = settings.durability is Durability.JOURNAL
 
     def apply(self, commands: Sequence[Command], *, task_id: str = "") -> list[Result]:
         """Apply `commands` in order; one receipt or refusal for each, in the same order.
@@ -64,7 +73,7 @@ class TradeCore:
         Raises: StoreUnavailable, Fenced, JournalUnavailable, VersionConflict, Corrupt. Part of the
         batch may then be applied; sending the same commands again is safe.
         """
-        begun = [self._begin(chunk, task_id) for chunk in batched(commands, self._settings.batch_max)]
+        begun = [self._begin(chunk, task_id) for chunk in batched(commands, WINDOW)]
         return [result for chunk in begun for result in self._finish(chunk, task_id)]
 
     def apply_all(self, batches: Iterable[Sequence[Command]]) -> Iterator[list[Result]]:
@@ -87,17 +96,18 @@ class TradeCore:
         """
         if isinstance(trades, Mapping | str | bytes) or not hasattr(trades, "__iter__"):
             raise InvalidTrade("not a list of trades", field="trades", value=trades, cure="give an iterable")
-        made: deque[list[AddTrade | Rejected]] = deque()
+        refusals: deque[list[Rejected | None]] = deque()
 
         def batches() -> Iterator[list[AddTrade]]:
-            for batch in batched(trades, self._settings.batch_max):
-                made.append([add_trade_or_refusal(trade) for trade in batch])
-                yield [command for command in made[-1] if isinstance(command, AddTrade)]
+            for batch in batched(trades, WINDOW):
+                made = [add_trade_or_refusal(trade) for trade in batch]
+                refusals.append([given if isinstance(given, Rejected) else None for given in made])
+                yield [given for given in made if isinstance(given, AddTrade)]
 
         for results in self.apply_all(batches()):
             applied = iter(results)
-            for command in made.popleft():
-                yield next(applied) if isinstance(command, AddTrade) else command
+            for refusal in refusals.popleft():
+                yield next(applied) if refusal is None else refusal
 
     def refuse(self, command: Command, error: Rejected) -> None:
         """Leave the refusal of `command` as an answer for the client that waits for it."""
@@ -107,16 +117,15 @@ class TradeCore:
     def _begin(self, commands: Sequence[Command], task_id: str) -> _Begun:
         """Commit; the generation is taken before, so that a recovery in between cannot be missed."""
         generation = self._store.generation()
-        return _Begun(commands, *self._commit(commands, _printable(task_id)), generation)
+        results, positions = self._commit(commands, _printable(task_id))
+        return _Begun(commands if task_id else (), results, positions, generation)
 
     def _finish(self, begun: _Begun, task_id: str) -> list[Result]:
-        results = begun.results
-        if self._settings.durability is Durability.JOURNAL:
+        if self._is_journaled:
             self._wait_durable(begun.positions, begun.generation)
-            results = [_durable(result) for result in results]
         if task_id:
-            self._answer_unchanged(begun.commands, results)
-        return results
+            self._answer_unchanged(begun.commands, begun.results)
+        return begun.results
 
     def _wait_durable(self, positions: Mapping[int, str], generation: str) -> None:
         """Wait for the journal, and make sure that what it reached is what this call committed.
@@ -139,11 +148,17 @@ class TradeCore:
         positions: dict[int, str] = {}
         waiting: Mapping[int, Command] = dict(enumerate(commands))
         for attempt in range(self._settings.commit_attempts_max):
-            batches = self._decide(waiting, results, task_id, look_up_owners=attempt > 0)
-            committed = self._commit_all(batches)
-            for shard, position in committed.items():
-                results |= batches[shard].results(position)
-                positions[shard] = position
+            placement = place(self._store, waiting)
+            results.update(placement.refused)
+            for wave in self._waves(placement.shards):
+                batches = self._decide(wave, task_id, is_first=attempt == 0)
+                committed = self._commit_all(batches)
+                for shard, position in committed.items():
+                    results |= batches[shard].results(position, durable=self._is_journaled)
+                    positions[shard] = position
+                for shard in batches.keys() - committed.keys():
+                    # What comes after in the shard was not decided on what is there now.
+                    del placement.shards[shard]
             waiting = {number: command for number, command in waiting.items() if number not in results}
             if not waiting:
                 return [results[number] for number in range(len(commands))], positions
@@ -151,24 +166,35 @@ class TradeCore:
         attempts = self._settings.commit_attempts_max
         raise VersionConflict(f"lost {attempts} races in a row; send the same commands again")
 
+    def _waves(self, shards: Mapping[int, list[Placed]]) -> Iterator[dict[int, list[Placed]]]:
+        """The commands of all shards in steps, of each shard as many as one commit takes.
+
+        A shard that is deleted from `shards` meanwhile is left out from then on.
+        """
+        size = self._settings.batch_max
+        for start in range(0, max(map(len, shards.values()), default=0), size):
+            parts = {shard: items[start : start + size] for shard, items in shards.items()}
+            yield {shard: part for shard, part in parts.items() if part}
+
     def _decide(
-        self,
-        commands: Mapping[int, Command],
-        refused: dict[int, Result],
-        task_id: str,
-        *,
-        look_up_owners: bool,
+        self, placed: Mapping[int, list[Placed]], task_id: str, *, is_first: bool
     ) -> dict[int, ShardBatch]:
-        """The batch of each shard, decided; commands without a place go to `refused`."""
-        placement = place(self._store, commands)
-        refused.update(placement.refused)
-        wanted = [(shard, item.record_id) for shard, items in placement.shards.items() for item in items]
-        wanted = list(dict.fromkeys(wanted))
-        values = dict(zip(wanted, self._store.read(wanted), strict=True))
+        """The batch of each shard, decided against one read of all their records.
+
+        A first attempt takes the ids, keys and fills of new trades for free: the commit refuses what is
+        not, and the next attempt asks.
+        """
+        wanted = {
+            (shard, item.record_id): None
+            for shard, items in placed.items()
+            for item in items
+            if not (is_first and item.is_new)
+        }
+        values = dict(zip(wanted, self._store.read(list(wanted)), strict=True)) if wanted else {}
         batches = {}
-        for shard, items in placement.shards.items():
-            batch = ShardBatch(self._store, shard, task_id=task_id, look_up_owners=look_up_owners)
-            batch.decide(items, {item.record_id: values[shard, item.record_id] for item in items})
+        for shard, items in placed.items():
+            batch = ShardBatch(self._store, shard, task_id=task_id, look_up_owners=not is_first)
+            batch.decide(items, {item.record_id: values.get((shard, item.record_id)) for item in items})
             batches[shard] = batch
         return batches
 
@@ -216,7 +242,3 @@ def _printable(task_id: str) -> str:
 def _step_aside(attempt: int) -> None:
     """Let the others through: after each lost race a pause of random length, twice as long at most."""
     time.sleep(random.uniform(0, min(_PAUSE_FIRST_S * 2**attempt, _PAUSE_MAX_S)))  # noqa: S311 - guards nothing
-
-
-def _durable(result: Result) -> Result:
-    return msgspec.structs.replace(result, durable=True) if isinstance(result, Receipt) else result

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from tradepool.errors import IdempotencyConflict, InvalidTrade, Rejected, UnknownTrade
+from tradepool.errors import IdempotencyConflict, IllegalTransition, InvalidTrade, Rejected, UnknownTrade
 from tradepool.model import changes, codec, tokens
+from tradepool.model.archived import Archived
 from tradepool.model.commands import AddFill, AddTrade, TradeCommand
 from tradepool.model.ids import slot_of_id, slot_of_user
 from tradepool.model.ledger import Ledger
@@ -19,13 +20,13 @@ from tradepool.model.receipt import Outcome, Receipt
 from tradepool.model.token_commands import TokenCommand, owner_of
 from tradepool.model.trade import Trade
 from tradepool.placing import Placed
-from tradepool.store.plan import RecordChange, claims_of
+from tradepool.store.plan import RecordChange, new_claims
 from tradepool.store.redis_store import RedisStore
 
 __all__ = ["Result", "ShardBatch"]
 
 Result = Receipt | Rejected
-State = Trade | Ledger
+State = codec.Record
 
 
 class ShardBatch:
@@ -53,9 +54,14 @@ class ShardBatch:
         for item in placed:
             self._decided[item.place] = self._decide_or_refuse(item)
 
-    def results(self, position: str) -> dict[int, Result]:
+    def results(self, position: str, *, durable: bool) -> dict[int, Result]:
         """The results by place in the batch, once the commit stands at `position`."""
-        return {place: _at(result, position) for place, result in self._decided.items()}
+        return {
+            place: msgspec.structs.replace(result, position=position, durable=durable)
+            if isinstance(result, Receipt)
+            else result
+            for place, result in self._decided.items()
+        }
 
     def routes(self) -> Iterator[tuple[str, int]]:
         """New trades whose ids carry no slot, with their users' slots."""
@@ -78,6 +84,9 @@ class ShardBatch:
             return refusal
 
     def _decide_add(self, item: Placed, command: AddTrade) -> Receipt:
+        was = self._state(item.record_id)
+        if isinstance(was, Archived):
+            return _repeated(command, was)
         existing = self._first_added(item, command)
         change = changes.add(command, trade_id=item.record_id, existing=existing)
         return self._book_trade(item, change.outcome, existing, change.trade)
@@ -96,8 +105,15 @@ class ShardBatch:
         return self._trade(owner)
 
     def _decide_change(self, item: Placed, command: TradeCommand) -> Receipt:
-        trade = self._trade(item.record_id)
-        if trade is None:
+        trade = self._state(item.record_id)
+        if isinstance(trade, Archived):
+            raise IllegalTransition(
+                "the trade is archived",
+                field="trade_id",
+                value=item.record_id,
+                cure="an archived trade does not change; add a new one",
+            )
+        if not isinstance(trade, Trade):
             raise UnknownTrade(
                 "no such trade", field="trade_id", value=item.record_id, cure="add the trade first"
             )
@@ -126,17 +142,17 @@ class ShardBatch:
 
     def _trade(self, record_id: str) -> Trade | None:
         """The trade as the batch has left it so far."""
-        state = self._state(record_id, codec.unpack_trade)
+        state = self._state(record_id)
         return state if isinstance(state, Trade) else None
 
     def _ledger(self, record_id: str) -> Ledger | None:
-        state = self._state(record_id, codec.unpack_ledger)
+        state = self._state(record_id)
         return state if isinstance(state, Ledger) else None
 
-    def _state(self, record_id: str, unpack: Callable[[bytes], State]) -> State | None:
+    def _state(self, record_id: str) -> State | None:
         state, value = self._states.get(record_id), self._values[record_id]
         if state is None and value is not None:
-            state = self._states[record_id] = unpack(value)
+            state = self._states[record_id] = codec.unpack(value)
         return state
 
     def _record(self, item: Placed, user_id: str, value: bytes, after: State) -> None:
@@ -159,7 +175,7 @@ class ShardBatch:
 
     def _claim_owners(self, before: Trade | None, after: Trade) -> None:
         """Refuse a fill that another trade of the user has booked; remember what is now taken."""
-        for claim in claims_of(after) - (claims_of(before) if before else set()):
+        for claim in new_claims(before, after):
             owner = self._owner(after.user_id, claim, self._store.claim_owner)
             if owner not in (None, after.trade_id):
                 raise IdempotencyConflict(
@@ -178,5 +194,14 @@ class ShardBatch:
         return look_up(user_id, name) if owner is None and self._look_up_owners else owner
 
 
-def _at(result: Result, position: str) -> Result:
-    return msgspec.structs.replace(result, position=position) if isinstance(result, Receipt) else result
+def _repeated(command: AddTrade, was: Archived) -> Receipt:
+    """The receipt of an add whose trade has been archived. Raises: IdempotencyConflict when it is another."""
+    asked = changes.add(command, trade_id=was.trade_id, existing=None).trade
+    if asked.payload != was.payload:
+        raise IdempotencyConflict(
+            "another trade, archived since, was added under this id",
+            field="trade_id",
+            value=was.trade_id,
+            cure="send a request again unchanged, or under a new id",
+        )
+    return Receipt(trade_id=was.trade_id, outcome="duplicate", version=was.version, position="")

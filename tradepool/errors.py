@@ -8,6 +8,7 @@ TradePoolError
 │   ├── UnknownTrade          no trade with that id
 │   ├── IdempotencyConflict   the same id or key was used with another payload
 │   ├── InsufficientTokens    fewer free tokens than asked for
+│   ├── InvalidQuery          an SQL text is wrong, or asks for more than reading trades
 │   ├── VersionMismatch       the trade is not at the expected version; a VersionConflict as well
 │   └── BatchRejected         some of a batch were refused; the rest is applied
 ├── Unavailable    retry with backoff: nothing was acknowledged
@@ -40,6 +41,7 @@ __all__ = [
     "IdempotencyConflict",
     "IllegalTransition",
     "InsufficientTokens",
+    "InvalidQuery",
     "InvalidTokens",
     "InvalidTrade",
     "JournalAhead",
@@ -115,6 +117,10 @@ class IdempotencyConflict(Rejected):
 
 class InsufficientTokens(Rejected):
     """Fewer tokens are available than asked for."""
+
+
+class InvalidQuery(Rejected):
+    """An SQL text is wrong, or asks for more than reading trades."""
 
 
 class BatchRejected(Rejected):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
-import redis
+import msgspec
 import structlog
 
 from tradepool.errors import JournalUnavailable, TradePoolError
@@ -13,6 +13,7 @@ from tradepool.files.journal import JOURNAL_NAME, Journal
 from tradepool.journaling import JournalWriter
 from tradepool.recovery import recover
 from tradepool.settings import Settings
+from tradepool.store.connection import Client
 from tradepool.store.keys import Keys
 
 __all__ = ["JournalService"]
@@ -36,7 +37,7 @@ class JournalService:
     def __init__(
         self,
         settings: Settings,
-        client: redis.Redis,
+        client: Client,
         *,
         notify: Callable[[Mapping[int, str]], None] | None = None,
         on_failure: Callable[[TradePoolError], None] | None = None,
@@ -46,7 +47,9 @@ class JournalService:
         self._on_failure = on_failure
         self._stop = threading.Event()
         self._failure: TradePoolError | None = None
-        self.journal = Journal(settings.data_dir / JOURNAL_NAME, settings.shard_count)
+        self.journal = Journal(
+            settings.data_dir / JOURNAL_NAME, settings.shard_count, segment_bytes=settings.segment_bytes
+        )
         self._writer = JournalWriter(client, Keys(settings.shard_count), self.journal, notify)
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
@@ -59,7 +62,9 @@ class JournalService:
 
         Raises: StoreUnavailable, JournalUnavailable, Misconfigured, Corrupt.
         """
-        recover(self._client, Keys(self._settings.shard_count), self.journal, self._settings)
+        report = recover(self._client, Keys(self._settings.shard_count), self.journal, self._settings)
+        if report.replayed or report.from_snapshot:
+            _log.info("store_recovered", **msgspec.structs.asdict(report))
 
     def is_alive(self) -> bool:
         """Whether the thread is journaling."""

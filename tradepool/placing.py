@@ -33,6 +33,8 @@ class Placed(NamedTuple):
     place: int
     command: Command
     record_id: str
+    is_new: bool
+    """Whether the record should not be there yet: it is, where the command or its trade comes again."""
 
 
 class Placement(NamedTuple):
@@ -64,7 +66,8 @@ class _Placer:
             except Rejected as refusal:
                 placement.refused[number] = refusal
                 continue
-            placement.shards[shard].append(Placed(number, command, record_id))
+            placed = Placed(number, command, record_id, isinstance(command, AddTrade))
+            placement.shards[shard].append(placed)
         return placement
 
     def _locate(self, command: Command) -> tuple[int, str]:

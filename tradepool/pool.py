@@ -1,16 +1,14 @@
 """`TradePool`: the whole pool behind one object (the old trade_pool_global, no longer a global).
 
-It only delegates: `core` writes, `queries` reads, `tokens` keeps balances, `audit` checks, `marking`
-marks. `wiring` builds and connects them.
+It only delegates: `core` writes, `queries` reads (`tradepool.pool_reads`), `tokens` keeps balances,
+`audit` checks, `marking` marks. `wiring` builds and connects them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-
-import redis
 
 from tradepool import commanding, wiring
 from tradepool.audit.report import AuditReport
@@ -18,18 +16,16 @@ from tradepool.core import Result, TradeCore
 from tradepool.errors import BatchRejected, Rejected
 from tradepool.model.commands import Command
 from tradepool.model.receipt import Receipt
-from tradepool.model.summary import Summary
 from tradepool.model.trade import Fill, Trade
-from tradepool.queries import Page, narrow
+from tradepool.pool_reads import PoolReads
 from tradepool.settings import Settings
+from tradepool.store.connection import Client
 from tradepool.store.redis_store import RedisStore
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
+    from tradepool.archiving import ArchiveReport
     from tradepool.files.journal import Journal
     from tradepool.files.snapshot import SnapshotInfo
-    from tradepool.pnl.marks import Marks
 
 __all__ = ["TradePool"]
 
@@ -37,7 +33,7 @@ Loose = Mapping[str, Any]
 """A dict as a bot has it: validated where it enters the model."""
 
 
-class TradePool:
+class TradePool(PoolReads):
     """The trades and balances of a fleet of bots: synchronous, exact, durable on return.
 
     Every write returns a `Receipt` once the change is fsynced in the journal (`durability =
@@ -48,9 +44,9 @@ class TradePool:
     """
 
     def __init__(self, services: wiring.Services) -> None:
-        self._services = services
+        super().__init__(services)
         self.settings: Settings = services.settings
-        self.redis: redis.Redis = services.client
+        self.redis: Client = services.client
         self.core: TradeCore = services.core
         self.store: RedisStore = services.store
 
@@ -177,89 +173,6 @@ class TradePool:
         """Store the latest price of each symbol, in quote units, for marks without given prices."""
         self._services.marking.set_prices(prices)
 
-    # Reading
-
-    def get_trade(self, trade_id: str, *, as_of: object = None) -> Trade:
-        """The trade as it stands, or as the journal had it at `as_of`. Raises: UnknownTrade."""
-        return self._services.queries.get_trade(trade_id, as_of=as_of)
-
-    def get_trade_history(self, trade_id: str) -> list[Trade]:
-        """Every version of the trade, oldest first, from the journal. Raises: UnknownTrade."""
-        return self._services.queries.get_trade_history(trade_id)
-
-    def get_all_trades(self, source: str | None = None) -> Iterator[Trade]:
-        """Every trade in the store, streamed in bounded memory, in no particular order."""
-        return self._services.queries.get_all_trades(source)
-
-    def get_trades_by_user(
-        self,
-        user_id: str,
-        source: str | None = None,
-        *,
-        status: str | None = None,
-        since: object = None,
-        until: object = None,
-        limit: int = 1000,
-        cursor: str | None = None,
-    ) -> Page:
-        """A user's trades, newest first, created at or after `since` and before `until`.
-
-        `cursor` is the one of the page before. Raises: InvalidTrade naming a wrong argument.
-        """
-        narrowing = narrow(source=source, status=status, since=since, until=until, limit=limit, cursor=cursor)
-        return self._services.queries.get_trades_by_user(user_id, narrowing)
-
-    def get_trades_by_symbol(
-        self,
-        symbol: str,
-        source: str | None = None,
-        *,
-        status: str | None = None,
-        since: object = None,
-        until: object = None,
-        limit: int = 1000,
-        cursor: str | None = None,
-    ) -> Page:
-        """A symbol's trades over all users; otherwise like `get_trades_by_user`."""
-        narrowing = narrow(source=source, status=status, since=since, until=until, limit=limit, cursor=cursor)
-        return self._services.queries.get_trades_by_symbol(symbol, narrowing)
-
-    def get_recent_trades(self, limit: int = 1000, user_id: str | None = None) -> list[Trade]:
-        """The newest trades by creation time, of all users or one."""
-        return self._services.queries.get_recent_trades(limit, user_id)
-
-    def get_open_trades(self, user_id: str | None = None) -> Iterator[Trade]:
-        """Trades that are not final, of all users or one, streamed."""
-        return self._services.queries.get_open_trades(user_id)
-
-    def get_user_summary(
-        self, user_id: str, *, source: str | None = None, currency: str | None = None
-    ) -> Summary:
-        """Counts, money and statistics of a user's trades; sources and currencies are never mixed unasked."""
-        return self._services.queries.get_user_summary(user_id, source=source, currency=currency)
-
-    def get_available_tokens(self, user_id: str, *, account_id: str = "default") -> dict[str, Decimal]:
-        """Free balances above zero by asset; an unknown user has none."""
-        return self._services.tokens.get_available_tokens(user_id, account_id=account_id)
-
-    def mark_to_market(
-        self, prices: Mapping[str, object] | None = None, *, at: object = None, rows: bool = False
-    ) -> Marks:
-        """Value every open trade at `prices` (the stored ones when None), exact to 1e-8 quote units.
-
-        Symbols without a price are listed in `.missing`, never valued at zero. `rows` adds the figure
-        of each trade.
-        """
-        return self._services.marking.mark_to_market(prices, at=at, rows=rows)
-
-    def get_marks(self, user_id: str) -> dict[str, Any]:
-        """The user's latest marks by currency, with their time; empty before the first mark."""
-        return self._services.marking.get_marks(user_id)
-
-    def get_mark_totals(self) -> dict[str, Any] | None:
-        """What the last mark came to in all: `at` (µs), `totals`, `missing`; None before the first."""
-        return self._services.marking.get_totals()
-
     # Checking
 
     def check_trades(self, user_id: str, *, deep: bool = True) -> AuditReport:
@@ -281,3 +194,12 @@ class TradePool:
         worker, which gives its `journal`. Raises: Misconfigured elsewhere; JournalUnavailable.
         """
         return self._services.write_snapshot(journal)
+
+    def archive_closed_trades(self, journal: Journal | None = None) -> ArchiveReport:
+        """Move trades that ended more than `retention_s` ago to the archive beside the journal.
+
+        They can be read as before where that folder is, and change no more. Durable on return; only the
+        process that owns the journal can. Raises: Misconfigured elsewhere and without DuckDB, PoolLocked
+        while another run is at work, ResourceUnavailable, Unavailable.
+        """
+        return self._services.archive_closed_trades(journal)

@@ -8,23 +8,25 @@ the server is empty and from the journal, and opens the fence. What it cannot ex
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
-import redis
+from redis.cluster import RedisCluster
 
 from tradepool.clock import now_us
 from tradepool.errors import Corrupt, JournalAhead, Misconfigured, SequenceGap
-from tradepool.files.checkpoint import load_checkpoint
 from tradepool.files.journal import Journal
 from tradepool.files.point import JournalPoint
-from tradepool.files.reading import read_lines
-from tradepool.files.snapshot import SNAPSHOT_NAME, SnapshotInfo, is_whole, load_snapshot, read_snapshot
+from tradepool.files.reading import points_back, read_lines
+from tradepool.files.snapshot import SNAPSHOT_NAME, SnapshotInfo, is_whole, load_snapshot
 from tradepool.model.positions import START_POSITION, parse_position
-from tradepool.replay import Replay
+from tradepool.refilling import Refill, refill
+from tradepool.replay import Replay, Restoring
 from tradepool.settings import Settings
 from tradepool.store import fence
+from tradepool.store.connection import Client
+from tradepool.store.filling import clear_marks
 from tradepool.store.keys import Keys
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.translation import translated
@@ -44,18 +46,20 @@ Positions = Mapping[int, str]
 
 
 class RecoveryReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recovery did: journal lines replayed, records taken from the snapshot, time.
+    """What a recovery did: journal lines read for it, records taken from the snapshot, time.
 
-    `opened` is False when the fence was open already and there was nothing to do.
+    `opened` is False when the fence was open already and there was nothing to do; `processes` says how
+    many worked on it.
     """
 
     replayed: int = 0
     from_snapshot: int = 0
     opened: bool = False
+    processes: int = 1
     seconds: float = 0.0
 
 
-def recover(client: redis.Redis, keys: Keys, journal: Journal, settings: Settings) -> RecoveryReport:
+def recover(client: Client, keys: Keys, journal: Journal, settings: Settings) -> RecoveryReport:
     """Bring the store up to `journal` and open its fence; harmless when that is done already.
 
     The caller holds the journal open, so nobody else recovers from it, and writers are fenced off. It
@@ -69,7 +73,8 @@ def recover(client: redis.Redis, keys: Keys, journal: Journal, settings: Setting
     journaled = journal.point
     reached = dict(enumerate(store.last_positions()))
     is_open = fence.is_open(client)
-    _check_belongs(client, keys, journal, _Found(is_open=is_open, is_empty=_is_empty(reached)))
+    is_empty = _is_empty(reached) or _lost_only_the_pools_hashes(store, client, journal, reached)
+    _check_belongs(client, keys, journal, _Found(is_open=is_open, is_empty=is_empty))
     _check_nothing_lost(client, keys, journal)
     behind = {s: p for s, p in reached.items() if _before(p, journaled.position(s))}
     if is_open and behind:
@@ -79,11 +84,21 @@ def recover(client: redis.Redis, keys: Keys, journal: Journal, settings: Setting
         )
     if is_open:
         return RecoveryReport(seconds=time.monotonic() - started)
-    snapshot = _usable_snapshot(journal) if _is_empty(reached) else None
-    report = _catch_up(Replay(store, batch_max=settings.batch_max), journal, behind, snapshot)
+    empty = {s for s, p in behind.items() if p == START_POSITION}
+    snapshot = _snapshot_of(journal) if empty or _is_empty(reached) else None
+    report = RecoveryReport()
+    if empty:
+        done = refill(client, settings, _refill_of(journal, empty, snapshot))
+        report = RecoveryReport(
+            replayed=done.replayed, from_snapshot=done.from_snapshot, processes=done.processes
+        )
+    if older := {s: p for s, p in behind.items() if s not in empty}:
+        replayed = report.replayed + _catch_up(store, journal, older, settings)
+        report = msgspec.structs.replace(report, replayed=replayed)
     for shard in behind:
         _check_digest(store, shard, journaled)
         store.advance_outbox(shard, journaled.position(shard))
+    clear_marks(client, keys)
     fence.open_fence(client)
     return msgspec.structs.replace(report, opened=True, seconds=time.monotonic() - started)
 
@@ -95,7 +110,7 @@ class _Found(msgspec.Struct, frozen=True):
     is_empty: bool
 
 
-def _check_belongs(client: redis.Redis, keys: Keys, journal: Journal, found: _Found) -> None:
+def _check_belongs(client: Client, keys: Keys, journal: Journal, found: _Found) -> None:
     """The store is this journal's, or becomes it: an empty one, where that is no surprise."""
     with translated():
         stored: Any = client.hgetall(keys.meta)
@@ -122,7 +137,26 @@ def _check_belongs(client: redis.Redis, keys: Keys, journal: Journal, found: _Fo
     _bind(client, keys, journal)
 
 
-def _bind(client: redis.Redis, keys: Keys, journal: Journal) -> None:
+def _lost_only_the_pools_hashes(
+    store: RedisStore, client: Client, journal: Journal, reached: Positions
+) -> bool:
+    """Whether a node of a cluster came back empty, the one with the hashes of the whole pool, and the
+    shards on the other nodes are the journal's.
+
+    Raises: Corrupt when a shard stands where the journal does and holds something else.
+    """
+    with translated():
+        if not isinstance(client, RedisCluster) or client.exists(store.keys.meta):
+            return False
+    point, waiting = journal.point, store.outbox_lengths()
+    for shard, position in reached.items():
+        if position == point.position(shard):
+            _check_digest(store, shard, point)
+    # Ahead of the journal is only a shard whose newest commits wait for it.
+    return all(waiting[s] or not _before(point.position(s), p) for s, p in reached.items())
+
+
+def _bind(client: Client, keys: Keys, journal: Journal) -> None:
     with translated():
         client.hset(
             keys.meta,
@@ -134,13 +168,13 @@ def _bind(client: redis.Redis, keys: Keys, journal: Journal) -> None:
         )
 
 
-def _check_nothing_lost(client: redis.Redis, keys: Keys, journal: Journal) -> None:
+def _check_nothing_lost(client: Client, keys: Keys, journal: Journal) -> None:
     """Whatever was confirmed must be in the log: a published position beyond its end means a lost log."""
     with translated():
         values: Any = client.hmget(keys.journal, keys.journal_fields())
     point = journal.point
     for shard, value in enumerate(values):
-        confirmed = START_POSITION if value is None else parse_watermark(value)[0]
+        confirmed = parse_watermark(value).position
         if _before(point.position(shard), confirmed):
             raise SequenceGap(
                 f"{journal.path} ends at {point.position(shard)} of shard {shard:02x}, but {confirmed} was "
@@ -148,35 +182,35 @@ def _check_nothing_lost(client: redis.Redis, keys: Keys, journal: Journal) -> No
             )
 
 
-def _catch_up(
-    replay: Replay, journal: Journal, behind: Positions, snapshot: SnapshotInfo | None
-) -> RecoveryReport:
-    """Replay into the shards that are `behind` (shard → the store's position)."""
-    if not behind:
-        return RecoveryReport()
-    from_snapshot = 0
-    if snapshot is not None:
-        from_snapshot = replay.records(read_snapshot(journal.path.parent))
-    replayed = replay.lines(
+def _refill_of(journal: Journal, shards: Collection[int], snapshot: SnapshotInfo | None) -> Refill:
+    """What to fill; a snapshot saves reading all of the journal, if its files are whole."""
+    is_usable = snapshot is not None and is_whole(journal.path.parent, snapshot)
+    return Refill(
+        journal=journal.path,
+        records={shard: journal.point.digest(shard).count for shard in shards},
+        snapshot=snapshot.point if snapshot is not None and is_usable else None,
+    )
+
+
+def _catch_up(store: RedisStore, journal: Journal, behind: Positions, settings: Settings) -> int:
+    """Replay what shards that are `behind` (shard → the store's position) lack; how many lines that were."""
+    return Replay(Restoring(store), batch_max=settings.batch_max).lines(
         line
-        for line in read_lines(journal.path, from_offset=_start(journal, behind, snapshot))
+        for line in read_lines(journal.path, since=_start(journal, behind))
         if line.shard in behind and _before(behind[line.shard], line.position)
     )
-    return RecoveryReport(replayed=replayed, from_snapshot=from_snapshot)
 
 
-def _start(journal: Journal, behind: Positions, snapshot: SnapshotInfo | None) -> int:
-    """The byte from which the journal has to be read: 0 for all of it."""
-    if snapshot is not None:
-        return snapshot.point.offset
-    checkpoint = load_checkpoint(journal.path, journal.id)
-    if checkpoint is None or any(_before(p, checkpoint.position(s)) for s, p in behind.items()):
-        return 0
-    return checkpoint.offset
+def _start(journal: Journal, behind: Positions) -> JournalPoint | None:
+    """From where the journal has to be read; None for all of it."""
+    for point in points_back(journal.path):
+        if not any(_before(p, point.position(s)) for s, p in behind.items()):
+            return point
+    return None
 
 
-def _usable_snapshot(journal: Journal) -> SnapshotInfo | None:
-    """The journal's snapshot, if there is a whole one to save reading all of the journal."""
+def _snapshot_of(journal: Journal) -> SnapshotInfo | None:
+    """The journal's snapshot, if there is one. Raises: Corrupt, SequenceGap when it is not this journal's."""
     folder = journal.path.parent
     snapshot = load_snapshot(folder)
     if snapshot is None:
@@ -191,7 +225,7 @@ def _usable_snapshot(journal: Journal) -> SnapshotInfo | None:
         raise SequenceGap(
             f"{journal.path} ends before its snapshot does: lines are missing; restore it from a backup"
         )
-    return snapshot if is_whole(folder, snapshot) else None
+    return snapshot
 
 
 def _check_digest(store: RedisStore, shard: int, point: JournalPoint) -> None:

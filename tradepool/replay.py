@@ -1,10 +1,10 @@
-"""Writing journaled versions and snapshot records into a store that may lack them."""
+"""Bringing records forward, from a snapshot and from journal lines, each to its newest version."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from tradepool.errors import Corrupt
 from tradepool.files.lines import JournalLine
@@ -16,39 +16,85 @@ from tradepool.model.trade import Trade
 from tradepool.store.plan import RecordChange
 from tradepool.store.redis_store import RedisStore
 
-__all__ = ["Replay"]
+__all__ = ["Replay", "ReplayTarget", "Restoring"]
 
 
-class _Version(NamedTuple):
-    """What to write unless the store has it; `previous` is the digest it was made from, if known."""
+class ReplayTarget(Protocol):
+    """What a replay writes to. Both raise StoreUnavailable and Corrupt."""
+
+    def read(self, records: Sequence[tuple[int, str]]) -> list[bytes | None]:
+        """The stored values of (shard, record id) pairs as written so far; None: no such record."""
+
+    def write(self, shard: int, changes: Sequence[RecordChange]) -> None:
+        """Write changes of one shard, one for each record."""
+
+
+class Restoring:
+    """Writes through the commit script: compared, whole batches, so that it may be cut short anywhere."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
+
+    def read(self, records: Sequence[tuple[int, str]]) -> list[bytes | None]:
+        """What the store has of `records`."""
+        return self._store.read(records)
+
+    def write(self, shard: int, changes: Sequence[RecordChange]) -> None:
+        """Write all `changes` or none, and the routes that lead to them."""
+        self._put_routes(changes)
+        self._store.restore(shard, changes)
+
+    def count_archived(self, user_id: str, amounts: Mapping[str, int]) -> None:
+        """Count a user's archived trades, unless that was done."""
+        self._store.restore_archived_counters(user_id, amounts)
+
+    def _put_routes(self, changes: Iterable[RecordChange]) -> None:
+        """Make trades findable whose ids do not carry their shard; the journal knows whose they are."""
+        wanted = {
+            change.record_id: slot_of_user(change.user_id)
+            for change in changes
+            if change.kind != codec.LEDGER_KIND and self._store.keys.home_shard(change.record_id) is None
+        }
+        if not wanted:
+            return
+        for trade_id, slot in self._store.put_routes(wanted).items():
+            if slot != wanted[trade_id]:
+                self._store.move_route(trade_id, wanted[trade_id])
+
+
+class _Step(NamedTuple):
+    """One version of a record; `previous` is the digest it was made from, None where nobody knows it."""
 
     version: int
     digest: str
     previous: str | None
-    value: bytes
+    source: JournalLine | StoredRecord
 
 
 class Replay:
     """Brings records of a fenced store forward, each to its newest version, never back.
 
-    Versions of a record must come in order. They are gathered per shard and written in batches of up
-    to `batch_max`; memory holds one unfinished batch of each shard.
+    Versions of a record must come in order. They are gathered per shard and written in batches of
+    `batch_max` versions; memory holds one unfinished batch of each shard. `begins_empty` promises that
+    nothing has been written yet, so that first versions need not be looked for.
     """
 
-    def __init__(self, store: RedisStore, *, batch_max: int) -> None:
-        self._store = store
+    def __init__(self, target: ReplayTarget, *, batch_max: int, begins_empty: bool = False) -> None:
+        self._target = target
         self._batch_max = batch_max
-        self._waiting: dict[int, list[tuple[str, _Version]]] = defaultdict(list)
+        self._begins_empty = begins_empty
+        self._waiting: dict[int, list[tuple[str, _Step]]] = defaultdict(list)
 
-    def records(self, records: Iterable[StoredRecord]) -> int:
-        """Write what a snapshot holds; how many records that were. Raises: Corrupt, StoreUnavailable."""
+    def records(self, records: Iterable[tuple[int, StoredRecord]]) -> int:
+        """Write (shard, record) pairs of a snapshot; their number. Raises: Corrupt, StoreUnavailable."""
         count = 0
-        for value, content in records:
-            header = codec.read_header(value)
-            shard = self._store.keys.shard_of_user(content.user_id)
-            self._add(shard, _record_id(content), _Version(header.version, header.digest, None, value))
+        for shard, record in records:
+            header = codec.read_header(record.value)
+            step = _Step(header.version, header.digest, None, record)
+            self._add(shard, _record_id(record.content), step)
             count += 1
         self._write_all()
+        self._begins_empty = self._begins_empty and count == 0
         return count
 
     def lines(self, lines: Iterable[JournalLine]) -> int:
@@ -58,15 +104,14 @@ class Replay:
         """
         count = 0
         for line in lines:
-            version = _Version(line.version, line.digest, line.previous, line.value)
-            self._add(line.shard, line.record_id, version)
+            self._add(line.shard, line.record_id, _Step(line.version, line.digest, line.previous, line))
             count += 1
         self._write_all()
         return count
 
-    def _add(self, shard: int, record_id: str, version: _Version) -> None:
+    def _add(self, shard: int, record_id: str, step: _Step) -> None:
         waiting = self._waiting[shard]
-        waiting.append((record_id, version))
+        waiting.append((record_id, step))
         if len(waiting) >= self._batch_max:
             self._write(shard)
 
@@ -75,34 +120,37 @@ class Replay:
             self._write(shard)
 
     def _write(self, shard: int) -> None:
-        versions: dict[str, list[_Version]] = defaultdict(list)
-        for record_id, version in self._waiting.pop(shard):
-            versions[record_id].append(version)
-        stored = self._store.read([(shard, record_id) for record_id in versions])
+        records: dict[str, list[_Step]] = defaultdict(list)
+        for record_id, step in self._waiting.pop(shard):
+            records[record_id].append(step)
+        stored = self._stored(shard, records)
         changes = [
             change
-            for (record_id, steps), value in zip(versions.items(), stored, strict=True)
-            if (change := _change(record_id, steps, value)) is not None
+            for record_id, steps in records.items()
+            if (change := _change(record_id, steps, stored.get(record_id))) is not None
         ]
+        # What an archived trade gives free another one of the batch may claim.
+        changes.sort(key=lambda change: change.kind != codec.ARCHIVED_KIND)
         if changes:
-            self._put_routes(changes)
-            self._store.restore(shard, changes)
+            self._target.write(shard, changes)
 
-    def _put_routes(self, changes: Iterable[RecordChange]) -> None:
-        """Make trades findable whose ids do not carry their shard; the journal knows whose they are."""
-        wanted = {
-            change.record_id: slot_of_user(change.user_id)
-            for change in changes
-            if change.kind == codec.TRADE_KIND and self._store.keys.home_shard(change.record_id) is None
-        }
+    def _stored(self, shard: int, records: dict[str, list[_Step]]) -> dict[str, bytes | None]:
+        wanted = [
+            record_id
+            for record_id, steps in records.items()
+            if not (self._begins_empty and _is_first(steps[0]))
+        ]
         if not wanted:
-            return
-        for trade_id, slot in self._store.put_routes(wanted).items():
-            if slot != wanted[trade_id]:
-                self._store.move_route(trade_id, wanted[trade_id])
+            return {}
+        return dict(zip(wanted, self._target.read([(shard, record_id) for record_id in wanted]), strict=True))
 
 
-def _change(record_id: str, steps: list[_Version], stored: bytes | None) -> RecordChange | None:
+def _is_first(step: _Step) -> bool:
+    """Whether there can have been no version of the record before."""
+    return step.previous is None or (step.version == 1 and not step.previous)
+
+
+def _change(record_id: str, steps: list[_Step], stored: bytes | None) -> RecordChange | None:
     """From what is stored to the newest of `steps`; None when the store is there already."""
     version, digest = 0, ""
     if stored is not None:
@@ -114,21 +162,25 @@ def _change(record_id: str, steps: list[_Version], stored: bytes | None) -> Reco
     if not missing:
         return None
     _check_continues(record_id, version, digest, missing)
-    after = missing[-1].value
-    content, before = _content(after), None if stored is None else _content(stored)
+    before = None if stored is None else codec.unpack(stored)
+    newest = missing[-1].source
+    after = _content(newest)
+    is_archived = newest.kind == codec.ARCHIVED_KIND
+    last = _content(missing[-2].source) if is_archived and len(missing) > 1 else before
     return RecordChange(
-        kind=codec.read_header(after).kind,
+        kind=newest.kind,
         record_id=record_id,
-        user_id=content.user_id,
+        user_id=after.user_id,
         before=stored,
-        after=after,
+        after=newest.value,
         trade_before=before if isinstance(before, Trade) else None,
-        trade_after=content if isinstance(content, Trade) else None,
+        trade_after=after if isinstance(after, Trade) else None,
+        trade_archived=last if is_archived and isinstance(last, Trade) else None,
         command_id="",
     )
 
 
-def _check_continues(record_id: str, version: int, digest: str, missing: list[_Version]) -> None:
+def _check_continues(record_id: str, version: int, digest: str, missing: list[_Step]) -> None:
     for step in missing:
         if step.previous is not None and (step.version, step.previous) != (version + 1, digest):
             raise Corrupt(
@@ -137,13 +189,18 @@ def _check_continues(record_id: str, version: int, digest: str, missing: list[_V
         version, digest = step.version, step.digest
 
 
-def _content(value: bytes) -> Trade | Ledger:
-    if codec.read_header(value).kind == codec.TRADE_KIND:
-        return codec.unpack_trade(value)
-    return codec.unpack_ledger(value)
+def _content(source: JournalLine | StoredRecord) -> codec.Record:
+    if isinstance(source, StoredRecord):
+        return source.content
+    body = bytes(source.record)
+    if source.kind == codec.TRADE_KIND:
+        return codec.decode_trade(body)
+    if source.kind == codec.ARCHIVED_KIND:
+        return codec.decode_archived(body)
+    return codec.decode_ledger(body)
 
 
-def _record_id(content: Trade | Ledger) -> str:
-    if isinstance(content, Trade):
-        return content.trade_id
-    return ledger_id(content.user_id, content.account_id)
+def _record_id(content: codec.Record) -> str:
+    if isinstance(content, Ledger):
+        return ledger_id(content.user_id, content.account_id)
+    return content.trade_id

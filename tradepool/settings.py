@@ -29,12 +29,34 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TRADEPOOL_", frozen=True, extra="forbid")
 
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """The store: `redis://`, `rediss://` or `unix://`."""
+    """The store: `redis://`, `rediss://`, `unix://`, `redis+cluster://` or `redis+sentinel://`."""
+    redis_username: str | None = None
+    """The store's user, in place of the one in its URL."""
+    redis_password: SecretStr | None = None
+    """The store's password, in place of the one in its URL."""
+    redis_password_file: Path | None = None
+    """A file that holds nothing but the store's password."""
+    redis_sentinel_password: SecretStr | None = None
+    """The password of the Sentinels, where they have one."""
+    redis_ca_file: Path | None = None
+    """Certificates to trust on `rediss://`, of store and broker; the system's when absent."""
+    redis_cert_file: Path | None = None
+    """The certificate to show on `rediss://`, where a server asks for one."""
+    redis_key_file: Path | None = None
+    """The key of `TRADEPOOL_REDIS_CERT_FILE`."""
     broker_url: str | None = None
-    """Celery's broker; the store's server when absent."""
+    """Celery's broker, a single server; the store's when absent."""
+    broker_username: str | None = None
+    """The broker's user, in place of the one in `TRADEPOOL_BROKER_URL`."""
+    broker_password: SecretStr | None = None
+    """The broker's password, in place of the one in `TRADEPOOL_BROKER_URL`."""
+    broker_password_file: Path | None = None
+    """A file that holds nothing but the broker's password."""
     data_dir: Path = Path("pool-data")
     """Where `trade_pool.log`, `trades.json` and the checkpoint live."""
 
+    segment_bytes: int = Field(default=64 << 20, ge=1 << 16)
+    """From which size on a part of the journal is finished, compressed and followed by another."""
     shard_count: int = Field(default=64, ge=1, le=256)
     """Shards of the store; fixed when a pool is created, written in the journal's header."""
     recent_max: int = Field(default=10_000, ge=1)
@@ -46,7 +68,7 @@ class Settings(BaseSettings):
     """How long a call waits for the journal before it raises JournalUnavailable."""
     batch_max: int = Field(default=200, ge=1, le=200)
     """Changes in one commit and in one message."""
-    commit_attempts_max: int = Field(default=20, ge=1)
+    commit_attempts_max: int = Field(default=20, ge=2)
     """How often a commit that lost a race is decided again before VersionConflict."""
     socket_timeout_s: float = Field(default=15.0, gt=0)
     """How long a call to the server may take before it counts as away."""
@@ -59,6 +81,10 @@ class Settings(BaseSettings):
     """After how long an unacknowledged message is delivered again; above every wait of a task."""
     snapshot_every_s: int = Field(default=900, ge=1)
     """How often beat has `trades.json` written."""
+    retention_s: int = Field(default=604_800, ge=0)
+    """How long a closed trade stays in the store before it moves to the archive."""
+    archive_every_s: int = Field(default=3600, ge=1)
+    """How often beat has closed trades archived."""
     audit_every_s: int = Field(default=300, ge=1)
     """How often beat has the whole pool audited, at the digest level."""
     mark_every_s: float = Field(default=1.0, gt=0)
@@ -73,8 +99,3 @@ class Settings(BaseSettings):
     """Flower's port."""
     flower_basic_auth: SecretStr | None = None
     """`user:password` for Flower."""
-
-    @property
-    def effective_broker_url(self) -> str:
-        """The broker's URL in the form kombu understands."""
-        return (self.broker_url or self.redis_url).replace("unix://", "redis+socket://", 1)

@@ -6,25 +6,30 @@ was one).
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-import redis
 from pydantic import ValidationError
 
+from tradepool.archive.folder import ARCHIVE_NAME
+from tradepool.archive.reading import Archive
+from tradepool.archiving import ArchiveReport, Archiving
 from tradepool.audit.audits import Audits
 from tradepool.clock import now_us
 from tradepool.core import TradeCore
 from tradepool.errors import Misconfigured
 from tradepool.files.journal import JOURNAL_NAME, Journal
+from tradepool.holdings import Holdings
 from tradepool.journal_service import JournalService
 from tradepool.marking import Marking
 from tradepool.pnl.backend import choose_backend
 from tradepool.queries import TradeQueries
 from tradepool.server.embedded import EmbeddedServer
+from tradepool.server.revival import Revival
 from tradepool.settings import Settings
 from tradepool.snapshots import SnapshotInfo, write_snapshot
+from tradepool.store.connection import Client
 from tradepool.store.connection import connect as connect_client
 from tradepool.store.keys import Keys
 from tradepool.store.redis_store import RedisStore
@@ -39,7 +44,7 @@ class Services:
     """The parts of a connected pool; `close` ends what was started for it, last first."""
 
     def __init__(
-        self, settings: Settings, client: redis.Redis, watermark: Watermark, resources: ExitStack
+        self, settings: Settings, client: Client, watermark: Watermark, resources: ExitStack
     ) -> None:
         self.settings = settings
         self.client = client
@@ -49,10 +54,13 @@ class Services:
         path = settings.data_dir / JOURNAL_NAME
         self.store = RedisStore(client, Keys(settings.shard_count), settings)
         self.core = TradeCore(self.store, watermark, settings)
-        self.queries = TradeQueries(self.store, path, UserCache(self.store.revision))
+        archive = resources.enter_context(closing(Archive(settings.data_dir / ARCHIVE_NAME)))
+        holdings = Holdings(self.store, archive)
+        self.queries = TradeQueries(self.store, path, holdings, UserCache(self.store.revision))
+        self.archiving = Archiving(self.store, watermark, archive.folder, settings, now_us)
         self.tokens = TokenQueries(self.store)
         self.marking = Marking(self.store, choose_backend(settings.pnl_backend).backend, now_us)
-        self.audit = Audits(self.store, watermark, path, now_us)
+        self.audit = Audits(self.store, watermark, path, archive, now_us)
 
     def write_snapshot(self, journal: Journal | None) -> SnapshotInfo:
         """Write the snapshot; only the process that owns the journal can.
@@ -61,10 +69,17 @@ class Services:
         """
         owned = journal or self.journal
         if owned is None:
-            raise Misconfigured(
-                "only the owner of the journal writes snapshots; send the task tasks.files.write_snapshot"
-            )
+            raise _not_the_owner("writes snapshots", "write_snapshot")
         return write_snapshot(self.store, owned, self.settings.data_dir)
+
+    def archive_closed_trades(self, journal: Journal | None) -> ArchiveReport:
+        """Archive what is due; only the process that owns the journal can.
+
+        Raises: Misconfigured elsewhere; else as `Archiving.run`.
+        """
+        if journal is None and self.journal is None:
+            raise _not_the_owner("archives trades", "archive_closed_trades")
+        return self.archiving.run()
 
     def close(self) -> None:
         """Stop and disconnect everything; calling it twice is fine."""
@@ -93,6 +108,7 @@ def embedded(path: Path, **overrides: Any) -> Services:
         client = undo.enter_context(connect_client(settings))
         # The journal of this very process tells the watermark; nothing needs to be polled.
         watermark = Watermark(client, Keys(settings.shard_count), poll_s=None)
+        undo.enter_context(Revival(server, on_failure=watermark.stop))
         journal = JournalService(settings, client, notify=watermark.notify, on_failure=watermark.stop)
         undo.callback(journal.close)
         journal.recover()
@@ -100,6 +116,10 @@ def embedded(path: Path, **overrides: Any) -> Services:
         services = Services(settings, client, watermark, undo.pop_all())
         services.journal = journal.journal
         return services
+
+
+def _not_the_owner(does: str, task: str) -> Misconfigured:
+    return Misconfigured(f"only the owner of the journal {does}; send the task tasks.files.{task}")
 
 
 def _settings(**values: Any) -> Settings:

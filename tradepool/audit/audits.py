@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from tradepool.archive.reading import Archive
+from tradepool.audit.archive_audit import check_archive
 from tradepool.audit.digest_audit import DigestOutcome, compare_digests
 from tradepool.audit.report import AuditReport, Finding, Severity
 from tradepool.audit.shard_audit import ShardAudit
@@ -27,11 +29,17 @@ class Audits:
     """Audits of one pool; they only read."""
 
     def __init__(
-        self, store: RedisStore, watermark: Watermark, journal: Path, now_us: Callable[[], int]
+        self,
+        store: RedisStore,
+        watermark: Watermark,
+        journal: Path,
+        archive: Archive,
+        now_us: Callable[[], int],
     ) -> None:
         self._store = store
         self._watermark = watermark
         self._journal = journal
+        self._archive = archive
         self._now_us = now_us
 
     def check_all_trades(self, *, deep: bool = False, repair: bool = False) -> AuditReport:
@@ -75,12 +83,16 @@ class Audits:
         outcome = compare_digests(self._store, self._watermark)
         shards = range(self._store.keys.shard_count) if deep else [*outcome.different, *outcome.restless]
         audits = self._audit(shards)
+        archived = {trade_id: left for audit in audits for trade_id, left in audit.archived.items()}
+        moved = [*check_archive(self._archive, archived)] if deep and self._archive.is_here else []
         return AuditReport(
             level="deep" if deep else "digest",
             started_at=started_at,
             duration_s=time.monotonic() - start,
             checked={"shards": self._store.keys.shard_count, "records": sum(a.records for a in audits)},
-            findings=tuple(sorted(_digest_findings(outcome) + [f for a in audits for f in a.findings])),
+            findings=tuple(
+                sorted([*_digest_findings(outcome), *(f for a in audits for f in a.findings), *moved])
+            ),
             undecided=tuple(u for a in audits for u in a.undecided),
         )
 
@@ -88,6 +100,8 @@ class Audits:
         started_at, start = self._now_us(), time.monotonic()
         audit = self._shard_audit(self._store.keys.shard_of_user(user_id))
         audit.run_user(user_id, with_journal=deep)
+        if deep and self._archive.is_here:
+            audit.findings += check_archive(self._archive, audit.archived, user_id=user_id)
         return AuditReport(
             level="deep" if deep else "standard",
             started_at=started_at,

@@ -18,8 +18,10 @@ import msgspec
 from tradepool.audit import rules
 from tradepool.audit.report import Finding, Severity
 from tradepool.errors import Corrupt
+from tradepool.files.point import Place
 from tradepool.files.reading import Latest, Newest, read_lines
 from tradepool.model import codec
+from tradepool.model.archived import Archived
 from tradepool.model.counters import add_counters, contribution
 from tradepool.model.ids import slot_of_id, slot_of_user
 from tradepool.model.ledger import ledger_id
@@ -41,7 +43,10 @@ class _Seen(NamedTuple):
 
 
 class ShardAudit:
-    """The audit of one shard; `findings`, `records` (how many were read) and `undecided` are the result."""
+    """The audit of one shard; `findings`, `records` (how many were read) and `undecided` are the result.
+
+    `archived` holds what is left of archived trades, by id: the archive itself is not looked into.
+    """
 
     def __init__(self, store: RedisStore, watermark: Watermark, journal: Path, shard: int) -> None:
         self._store = store
@@ -52,6 +57,7 @@ class ShardAudit:
         self._seen: dict[str, _Seen] = {}
         self._trades: dict[str, str] = {}
         self._open: set[str] = set()
+        self.archived: dict[str, Archived] = {}
         self._totals: dict[str, dict[str, int]] = defaultdict(dict)
         self.findings: list[Finding] = []
         self.undecided: list[str] = []
@@ -82,7 +88,7 @@ class ShardAudit:
             if value is not None:
                 self._look_at(record_id, value)
         if with_journal:
-            self._compare_journal(journaled, 0)
+            self._compare_journal(journaled, None)
         self._compare_indexes()
         self._compare_counters(revisions)
 
@@ -109,6 +115,8 @@ class ShardAudit:
                 return
             if header.kind == codec.TRADE_KIND:
                 self._look_at_trade(codec.decode_trade(body))
+            elif header.kind == codec.ARCHIVED_KIND:
+                self._look_at_archived(codec.decode_archived(body))
             else:
                 self.findings += rules.check_ledger(codec.decode_ledger(body))
         except Corrupt as problem:
@@ -122,8 +130,12 @@ class ShardAudit:
         add_counters(self._totals[trade.user_id], contribution(trade))
         self.findings += rules.check_trade(trade)
 
-    def _compare_journal(self, journaled: Mapping[str, Latest], end: int) -> None:
-        """Against the newest versions up to byte `end` of the journal."""
+    def _look_at_archived(self, left: Archived) -> None:
+        self.archived[left.trade_id] = left
+        self._users.add(left.user_id)
+
+    def _compare_journal(self, journaled: Mapping[str, Latest], end: Place | None) -> None:
+        """Against the newest versions up to `end` of the journal; None: up to its beginning."""
         ahead: dict[str, _Seen] = {}
         for record_id in journaled.keys() | self._seen.keys():
             latest, seen = journaled.get(record_id), self._seen.get(record_id)
@@ -140,12 +152,12 @@ class ShardAudit:
         if ahead:
             self._settle(ahead, end)
 
-    def _settle(self, ahead: dict[str, _Seen], end: int) -> None:
+    def _settle(self, ahead: dict[str, _Seen], end: Place | None) -> None:
         """What Redis had and the journal had not yet must be there once the journal has caught up."""
         self._watermark.wait({self._shard: self._store.last_position(self._shard)}, _JOURNAL_WAIT_S)
         journaled = {
             (line.record_id, line.version, line.digest)
-            for line in read_lines(self._journal, from_offset=end)
+            for line in read_lines(self._journal, since=end)
             if line.shard == self._shard and line.record_id in ahead
         }
         for record_id, seen in ahead.items():
@@ -157,12 +169,24 @@ class ShardAudit:
         self._compare_routes()
         listed, listed_open = self._listed()
         for trade_id in self._trades.keys() - listed:
-            self._find("index_missing", Severity.CRITICAL, trade_id, "not in its user's index")
+            if self._kind_now(trade_id) != codec.ARCHIVED_KIND:
+                self._find("index_missing", Severity.CRITICAL, trade_id, "not in its user's index")
         for trade_id in (self._open ^ listed_open) & self._trades.keys():
             self._recheck_open(trade_id)
         for trade_id in (listed | listed_open) - self._trades.keys():
-            if self._store.read([(self._shard, trade_id)])[0] is None:
-                self._find("index_extra", Severity.WARNING, trade_id, "indexed, but there is no such trade")
+            self._recheck_listed(trade_id)
+
+    def _recheck_listed(self, trade_id: str) -> None:
+        """A trade listed but not read: it may have come, or been archived, between scan and listing."""
+        kind = self._kind_now(trade_id)
+        if kind is None:
+            self._find("index_extra", Severity.WARNING, trade_id, "indexed, but there is no such trade")
+        elif kind == codec.ARCHIVED_KIND and any(trade_id in listed for listed in self._listed()):
+            self._find("index_extra", Severity.WARNING, trade_id, "indexed, but it is archived")
+
+    def _kind_now(self, record_id: str) -> str | None:
+        value = self._store.read([(self._shard, record_id)])[0]
+        return None if value is None else codec.read_header(value).kind
 
     def _compare_routes(self) -> None:
         """A trade whose id carries no slot can be found by it."""
@@ -185,34 +209,49 @@ class ShardAudit:
     def _recheck_open(self, trade_id: str) -> None:
         """The trade may have opened or closed between scan and listing; this reads both at one moment."""
         value, is_listed = self._store.read_with_open(self._shard, self._trades[trade_id], trade_id)
-        if value is not None and codec.unpack_trade(value).is_open != is_listed:
+        record = None if value is None else codec.unpack(value)
+        if record is not None and (isinstance(record, Trade) and record.is_open) != is_listed:
             detail = "listed as open, but final" if is_listed else "open, but not listed as such"
             self._find("open_set", Severity.CRITICAL, trade_id, detail)
 
     def _compare_counters(self, revisions: Mapping[str, int]) -> None:
         """Counters against the fold; a user whose trades changed meanwhile is read again by himself."""
         for user_id in self._users:
+            archived = self._store.archived_counters(user_id)
             counters, revision = self._store.counters_with_revision(user_id)
             if revision == revisions.get(user_id):
-                self.findings += rules.check_counters(user_id, counters, self._totals[user_id])
+                self._check_counters(user_id, counters, archived, self._totals[user_id])
             else:
                 self._compare_user(user_id)
 
     def _compare_user(self, user_id: str) -> None:
         for _ in range(_ATTEMPTS_MAX):
             counters, revision = self._store.counters_with_revision(user_id)
-            totals = self._fold(user_id)
+            archived, totals = self._store.archived_counters(user_id), self._fold(user_id)
             if self._store.counters_with_revision(user_id)[1] == revision:
-                self.findings += rules.check_counters(user_id, counters, totals)
+                self._check_counters(user_id, counters, archived, totals)
                 return
         self.undecided.append(f"the counters of user {user_id}")
+
+    def _check_counters(
+        self,
+        user_id: str,
+        counters: Mapping[str, int],
+        archived: Mapping[str, int],
+        live: Mapping[str, int],
+    ) -> None:
+        """What archived and live trades come to together is what was counted over their lives."""
+        fold = dict(archived)
+        add_counters(fold, live)
+        self.findings += rules.check_counters(user_id, counters, fold)
 
     def _fold(self, user_id: str) -> dict[str, int]:
         totals: dict[str, int] = {}
         trade_ids = self._store.user_trade_ids(user_id)
         for value in self._store.read([(self._shard, trade_id) for trade_id in trade_ids]):
-            if value is not None:
-                add_counters(totals, contribution(codec.unpack_trade(value)))
+            record = None if value is None else codec.unpack(value)
+            if isinstance(record, Trade):
+                add_counters(totals, contribution(record))
         return totals
 
     def _find(self, rule: str, severity: Severity, subject: str, detail: str) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 
 import typer
 
+from tradepool.cli.archive import export, sql
 from tradepool.cli.auditing import check_all_trades, check_trades
 from tradepool.cli.exits import INTERRUPTED, OK, report_failure
 from tradepool.cli.importing import import_trades
-from tradepool.cli.keeping import recover, snapshot
+from tradepool.cli.keeping import recover, snapshot, verify_log
 from tradepool.cli.parked import replay_dead
 from tradepool.cli.reading import summary, tokens, trades
 from tradepool.cli.running import demo, up
@@ -33,10 +34,13 @@ _COMMANDS: tuple[tuple[str, Callable[..., int], str], ...] = (
     ("summary", summary, "tradepool summary alice --source backtest"),
     ("tokens", tokens, "tradepool tokens alice"),
     ("import", import_trades, "tradepool import backtest-result.json --user alice --embedded pool-data"),
+    ("export", export, "tradepool export trades.parquet --since 2026-01-01"),
+    ("sql", sql, "tradepool sql 'SELECT symbol, sum(pnl) FROM trades GROUP BY symbol'"),
     ("check-trades", check_trades, "tradepool check-trades alice"),
     ("check-all-trades", check_all_trades, "tradepool check-all-trades --deep"),
     ("snapshot", snapshot, "tradepool snapshot --embedded pool-data"),
     ("recover", recover, "tradepool recover --embedded pool-data"),
+    ("verify-log", verify_log, "tradepool verify-log --embedded pool-data"),
     ("replay-dead", replay_dead, "tradepool replay-dead --list"),
 )
 

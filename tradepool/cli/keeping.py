@@ -1,4 +1,4 @@
-"""`snapshot` and `recover`: the files of a pool."""
+"""`snapshot`, `recover` and `verify-log`: the files of a pool."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from tradepool import recovery, wire
 from tradepool.broker import ChangeSender
 from tradepool.cli.exits import OK
 from tradepool.cli.opening import AsJson, Embedded, check_holds_pool, load_settings, open_pool
-from tradepool.cli.output import figures_table, print_json, print_table, time_text
+from tradepool.cli.output import figures_table, print_json, print_table, progress_bar, time_text
 from tradepool.clock import now_us
 from tradepool.errors import JournalUnavailable
+from tradepool.files import verification
 from tradepool.files.journal import JOURNAL_NAME, Journal
 from tradepool.files.snapshot import TRADES_NAME, SnapshotInfo, load_snapshot
 from tradepool.server.embedded import EmbeddedServer
@@ -21,7 +22,7 @@ from tradepool.settings import Settings
 from tradepool.store.connection import connect
 from tradepool.store.keys import Keys
 
-__all__ = ["recover", "snapshot"]
+__all__ = ["recover", "snapshot", "verify_log"]
 
 _SNAPSHOT_TASK = "tasks.files.write_snapshot"
 _ANSWER_TIMEOUT_S = 120.0
@@ -73,6 +74,23 @@ def recover(*, embedded: Embedded = None, as_json: AsJson = False) -> int:
     return OK
 
 
+def verify_log(*, embedded: Embedded = None, as_json: AsJson = False) -> int:
+    """Read the whole journal and prove every line of it, while its owner goes on. Exit 1 when it is damaged.
+
+    Checked are checksums and numbers of the lines, digests of the records, and that no finished part was
+    changed or taken away since. The journal is that in TRADEPOOL_DATA_DIR, or in DIR.
+    """
+    folder = load_settings().data_dir if embedded is None else embedded
+    check_holds_pool(folder)
+    with progress_bar("verifying") as progress:
+        report = verification.verify_log(folder / JOURNAL_NAME, progress)
+    if as_json:
+        print_json(msgspec.structs.asdict(report))
+    else:
+        _print_verified(report)
+    return OK
+
+
 def _written_by_fleet(settings: Settings) -> SnapshotInfo:
     """Ask the files worker for a snapshot and wait until it is there.
 
@@ -93,6 +111,18 @@ def _written_by_fleet(settings: Settings) -> SnapshotInfo:
     raise JournalUnavailable(
         f"no files worker wrote a snapshot within {_ANSWER_TIMEOUT_S:g} s; start it with 'tradepool up'"
     )
+
+
+def _print_verified(report: verification.VerifyReport) -> None:
+    figures = {
+        "journal": report.journal,
+        "segments": report.segments,
+        "changes": report.lines,
+        "commits": report.commits,
+        "bytes": report.bytes,
+        "bytes not committed": report.torn_bytes or None,
+    }
+    print_table("the journal is whole", figures_table(figures))
 
 
 def _print_recovery(report: recovery.RecoveryReport) -> None:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import redis
 import typer
 from pydantic import ValidationError
 
@@ -15,6 +14,7 @@ from tradepool.errors import Misconfigured
 from tradepool.files.journal import JOURNAL_NAME
 from tradepool.pool import TradePool
 from tradepool.settings import Settings
+from tradepool.store.connection import Client
 from tradepool.store.translation import translated
 
 __all__ = ["AsJson", "Embedded", "check_holds_pool", "check_reachable", "load_settings", "open_pool"]
@@ -47,7 +47,7 @@ def open_pool(embedded: Path | None, *, create: bool = False) -> Iterator[TradeP
         yield pool
 
 
-def check_reachable(client: redis.Redis) -> None:
+def check_reachable(client: Client) -> None:
     """Raises: StoreUnavailable when the server does not answer, before anything else is found missing."""
     with translated():
         client.ping()

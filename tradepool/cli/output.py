@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from tradepool.model.money import CONTEXT, DECIMALS_MAX, plain
 
-__all__ = ["figures_table", "print_json", "print_table", "rows_table", "time_text"]
+__all__ = ["figures_table", "print_json", "print_table", "progress_bar", "rows_table", "time_text"]
 
 _FINEST = Decimal(1).scaleb(-DECIMALS_MAX)
 _WIDTH_PIPED = 200
@@ -35,6 +37,19 @@ def print_table(title: str, table: Table) -> None:
         console.width = _WIDTH_PIPED
     console.print(Text(title, style="bold"), soft_wrap=True)
     console.print(table)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, where that is a terminal; call it with what is done and how much there is in all."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield show
 
 
 def figures_table(figures: Mapping[str, Any]) -> Table:

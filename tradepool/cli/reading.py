@@ -18,8 +18,8 @@ from tradepool.model.money import plain
 from tradepool.model.summary import Block, Summary
 from tradepool.model.times import parse_time
 from tradepool.model.trade import Trade
+from tradepool.narrowing import Page
 from tradepool.pool import TradePool
-from tradepool.queries import Page
 
 __all__ = ["summary", "tokens", "trades"]
 
@@ -166,6 +166,8 @@ def _print_summary(found: Summary) -> None:
         for name, block in found.by_currency.items()
         if name != found.currency
     ]
+    if found.archived_left_out:
+        others.append(f"{found.archived_left_out} archived in the statistics")
     if others:
         typer.echo(f"not in these figures: {', '.join(others)} (see --source and --currency)")
 

@@ -23,6 +23,7 @@ from tradepool.fleet.programs import generated_login
 from tradepool.fleet.supervisor import Supervisor
 from tradepool.server.embedded import EmbeddedServer, free_port
 from tradepool.settings import Settings
+from tradepool.store.address import broker_address
 from tradepool.store.connection import connect
 
 __all__ = ["demo", "up"]
@@ -59,6 +60,7 @@ def up(*, embedded: Embedded = None) -> int:
             settings = load_settings(redis_url=server.url, data_dir=embedded)
         # Without its server the fleet would start and restart for ever.
         check_reachable(stack.enter_context(connect(settings)))
+        broker_address(settings)
         free_port(settings.flower_port)
         if settings.flower_basic_auth is None:
             settings = settings.model_copy(update={"flower_basic_auth": generated_login()})

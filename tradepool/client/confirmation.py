@@ -12,14 +12,15 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
-import redis
 from structlog import get_logger
 
 from tradepool.client.spool import SpoolEntry
 from tradepool.errors import Corrupt, Misconfigured, Unavailable
-from tradepool.model.codec import LEDGER_KIND, split, unpack_ledger, unpack_trade
+from tradepool.model.archived import Archived
+from tradepool.model.codec import unpack
 from tradepool.model.ids import SHORT_ID_CHARS, short_id
 from tradepool.model.positions import parse_position
+from tradepool.store.connection import Client
 from tradepool.store.fence import GENERATION_FIELD
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.translation import translated
@@ -74,7 +75,7 @@ class _Found(NamedTuple):
 class Confirmation:
     """What is known of commands under way. For one thread; all calls raise StoreUnavailable."""
 
-    def __init__(self, client: redis.Redis, store: RedisStore) -> None:
+    def __init__(self, client: Client, store: RedisStore) -> None:
         self._client = client
         self._store = store
         self._applied: dict[int, _Applied] = {}
@@ -182,9 +183,7 @@ class Confirmation:
             pipeline.hget(keys.meta, GENERATION_FIELD)
             pipeline.hmget(keys.journal, keys.journal_fields())
             generation, values = pipeline.execute()
-        reached = {
-            shard: parse_position(parse_watermark(value)[0]) for shard, value in enumerate(values) if value
-        }
+        reached = {shard: parse_position(parse_watermark(v).position) for shard, v in enumerate(values)}
         return generation, reached
 
 
@@ -193,11 +192,12 @@ def _applied_ids(value: bytes | None) -> set[str]:
     if value is None:
         return set()
     try:
-        kind = split(value)[0].kind
-        applied = unpack_ledger(value).applied if kind == LEDGER_KIND else unpack_trade(value).applied
+        record = unpack(value)
     except Corrupt as problem:
         log.error("cannot read a record", problem=str(problem))  # noqa: TRY400 - an audit finds the place
         return set()
+    # What is left of an archived trade remembers none: its commands were confirmed long ago.
+    applied = "" if isinstance(record, Archived) else record.applied
     return {applied[i : i + SHORT_ID_CHARS] for i in range(0, len(applied), SHORT_ID_CHARS)}
 
 

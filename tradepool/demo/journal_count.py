@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tradepool.files.reading import Place, read_groups, read_header
+from tradepool.files.point import Place
+from tradepool.files.reading import read_groups
 
 __all__ = ["JournalCount"]
 
@@ -19,11 +20,9 @@ class JournalCount:
 
     def look(self) -> int:
         """The changes committed so far; 0 before there is a journal. Raises: Corrupt when it is damaged."""
-        if self._place is None:
-            if not self._path.exists():
-                return 0
-            self._place = read_header(self._path)[1]
-        for group in read_groups(self._path, self._place):
+        if not self._path.exists():
+            return 0
+        for group in read_groups(self._path, since=self._place):
             self.changes += len(group.lines)
             self._place = group.end
         return self.changes

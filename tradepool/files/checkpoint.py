@@ -1,7 +1,7 @@
 """`journal.checkpoint`: where the journal stood at some commit, so that opening reads only what follows.
 
 The file is a short cut, never a source: it is used only when it is whole and belongs to this very
-journal, and a missing or damaged one costs a scan of the whole journal. What it may not be is ahead
+journal, and a missing or damaged one costs a scan of the active segment. What it may not be is ahead
 of the journal: then confirmed lines are missing from the log, and that is not to be passed over.
 """
 
@@ -16,7 +16,7 @@ import msgspec
 from tradepool.errors import SequenceGap
 from tradepool.files.durable import replacing
 from tradepool.files.point import JournalPoint
-from tradepool.files.reading import place_at
+from tradepool.files.segments import active_header, holds
 
 __all__ = ["CHECKPOINT_NAME", "checkpoint_of", "load_checkpoint", "save_checkpoint"]
 
@@ -51,18 +51,20 @@ def save_checkpoint(log: Path, journal_id: str, point: JournalPoint) -> None:
 def load_checkpoint(log: Path, journal_id: str) -> JournalPoint | None:
     """The saved point of this very journal; None when there is none, or none that can be trusted.
 
+    None, too, when it lies in a finished segment: the header of the active one is newer.
+
     Raises: SequenceGap when the log lacks lines that were committed before the checkpoint.
     """
     point = _read(checkpoint_of(log), journal_id)
     if point is None:
         return None
-    if log.stat().st_size < point.offset:
+    active = active_header(log)[0].segment
+    if active < point.segment or (active == point.segment and log.stat().st_size < point.offset):
         raise SequenceGap(
-            f"{log} ends before byte {point.offset}, up to which it was confirmed; restore it from a backup, "
-            f"or remove {CHECKPOINT_NAME} to accept the loss"
+            f"{log} ends before byte {point.offset} of segment {point.segment}, up to which it was "
+            f"confirmed; restore it from a backup, or remove {CHECKPOINT_NAME} to accept the loss"
         )
-    place = place_at(log, point.offset)
-    return point if place is not None and place.crc == point.crc else None
+    return point if active == point.segment and holds(log, point) else None
 
 
 def _read(path: Path, journal_id: str) -> JournalPoint | None:

@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 from tradepool.errors import PoolLocked, ResourceUnavailable
 
-__all__ = ["FileLock", "prepare_folder", "replacing"]
+__all__ = ["FILE_MODE", "FileLock", "fsync_folder", "prepare_folder", "replacing"]
 
-_MODE = 0o640
+FILE_MODE = 0o640
 _PID_BYTES_MAX = 20
 
 
@@ -27,7 +27,7 @@ class FileLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as taken:
@@ -67,18 +67,18 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     fresh = path.with_name(f"{path.name}.new")
     try:
         with fresh.open("wb") as file:
-            os.fchmod(file.fileno(), _MODE)
+            os.fchmod(file.fileno(), FILE_MODE)
             yield file
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
-    _fsync_folder(path.parent)
+    fsync_folder(path.parent)
 
 
-def _fsync_folder(folder: Path) -> None:
-    """A rename is durable only once the folder that holds the names is."""
+def fsync_folder(folder: Path) -> None:
+    """Make renames, links and removals in `folder` durable. Raises: OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -1,7 +1,8 @@
 """`trade_pool.log`: every accepted change, on disk before anybody is told that it is safe.
 
 One process writes, any number read. Entries are appended in groups; a group counts once its commit
-line is on disk. docs/file-formats.md describes the lines, `reading` how they are checked.
+line is on disk. A segment that has grown large enough is finished, and another takes its name.
+docs/file-formats.md describes the lines, `reading` reads them, `scanning` checks them.
 """
 
 from __future__ import annotations
@@ -14,21 +15,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+import msgspec
+import structlog
+
 from tradepool.clock import now_us
 from tradepool.errors import Corrupt, JournalUnavailable, Misconfigured, SequenceGap
-from tradepool.files.checkpoint import CHECKPOINT_NAME, checkpoint_of, load_checkpoint, save_checkpoint
-from tradepool.files.durable import FileLock, prepare_folder, replacing
-from tradepool.files.lines import (
-    FORMAT,
-    Commit,
-    Header,
-    JournalEntry,
-    encode_commit,
-    encode_entry,
-    encode_header,
-)
-from tradepool.files.point import JournalPoint, with_entries
-from tradepool.files.reading import Place, place_at, read_groups, read_header, read_history, read_lines
+from tradepool.files.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
+from tradepool.files.durable import FileLock, fsync_folder, prepare_folder, replacing
+from tradepool.files.header import FORMAT, Ending, Header, encode_header
+from tradepool.files.lines import Commit, JournalEntry, encode_commit, encode_entry
+from tradepool.files.point import JournalPoint, Place
+from tradepool.files.reading import read_groups, read_history, read_lines
+from tradepool.files.rotation import begin_segment, take_back
+from tradepool.files.sealing import Sealer
+from tradepool.files.segments import SEGMENT_BYTES, active_header, finished_segments, holds
 from tradepool.model.positions import parse_position
 
 __all__ = ["JOURNAL_NAME", "LOCK_NAME", "Journal", "read_history", "read_lines"]
@@ -38,6 +38,10 @@ LOCK_NAME = "trade_pool.lock"
 
 CHECKPOINT_EVERY_BYTES = 16 << 20
 """How much log at most is read when a journal is opened after a crash."""
+
+_RETRIES_PER_SEGMENT = 8
+
+_log = structlog.get_logger(__name__)
 
 
 class Journal:
@@ -51,8 +55,9 @@ class Journal:
     shard count or the folder cannot be used, ChecksumMismatch, SequenceGap, JournalUnavailable.
     """
 
-    def __init__(self, path: Path, shard_count: int) -> None:
+    def __init__(self, path: Path, shard_count: int, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.path = path
+        self._segment_bytes = self._rotate_at = segment_bytes
         self._entries: list[JournalEntry] = []
         self._fd: int | None = None
         prepare_folder(path.parent)
@@ -60,12 +65,19 @@ class Journal:
             try:
                 lock = FileLock(path.with_name(LOCK_NAME))
                 undo.callback(lock.close)
-                self.id, self._point = _open_log(path, shard_count)
+                self._header, self._point = _open_log(path, shard_count)
+                self._sealer = Sealer(path)
+                self._sealer.compress()
             except OSError as problem:
                 raise JournalUnavailable(f"{path} cannot be opened: {problem.strerror}") from problem
             undo.pop_all()
         self._lock: FileLock | None = lock
         self._checkpointed = self._point.offset
+
+    @property
+    def id(self) -> str:
+        """The journal's own id; server, checkpoint and snapshot name it."""
+        return self._header.id
 
     @property
     def point(self) -> JournalPoint:
@@ -91,12 +103,15 @@ class Journal:
         assert positions or not entries, "entries need the positions that cover them"
         if not positions:
             return
+        if self._point.offset >= self._rotate_at:
+            self._rotate()
         data, after = self._encoded(entries, positions)
         try:
             self._write(data)
         except OSError as problem:
             raise JournalUnavailable(f"{self.path} cannot be written: {problem.strerror}") from problem
         self._point = after
+        self._sealer.grown(after.offset)
         if after.offset - self._checkpointed >= CHECKPOINT_EVERY_BYTES:
             self._save_checkpoint()
 
@@ -105,9 +120,8 @@ class Journal:
         if self._lock is None:
             return
         self._save_checkpoint()
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        self._close_file()
+        self._sealer.close()
         self._lock.close()
         self._lock = None
 
@@ -131,28 +145,40 @@ class Journal:
             seq += 1
             line, crc = encode_entry(entry, seq, crc)
             lines.append(line)
-        line, crc = encode_commit(Commit(positions=dict(positions), seq=seq, at=now_us()), crc)
+        commit = Commit(positions=dict(positions), seq=seq, at=now_us())
+        line, crc = encode_commit(commit, crc)
         data = b"".join((*lines, line))
-        return data, JournalPoint(
-            offset=before.offset + len(data),
-            crc=crc,
-            seq=seq,
-            positions={**before.positions, **positions},
-            digests=with_entries(before.digests, entries),
-        )
+        end = Place(segment=before.segment, offset=before.offset + len(data), crc=crc, seq=seq)
+        return data, before.after(end, commit, entries)
+
+    def _rotate(self) -> None:
+        """Begin the next segment. If the disk does not let us, this one grows on until it does.
+
+        Raises: Corrupt when somebody else changed the log.
+        """
+        try:
+            self._check_unchanged()
+            ending = Ending(sha256=self._sealer.sha256(self._point.offset), point=self._point)
+            header = _next_header(self._header, ending)
+            line, crc = encode_header(header)
+            begin_segment(self.path, self._point.segment, line)
+        except OSError as problem:
+            _log.warning("journal_segment_not_finished", problem=str(problem))
+            self._rotate_at = self._point.offset + self._segment_bytes // _RETRIES_PER_SEGMENT
+            return
+        self._close_file()
+        self._header, self._point = header, header.start(len(line), crc)
+        self._checkpointed, self._rotate_at = self._point.offset, self._segment_bytes
+        self._sealer.begun()
 
     def _write(self, data: bytes) -> None:
         """Put `data` after the last commit, on disk. On any failure the file is closed and not trusted."""
-        fd, self._fd = self._fd, None
-        if fd is None:
-            fd = self._opened_at_last_commit()
         with ExitStack() as failed:
-            failed.callback(os.close, fd)
-            self._check_unchanged(fd)
+            failed.callback(self._close_file)
+            fd = self._check_unchanged()
             _write_all(fd, data, self._point.offset)
             os.fdatasync(fd)
             failed.pop_all()
-        self._fd = fd
 
     def _opened_at_last_commit(self) -> int:
         """Open the log afresh and cut it back to its last commit: at the start and after a failure.
@@ -163,20 +189,26 @@ class Journal:
         rest is cut, the cut itself is fsynced (which tells whether the disk works again), and the
         group is written anew through a new descriptor, which gets errors of its own.
         """
-        place = place_at(self.path, self._point.offset)
-        if place is None or place.crc != self._point.crc:
+        if not holds(self.path, self._point):
             raise Corrupt(f"{self.path} was changed by somebody else; stop them and restore it from a backup")
         fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
         with ExitStack() as failed:
             failed.callback(os.close, fd)
             os.ftruncate(fd, self._point.offset)
             os.fsync(fd)
+            # After a rotation: lines are not to go into a segment that has no name on disk yet.
+            fsync_folder(self.path.parent)
             failed.pop_all()
         return fd
 
-    def _check_unchanged(self, fd: int) -> None:
-        """A log that was moved, removed or cut under its writer would swallow lines that nobody finds."""
-        mine = os.fstat(fd)
+    def _check_unchanged(self) -> int:
+        """The descriptor to write with, of the very file that has the name and ends at the last commit.
+
+        A log that was moved, removed or cut under its writer would swallow lines that nobody finds.
+        """
+        if self._fd is None:
+            self._fd = self._opened_at_last_commit()
+        mine = os.fstat(self._fd)
         try:
             in_place = os.path.samestat(mine, self.path.stat())
         except FileNotFoundError:
@@ -185,6 +217,12 @@ class Journal:
             raise Corrupt(
                 f"{self.path} was moved, cut or written by somebody else; put it back and start again"
             )
+        return self._fd
+
+    def _close_file(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
     def _save_checkpoint(self) -> None:
         # A full disk must not fail a commit that is safe already; without a checkpoint opening is slower.
@@ -193,29 +231,24 @@ class Journal:
         self._checkpointed = self._point.offset
 
 
-def _open_log(path: Path, shard_count: int) -> tuple[str, JournalPoint]:
-    """The journal's id and where it stands; a new journal when there is none."""
+def _open_log(path: Path, shard_count: int) -> tuple[Header, JournalPoint]:
+    """The active segment's header and where the journal stands; a new journal when there is none."""
     if not path.exists():
         _create(path, shard_count)
-    header, start = read_header(path)
+    take_back(path)
+    header, start = active_header(path)
     if header.shards != shard_count:
         raise Misconfigured(
             f"{path} was made with {header.shards} shards, the settings say {shard_count}; "
             f"set TRADEPOOL_SHARD_COUNT={header.shards}"
         )
-    point = load_checkpoint(path, header.id) or JournalPoint(offset=start.offset, crc=start.crc)
+    point = load_checkpoint(path, header.id) or start
     last_group = point.offset
-    for group in read_groups(path, Place(point.offset, point.crc, point.seq)):
+    for group in read_groups(path, since=point):
         last_group = point.offset
-        point = JournalPoint(
-            offset=group.end.offset,
-            crc=group.end.crc,
-            seq=group.commit.seq,
-            positions={**point.positions, **group.commit.positions},
-            digests=with_entries(point.digests, group.entries()),
-        )
+        point = point.after(group.end, group.commit, group.entries())
     _write_again(path, last_group, point.offset)
-    return header.id, point
+    return header, point
 
 
 def _write_again(path: Path, start: int, end: int) -> None:
@@ -235,14 +268,19 @@ def _write_again(path: Path, start: int, end: int) -> None:
 
 
 def _create(path: Path, shard_count: int) -> None:
-    if checkpoint_of(path).exists():
+    left = [checkpoint_of(path), *(file for files in finished_segments(path).values() for file in files)]
+    if found := [file.name for file in left if file.exists()]:
         raise SequenceGap(
-            f"{path} is gone, but its {CHECKPOINT_NAME} is there; put the log back, "
+            f"{path} is gone, but {found[0]} is there; put the log back, "
             "or move the whole folder away to begin an empty pool"
         )
     header = Header(format=FORMAT, id=secrets.token_hex(8), shards=shard_count, created=now_us())
     with replacing(path) as file:
         file.write(encode_header(header)[0])
+
+
+def _next_header(header: Header, ending: Ending) -> Header:
+    return msgspec.structs.replace(header, segment=ending.point.segment + 1, before=ending, created=now_us())
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:

@@ -1,7 +1,8 @@
-"""The lines of `trade_pool.log`: one JSON object each, chained by checksum.
+"""The lines of the journal: one JSON object each, chained by checksum.
 
-Every line ends in `,"c":"<8 hex>"}`: the CRC-32 of all line bodies from the header up to and including
-its own, so a line proves that everything before it is whole. docs/file-formats.md has the fields.
+Every line ends in `,"c":"<8 hex>"}`: the CRC-32 of all line bodies from its segment's header up to and
+including its own, so a line proves that everything before it is whole. docs/file-formats.md has the
+fields.
 """
 
 from __future__ import annotations
@@ -16,22 +17,20 @@ from tradepool.model import codec
 
 __all__ = [
     "COMMIT_PREFIX",
-    "FORMAT",
     "SUFFIX_BYTES",
     "Commit",
     "Digest",
-    "Header",
     "JournalEntry",
     "JournalLine",
     "decode",
     "encode_commit",
     "encode_entry",
-    "encode_header",
+    "framed",
     "next_crc",
     "stored_crc",
+    "suffix",
 ]
 
-FORMAT = 1
 COMMIT_PREFIX = b'{"commit":'
 """How every commit line begins, and no other."""
 SUFFIX_BYTES = len(b',"c":"00000000"}\n')
@@ -52,15 +51,6 @@ _ENTRY_NAMES = {
     "status": "st",
     "record": "r",
 }
-
-
-class Header(msgspec.Struct, frozen=True, kw_only=True, rename={"format": "tradepool_journal"}):
-    """The first line: which journal this is, its shard count, when it was created (µs)."""
-
-    format: int
-    id: str
-    shards: int
-    created: int
 
 
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_ENTRY_NAMES):
@@ -127,31 +117,32 @@ class Digest(msgspec.Struct, frozen=True, array_like=True):
 
 
 _ENCODER = msgspec.json.Encoder()
-_Line = TypeVar("_Line", Header, JournalLine, Commit)
-_DECODERS: dict[type, msgspec.json.Decoder[Header | JournalLine | Commit]] = {
-    kind: msgspec.json.Decoder(kind) for kind in (Header, JournalLine, Commit)
+_Line = TypeVar("_Line", JournalLine, Commit)
+_DECODERS: dict[type, msgspec.json.Decoder[JournalLine | Commit]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (JournalLine, Commit)
 }
-
-
-def encode_header(header: Header) -> tuple[bytes, int]:
-    """The header's line and the checksum after it."""
-    return _framed(_ENCODER.encode(header)[:-1], 0)
 
 
 def encode_entry(entry: JournalEntry, seq: int, crc: int) -> tuple[bytes, int]:
     """The entry's line with number `seq`, after checksum `crc`, and the checksum after it."""
-    return _framed(b'{"q":%d,%b' % (seq, _ENCODER.encode(entry)[1:-1]), crc)
+    return framed(b'{"q":%d,%b' % (seq, _ENCODER.encode(entry)[1:-1]), crc)
 
 
 def encode_commit(commit: Commit, crc: int) -> tuple[bytes, int]:
     """The commit's line and the checksum after it."""
-    return _framed(_ENCODER.encode(commit)[:-1], crc)
+    return framed(_ENCODER.encode(commit)[:-1], crc)
+
+
+def framed(body: bytes, crc: int) -> tuple[bytes, int]:
+    """A line of `body` (JSON without its last brace) after checksum `crc`, and the checksum after it."""
+    crc = zlib.crc32(body, crc)
+    return body + suffix(crc), crc
 
 
 def next_crc(line: bytes, crc: int) -> int | None:
     """The checksum after `line`, which stands after checksum `crc`; None when the line is damaged."""
     after = zlib.crc32(line[:-SUFFIX_BYTES], crc)
-    return after if line[-SUFFIX_BYTES:] == _suffix(after) else None
+    return after if line[-SUFFIX_BYTES:] == suffix(after) else None
 
 
 def stored_crc(end: bytes) -> int | None:
@@ -173,10 +164,6 @@ def decode(line: bytes, kind: type[_Line]) -> _Line:
         raise Corrupt(f"a journal line with a right checksum cannot be read: {problem}") from problem
 
 
-def _framed(body: bytes, crc: int) -> tuple[bytes, int]:
-    crc = zlib.crc32(body, crc)
-    return body + _suffix(crc), crc
-
-
-def _suffix(crc: int) -> bytes:
+def suffix(crc: int) -> bytes:
+    """How a line ends that claims checksum `crc`."""
     return b',"c":"%08x"}\n' % crc

@@ -1,4 +1,4 @@
-"""Where a journal stands after a commit."""
+"""Places in the journal, and where it stands after a commit."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tradepool.files.lines import Digest, JournalEntry
+from tradepool.files.lines import Commit, Digest, JournalEntry
 from tradepool.model.positions import START_POSITION
 
-__all__ = ["JournalPoint", "with_entries"]
+__all__ = ["JournalPoint", "Place", "with_entries"]
 
 
-class JournalPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A committed state of the journal: everything before `offset` (bytes) counts, nothing after it.
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A place between two groups, from which reading may begin.
 
-    `seq` is the number of the last entry and `crc` the chained checksum; `positions` holds the newest
-    journaled outbox position of each shard that has one, `digests` the shard's records by then.
+    `offset` counts the bytes (uncompressed) of segment number `segment` before it; `crc` is the chained
+    checksum and `seq` the number of the last entry there.
     """
 
     offset: int
     crc: int
+    segment: int = 1
     seq: int = 0
+
+
+class JournalPoint(Place, frozen=True, kw_only=True):
+    """A committed state of the journal: everything before the place counts, nothing after it.
+
+    `positions` holds the newest journaled outbox position of each shard that has one, `digests` the
+    shard's records by then.
+    """
+
     positions: dict[int, str] = {}
     digests: dict[int, Digest] = {}
 
@@ -32,6 +42,17 @@ class JournalPoint(msgspec.Struct, frozen=True, kw_only=True):
     def digest(self, shard: int) -> Digest:
         """The digest of the shard's records."""
         return self.digests.get(shard, Digest())
+
+    def after(self, place: Place, commit: Commit, entries: Iterable[JournalEntry]) -> JournalPoint:
+        """The state at `place`, with which a group of `entries` and `commit` ends."""
+        return JournalPoint(
+            offset=place.offset,
+            crc=place.crc,
+            segment=place.segment,
+            seq=commit.seq,
+            positions={**self.positions, **commit.positions},
+            digests=with_entries(self.digests, entries),
+        )
 
 
 def with_entries(digests: dict[int, Digest], entries: Iterable[JournalEntry]) -> dict[int, Digest]:

@@ -1,66 +1,34 @@
-"""Reading a journal: checked line by line, whole groups only, also while its writer goes on appending.
+"""Reading the journal across its segments: in order, checked, while its owner goes on writing.
 
-A group is the lines up to and including a commit line. What stands after the last commit is a torn
-tail: the rest of a write that nobody confirmed. It is not read. Damage before a commit is an error.
+Any number of processes read. A segment may be finished or compressed under a reader: it keeps the file
+that it has open, and finds the next one by its number.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from tradepool.errors import ChecksumMismatch, JournalUnavailable, Misconfigured, SequenceGap
-from tradepool.files.lines import (
-    COMMIT_PREFIX,
-    FORMAT,
-    SUFFIX_BYTES,
-    Commit,
-    Header,
-    JournalLine,
-    decode,
-    next_crc,
-    stored_crc,
-)
+from tradepool.files.checkpoint import load_checkpoint
+from tradepool.files.header import Ending
+from tradepool.files.lines import JournalLine, decode
+from tradepool.files.point import JournalPoint, Place
+from tradepool.files.scanning import Damage, Group, Scan, damage_error
+from tradepool.files.segments import active_header, check_present, ending_of, open_segment
 
 __all__ = [
     "Group",
     "Latest",
     "Newest",
-    "Place",
     "newest_versions",
-    "place_at",
+    "points_back",
     "read_groups",
-    "read_header",
     "read_history",
     "read_lines",
 ]
-
-_BUFFER_BYTES = 1 << 20
-_COUNT_BYTES = 1 << 20
-
-
-class Place(NamedTuple):
-    """A place between two groups: byte offset, chained checksum, number of the entry before it if known."""
-
-    offset: int
-    crc: int
-    seq: int | None
-
-
-class Group(NamedTuple):
-    """A committed group: its undecoded entry lines, its commit, and the place after it."""
-
-    lines: list[bytes]
-    commit: Commit
-    end: Place
-
-    def entries(self) -> Iterator[JournalLine]:
-        """The entries, decoded."""
-        return (decode(line, JournalLine) for line in self.lines)
 
 
 class Latest(NamedTuple):
@@ -72,88 +40,42 @@ class Latest(NamedTuple):
 
 
 class Newest(NamedTuple):
-    """The newest versions by shard and record id, and the byte up to which the journal was read."""
+    """The newest versions by shard and record id, and the place up to which the journal was read."""
 
     shards: dict[int, dict[str, Latest]]
-    end: int
+    end: Place
 
 
-class _Damage(NamedTuple):
-    """A line whose checksum is wrong: where it begins, and the place after the last good commit."""
+def read_groups(path: Path, *, since: Place | None = None) -> Iterator[Group]:
+    """Every committed group after `since` (None: from the start), in order, checked, over all segments.
 
-    at: int
-    chained: int
-    last_good: Place
+    Ends at the last commit of the active segment. Memory is bounded by one group.
 
-
-def read_header(path: Path) -> tuple[Header, Place]:
-    """The journal's header and the place after it.
-
-    Raises: ChecksumMismatch when it is damaged, Misconfigured when it is of another format,
-    JournalUnavailable when the file cannot be read.
+    Raises: ChecksumMismatch and SequenceGap with file and line; SequenceGap when a segment from `since`
+    on is missing; JournalUnavailable when unreadable.
     """
-    with _opened(path) as file:
-        line = file.readline()
-    crc = next_crc(line, 0)
-    if crc is None:
-        raise ChecksumMismatch(f"{path}:1: the header is damaged; restore the file from a backup")
-    header = decode(line, Header)
-    if header.format != FORMAT:
-        raise Misconfigured(
-            f"{path} has format {header.format}, this release reads {FORMAT}; upgrade tradepool"
-        )
-    return header, Place(len(line), crc, 0)
+    place: Place | None = since
+    if since is None:
+        place = _beginning(path)
+    else:
+        check_present(path, since.segment + 1)
+    while place is not None:
+        place = yield from _rest_of_segment(path, place)
 
 
-def place_at(path: Path, offset: int) -> Place | None:
-    """The place at `offset` when a line ends there; None when none does."""
-    with _opened(path) as file:
-        file.seek(max(0, offset - SUFFIX_BYTES))
-        suffix = file.read(SUFFIX_BYTES)
-    crc = stored_crc(suffix)
-    if crc is None or suffix != b',"c":"%08x"}\n' % crc:
-        return None
-    return Place(offset, crc, None)
-
-
-def read_groups(path: Path, start: Place) -> Iterator[Group]:
-    """Every committed group after `start`, in order, with checksums and numbers checked.
-
-    Raises: ChecksumMismatch, SequenceGap with file and line; JournalUnavailable when unreadable.
-    """
-    seen: _Damage | None = None
-    place = start
-    while (damage := (yield from _scan(path, place))) is not None:
-        # Read twice: the writer may have cut a failed write back, and written on, under the first look.
-        if damage == seen:
-            number = _line_number(path, damage.at)
-            raise ChecksumMismatch(f"{path}:{number}: damaged, and committed lines follow; restore the file")
-        seen, place = damage, damage.last_good
-
-
-def read_lines(path: Path, *, from_offset: int = 0) -> Iterator[JournalLine]:
-    """Every committed entry in order, from the end of a group at byte `from_offset` (0: from the start).
-
-    Memory is bounded by one group. Raises: as `read_groups`; ChecksumMismatch when no line ends at
-    `from_offset`.
-    """
-    _, start = read_header(path)
-    if from_offset:
-        found = place_at(path, from_offset)
-        if found is None:
-            raise ChecksumMismatch(f"{path}: no line ends at byte {from_offset}; read from the start")
-        start = found
-    for group in read_groups(path, start):
+def read_lines(path: Path, *, since: Place | None = None) -> Iterator[JournalLine]:
+    """Every committed entry after `since` (None: from the start), in order. Raises: as `read_groups`."""
+    for group in read_groups(path, since=since):
         yield from group.entries()
 
 
 def read_history(path: Path, record_id: str) -> Iterator[JournalLine]:
     """Every journaled version of one record, oldest first. Raises: as `read_groups`."""
     quoted = b'"id":' + msgspec.json.encode(record_id)
-    for line in _filtered(path, lambda line: quoted in line):
-        entry = decode(line, JournalLine)
-        if entry.record_id == record_id:
-            yield entry
+    for group in read_groups(path):
+        for line in group.lines:
+            if quoted in line and (entry := decode(line, JournalLine)).record_id == record_id:
+                yield entry
 
 
 def newest_versions(path: Path) -> Newest:
@@ -162,91 +84,58 @@ def newest_versions(path: Path) -> Newest:
     Raises: as `read_groups`.
     """
     shards: dict[int, dict[str, Latest]] = {}
-    _, end = read_header(path)
-    for group in read_groups(path, end):
+    end: Place = _beginning(path)
+    for group in read_groups(path, since=end):
         for entry in group.entries():
             latest = Latest(entry.version, entry.digest, entry.position)
             shards.setdefault(entry.shard, {})[entry.record_id] = latest
         end = group.end
-    return Newest(shards, end.offset)
+    return Newest(shards, end)
 
 
-def _filtered(path: Path, wanted: Callable[[bytes], bool]) -> Iterator[bytes]:
-    _, start = read_header(path)
-    for group in read_groups(path, start):
-        yield from filter(wanted, group.lines)
+def points_back(path: Path) -> Iterator[JournalPoint]:
+    """States of the journal from which reading may begin, newest first: the checkpoint, then the
+    beginning of each segment down to the second.
 
-
-def _scan(path: Path, start: Place) -> Generator[Group, None, _Damage | None]:
-    """Yield groups; return the damage that ended the scan, None when only a torn tail is left."""
-    good = start
-    lines: list[bytes] = []
-    at, crc, seq = start
-    with _opened(path) as file:
-        file.seek(at)
-        for line in file:
-            after = next_crc(line, crc)
-            if after is None:
-                damage = _Damage(at, crc, good)
-                return damage if _commit_follows(file, line, damage) else None
-            at += len(line)
-            crc = after
-            if not line.startswith(COMMIT_PREFIX):
-                seq = _numbered(path, line, at, seq)
-                lines.append(line)
-                continue
-            commit = decode(line, Commit)
-            good = Place(at, crc, commit.seq)
-            yield Group(lines, commit, good)
-            lines = []
-    return None
-
-
-def _numbered(path: Path, line: bytes, end: int, before: int | None) -> int:
-    """The number of an entry line; it must be the one after `before`."""
-    if before is None:
-        return decode(line, JournalLine).seq
-    if not line.startswith(b'{"q":%d,' % (before + 1)):
-        number = _line_number(path, end - len(line))
-        raise SequenceGap(
-            f"{path}:{number}: entry {before + 1} is missing here; restore the file from a backup"
-        )
-    return before + 1
-
-
-def _commit_follows(file: BinaryIO, damaged: bytes, damage: _Damage) -> bool:
-    """Whether a whole commit line stands after the damage, so that the damaged part counted once.
-
-    A commit line is proven by the checksum that the line before it claims, or, when that claim is
-    what was damaged, by the one that the bodies before it come to. A damaged line end may have glued
-    the two lines together.
+    Raises: SequenceGap where a segment is missing, and as `open_segment`.
     """
-    chained, before, line = damage.chained, b"", damaged
-    while line:
-        begin = line.rfind(COMMIT_PREFIX)
-        if begin >= 0:
-            claimed = stored_crc(before + line[:begin])
-            seeds = (chained, chained if claimed is None else claimed)
-            if any(next_crc(line[begin:], seed) is not None for seed in seeds):
-                return True
-        chained = zlib.crc32(line[:-SUFFIX_BYTES], chained)
-        before = line[-SUFFIX_BYTES:]
-        line = file.readline()
-    return False
+    header, start = active_header(path)
+    checkpoint = load_checkpoint(path, header.id)
+    if checkpoint is not None:
+        yield checkpoint
+    for number in range(header.segment, 1, -1):
+        if number != header.segment:
+            with open_segment(path, number) as segment:
+                start = segment.start
+        yield start
 
 
-def _line_number(path: Path, offset: int) -> int:
-    """The number of the line that begins at `offset`, counted only when an error needs it."""
-    number = 1
-    with _opened(path) as file:
-        while offset > 0 and (part := file.read(min(offset, _COUNT_BYTES))):
-            number += part.count(b"\n")
-            offset -= len(part)
-    return number
+def _beginning(path: Path) -> Place:
+    """The place behind the very first header. Raises: SequenceGap unless every segment is there."""
+    check_present(path, 1)
+    with open_segment(path, 1) as segment:
+        return segment.start
 
 
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb", buffering=_BUFFER_BYTES)
-    except OSError as problem:
-        raise JournalUnavailable(f"{path} cannot be read: {problem.strerror}") from problem
+def _rest_of_segment(path: Path, place: Place) -> Generator[Group, None, Place | None]:
+    """What follows `place` in its segment; returns where the next segment begins, if there is one."""
+    seen: Damage | None = None
+    number = place.segment
+    ending = ending_of(path, number)
+    while ending is None or seen is not None or not _is_at_end(place, ending[0]):
+        with open_segment(path, number) as segment:
+            scan = Scan(segment, place, ending[0].point if ending else None)
+            yield from scan
+        place = scan.place
+        # Read twice: the writer may have cut a failed write back, and written on, under the first look.
+        if scan.damage is not None and scan.damage == seen:
+            raise damage_error(path, number, scan.damage)
+        seen = scan.damage
+        was_active, ending = ending is None, ending_of(path, number)
+        if seen is None and was_active and ending is None:
+            return None
+    return ending[1]
+
+
+def _is_at_end(place: Place, ending: Ending) -> bool:
+    return (place.offset, place.crc) == (ending.point.offset, ending.point.crc)

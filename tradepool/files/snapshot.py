@@ -1,52 +1,62 @@
 """The snapshot: every record of the store in plain JSON, and the journal's place from which to go on.
 
-`trades.json` and `ledgers.json` are arrays, a record a line, readable by any JSON reader as well as
-line by line. `snapshot.json` vouches for them and is written last: without it, or when it vouches for
-other content, there is no snapshot, and the journal alone restores the store.
+`trades.json`, `ledgers.json`, `archived.json` and `archived_counters.json` are arrays, an element a
+line, readable by any JSON reader as well as line by line. `snapshot.json` vouches for them and is
+written last: without it, or when it vouches for other content, there is no snapshot, and the journal
+alone restores the store.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import msgspec
 
 from tradepool.clock import now_us
-from tradepool.errors import JournalUnavailable
+from tradepool.errors import Corrupt, JournalUnavailable
 from tradepool.files.durable import FileLock, replacing
 from tradepool.files.point import JournalPoint
 from tradepool.model import codec
-from tradepool.model.ledger import Ledger
-from tradepool.model.trade import Trade
 
 __all__ = [
+    "ARCHIVED_COUNTERS_NAME",
+    "ARCHIVED_NAME",
     "LEDGERS_NAME",
     "SNAPSHOT_NAME",
     "TRADES_NAME",
     "FileInfo",
+    "SnapshotFiles",
     "SnapshotInfo",
     "StoredRecord",
     "is_whole",
     "load_snapshot",
+    "read_archived_counters",
     "read_snapshot",
     "save_snapshot",
 ]
 
 TRADES_NAME = "trades.json"
 LEDGERS_NAME = "ledgers.json"
+ARCHIVED_NAME = "archived.json"
+ARCHIVED_COUNTERS_NAME = "archived_counters.json"
 SNAPSHOT_NAME = "snapshot.json"
 
-_FORMAT = 1
+_FORMAT = 2
 _LOCK_NAME = "snapshot.lock"
+_NAME_OF_KIND = {
+    codec.TRADE_KIND: TRADES_NAME,
+    codec.LEDGER_KIND: LEDGERS_NAME,
+    codec.ARCHIVED_KIND: ARCHIVED_NAME,
+}
 
 
 class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What one file of the snapshot must be: records, bytes, hash of the bytes."""
+    """What one file of the snapshot must be: elements, bytes, hash of the bytes."""
 
     count: int
     bytes: int
@@ -69,53 +79,105 @@ class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True, rename={"format": 
     covers: dict[int, str]
     trades: FileInfo
     ledgers: FileInfo
+    archived: FileInfo
+    archived_counters: FileInfo
+
+    @property
+    def files(self) -> dict[str, FileInfo]:
+        """Name → what the file must be."""
+        return {
+            TRADES_NAME: self.trades,
+            LEDGERS_NAME: self.ledgers,
+            ARCHIVED_NAME: self.archived,
+            ARCHIVED_COUNTERS_NAME: self.archived_counters,
+        }
+
+
+class _ArchivedCounters(msgspec.Struct, frozen=True):
+    """A line of `archived_counters.json`. The numbers are text: they outgrow what JSON readers keep."""
+
+    user_id: str
+    counters: dict[str, str]
+
+
+class _Owner(msgspec.Struct, frozen=True, gc=False):
+    """What every record has."""
+
+    user_id: str
 
 
 _DECODER = msgspec.json.Decoder(SnapshotInfo)
+_COUNTERS_DECODER = msgspec.json.Decoder(_ArchivedCounters)
+_OWNER_DECODER = msgspec.json.Decoder(_Owner)
 
 
 class StoredRecord(NamedTuple):
-    """A record of a snapshot: the value as it was stored, and what it holds."""
+    """A record of a snapshot: its kind, the value as it was stored, and what it holds."""
 
+    kind: str
     value: bytes
-    content: Trade | Ledger
+    content: codec.Record
+
+
+class SnapshotFiles:
+    """The files of a snapshot while they are being written."""
+
+    def __init__(self, folder: Path, resources: ExitStack) -> None:
+        self._arrays = {
+            name: _ArrayWriter(resources.enter_context(replacing(folder / name)))
+            for name in (TRADES_NAME, LEDGERS_NAME, ARCHIVED_NAME, ARCHIVED_COUNTERS_NAME)
+        }
+
+    def write(self, value: bytes) -> None:
+        """Add a record, given as it is stored."""
+        header, body = codec.split(value)
+        self._arrays[_NAME_OF_KIND[header.kind]].write(body)
+
+    def write_archived_counters(self, user_id: str, counters: Mapping[str, int]) -> None:
+        """Add what a user's archived trades count for."""
+        line = _ArchivedCounters(user_id, {name: str(number) for name, number in counters.items()})
+        self._arrays[ARCHIVED_COUNTERS_NAME].write(msgspec.json.encode(line))
+
+    def undo(self) -> Callable[[], None]:
+        """What takes back everything that is written from here on."""
+        steps = [array.undo() for array in self._arrays.values()]
+
+        def take_back() -> None:
+            for step in steps:
+                step()
+
+        return take_back
+
+    def end(self) -> dict[str, FileInfo]:
+        """End the arrays; name → what the file is."""
+        return {name: array.end() for name, array in self._arrays.items()}
 
 
 def save_snapshot(
-    folder: Path,
-    values: Iterable[bytes],
-    *,
-    journal: str,
-    point: JournalPoint,
-    confirm: Callable[[], dict[int, str]],
+    folder: Path, write: Callable[[SnapshotFiles], dict[int, str]], *, journal: str, point: JournalPoint
 ) -> SnapshotInfo:
-    """Write `values` (records as they are stored) as the new snapshot; durable on return.
+    """Have `write` fill the files of a new snapshot and put them in place; durable on return.
 
-    `confirm` is called once all are written: it returns the positions that cover them, and only when
-    the journal has reached those; if it raises, the last snapshot stays. Memory does not grow with the
-    number of records.
+    `write` returns the outbox positions that cover what it has written, and only when the journal has
+    reached those; if it raises, the last snapshot stays. Memory does not grow with what is written.
 
     Raises: PoolLocked when another snapshot is being written, JournalUnavailable when the disk fails.
     """
     with _disk_errors(folder), closing(FileLock(folder / _LOCK_NAME)):
-        with replacing(folder / TRADES_NAME) as trades_file, replacing(folder / LEDGERS_NAME) as ledgers_file:
-            arrays = {
-                codec.TRADE_KIND: _ArrayWriter(trades_file),
-                codec.LEDGER_KIND: _ArrayWriter(ledgers_file),
-            }
-            for value in values:
-                header, body = codec.split(value)
-                arrays[header.kind].write(body)
-            trades, ledgers = (array.end() for array in arrays.values())
-            covers = confirm()
+        with ExitStack() as resources:
+            files = SnapshotFiles(folder, resources)
+            covers = write(files)
+            infos = files.end()
         info = SnapshotInfo(
             format=_FORMAT,
             journal=journal,
             at=now_us(),
             point=point,
             covers=covers,
-            trades=trades,
-            ledgers=ledgers,
+            trades=infos[TRADES_NAME],
+            ledgers=infos[LEDGERS_NAME],
+            archived=infos[ARCHIVED_NAME],
+            archived_counters=infos[ARCHIVED_COUNTERS_NAME],
         )
         with replacing(folder / SNAPSHOT_NAME) as file:
             file.write(msgspec.json.format(msgspec.json.encode(info)) + b"\n")
@@ -132,29 +194,50 @@ def load_snapshot(folder: Path) -> SnapshotInfo | None:
 
 
 def is_whole(folder: Path, info: SnapshotInfo) -> bool:
-    """Whether the record files in `folder` are, byte for byte, those that `info` was written for."""
+    """Whether the files in `folder` are, byte for byte, those that `info` was written for."""
     try:
-        return all(
-            _sha256(folder / name) == expected.sha256
-            for name, expected in ((TRADES_NAME, info.trades), (LEDGERS_NAME, info.ledgers))
-        )
+        return all(_sha256(folder / name) == expected.sha256 for name, expected in info.files.items())
     except OSError:
         return False
 
 
-def read_snapshot(folder: Path) -> Iterator[StoredRecord]:
-    """Every record of the snapshot in `folder`, one at a time; whole as `is_whole` says.
+def read_snapshot(folder: Path, is_wanted: Callable[[str], bool]) -> Iterator[StoredRecord]:
+    """The records of the wanted users in the snapshot in `folder`, one at a time; whole as `is_whole` says.
 
     Raises: Corrupt, OSError.
     """
-    for body in _bodies(folder / TRADES_NAME):
+    for kind, name in _NAME_OF_KIND.items():
+        for body in _bodies(folder / name):
+            if is_wanted(_owner_of(body)):
+                yield _record(kind, body)
+
+
+def read_archived_counters(folder: Path) -> Iterator[tuple[str, dict[str, int]]]:
+    """(user id, what the user's archived trades count for) of the snapshot in `folder`.
+
+    Raises: Corrupt, OSError.
+    """
+    for body in _bodies(folder / ARCHIVED_COUNTERS_NAME):
+        try:
+            line = _COUNTERS_DECODER.decode(body)
+            yield line.user_id, {name: int(number) for name, number in line.counters.items()}
+        except (msgspec.MsgspecError, ValueError) as problem:
+            raise Corrupt(f"{folder / ARCHIVED_COUNTERS_NAME} cannot be read: {problem}") from problem
+
+
+def _owner_of(body: bytes) -> str:
+    try:
+        return _OWNER_DECODER.decode(body).user_id
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        raise Corrupt(f"a record of the snapshot cannot be read: {problem}") from problem
+
+
+def _record(kind: str, body: bytes) -> StoredRecord:
+    if kind == codec.TRADE_KIND:
         trade = codec.decode_trade(body)
-        value = codec.pack(trade.version, body, codec.TRADE_KIND, trade.status.code)
-        yield StoredRecord(value, trade)
-    for body in _bodies(folder / LEDGERS_NAME):
-        ledger = codec.decode_ledger(body)
-        value = codec.pack(ledger.version, body, codec.LEDGER_KIND, codec.NO_STATUS)
-        yield StoredRecord(value, ledger)
+        return StoredRecord(kind, codec.pack(trade.version, body, kind, trade.status.code), trade)
+    content = codec.decode_archived(body) if kind == codec.ARCHIVED_KIND else codec.decode_ledger(body)
+    return StoredRecord(kind, codec.pack(content.version, body, kind, codec.NO_STATUS), content)
 
 
 class _ArrayWriter:
@@ -169,6 +252,16 @@ class _ArrayWriter:
     def write(self, body: bytes) -> None:
         self._put((b",\n" if self._count else b"[\n") + body)
         self._count += 1
+
+    def undo(self) -> Callable[[], None]:
+        before, count, size = self._hash.copy(), self._count, self._bytes
+
+        def take_back() -> None:
+            self._file.seek(size)
+            self._file.truncate()
+            self._hash, self._count, self._bytes = before.copy(), count, size
+
+        return take_back
 
     def end(self) -> FileInfo:
         self._put(b"\n]\n" if self._count else b"[\n]\n")

@@ -13,7 +13,7 @@ import msgspec
 from tradepool import wire
 from tradepool.broker import ChangeSender
 from tradepool.settings import Settings
-from tradepool.store.connection import connect
+from tradepool.store.connection import connect_broker
 from tradepool.store.translation import translated
 
 __all__ = ["DeadLetter", "DeadLetters", "Replayed"]
@@ -50,8 +50,7 @@ class DeadLetters:
     """
 
     def __init__(self, settings: Settings) -> None:
-        broker_url = settings.broker_url or settings.redis_url
-        self._client = connect(settings.model_copy(update={"redis_url": broker_url}))
+        self._client = connect_broker(settings)
         self._sender = ChangeSender(settings)
 
     def count(self) -> int:

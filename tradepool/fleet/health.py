@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -12,6 +11,7 @@ from tradepool import wire
 from tradepool.broker import ChangeSender
 from tradepool.pool import TradePool
 from tradepool.store import fence
+from tradepool.store.address import shown
 
 __all__ = ["Health", "Problem", "read_health"]
 
@@ -54,7 +54,7 @@ def read_health(pool: TradePool, sender: ChangeSender | None) -> Health:
     Raises: StoreUnavailable.
     """
     health = Health(
-        server=_without_password(pool.settings.redis_url),
+        server=shown(pool.settings.redis_url),
         is_fenced=not fence.is_open(pool.redis),
         queues={} if sender is None else _queue_depths(sender),
         journal_lag=sum(pool.store.outbox_lengths()),
@@ -88,8 +88,3 @@ def _problems(health: Health) -> Iterator[Problem]:
             what=f"the last audit found {health.last_audit['counts']}",
             cure="run 'tradepool check-all-trades'",
         )
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()

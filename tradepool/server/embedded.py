@@ -14,12 +14,13 @@ import contextlib
 import os
 import signal
 import socket as sockets
+import stat
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Self, cast
 
 import redis
 
@@ -92,13 +93,13 @@ class EmbeddedServer:
         self._guard: subprocess.Popen[str] | None = None
         self._pid = 0
         self._private_dir = ""
-        binary = find_server()
+        self._binary = find_server()
         self._folder = ServerFolder(data_dir)
         self._overrides = [*([f"include {quoted(config.absolute())}"] if config else []), *overrides]
         try:
             self._folder.stop_orphan()
             self._listen(socket, port)
-            self._start(binary)
+            self._start()
         except BaseException:
             self.stop()
             raise
@@ -115,18 +116,36 @@ class EmbeddedServer:
 
     def client(self) -> redis.Redis:
         """A new client of this server; the caller closes it."""
-        return connect(Settings(redis_url=self.url))
+        return cast("redis.Redis", connect(Settings(redis_url=self.url)))
 
     def is_running(self) -> bool:
         """Whether the server's process is alive."""
         return self._guard is not None and self._guard.poll() is None
 
+    def start_again(self) -> None:
+        """Start a server that has died, on what it had flushed, at the same address; returns once it answers.
+
+        Raises: StoreUnavailable, ResourceUnavailable; then it is not running and this may be repeated.
+        """
+        self._end_process()
+        self._folder.stop_orphan()
+        if self._private_dir:
+            _make_private(Path(self._private_dir))
+        try:
+            self._start()
+        except BaseException:
+            self._end_process()
+            raise
+
     def stop(self) -> None:
         """Flush, stop the server and let go of the folder; calling it twice is fine."""
+        self._end_process()
+        self._folder.unlock()
+
+    def _end_process(self) -> None:
         if self._guard is not None:
             _end(self._guard, self._pid)
             self._guard = None
-        self._folder.unlock()
 
     def __enter__(self) -> Self:
         return self
@@ -155,10 +174,19 @@ class EmbeddedServer:
         """Later lines win: the given file, then its overrides, then what makes the server private."""
         self._folder.write_config([*self._overrides, *listen])
 
-    def _start(self, binary: Path) -> None:
+    def _start(self) -> None:
         log_start = self._folder.log_size()
         self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD, "sh", binary, self._folder.config, self._folder.log, self._private_dir],
+            [
+                "/bin/sh",
+                "-c",
+                _GUARD,
+                "sh",
+                self._binary,
+                self._folder.config,
+                self._folder.log,
+                self._private_dir,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -194,6 +222,18 @@ def free_port(wanted: int = 0) -> int:
             ) from problem
         port: int = probe.getsockname()[1]
         return port
+
+
+def _make_private(folder: Path) -> None:
+    """Make the folder of the socket again, which goes with the server, unless its guard could not."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        found = folder.lstat()
+        if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode):
+            raise StoreUnavailable(
+                f"{folder} is somebody else's now; close the pool and open it again"
+            ) from None
 
 
 def _answers(client: redis.Redis, pid: int) -> bool:

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 
 from tradepool.errors import Corrupt
 from tradepool.model.codec import COMPARED_CHARS
 from tradepool.model.trade import Trade
+from tradepool.store.arguments import Argument, DigestChange, HashFields, Places, chunks
 from tradepool.store.keys import Keys
 from tradepool.store.limbs import split_limbs
 
-__all__ = ["REVISION_FIELD", "Argument", "CommitPlan", "Draft"]
+__all__ = ["REVISION_FIELD", "Argument", "CommitPlan", "Draft", "OutboxField", "PlainCommand"]
 
 REVISION_FIELD = "rev"
 """Field of a user's counters: how many commits have touched the user."""
 
-Argument = str | bytes | int
-T = TypeVar("T")
-
-_CALL_ARGUMENTS_MAX = 4000
-"""Arguments of one call in the script, even because fields come in pairs; Lua's unpack fails near 8,000."""
-_VERSION_CHARS = 8
-_DIGEST_CHARS = 16
+_VALUES_FROM = 2
+"""The first argument after the plan, counted from 1 as the script does."""
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class CommitPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +30,31 @@ class CommitPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     keys: list[str]
     argv: list[Argument]
-    checks: tuple[str, ...]
-    """What each check protects, in words, in the order in which the script counts them."""
+    compared: list[tuple[str, Sequence[str]]]
+    """Kinds and names of what is compared, in the order in which the script counts."""
+
+    @property
+    def checks(self) -> list[str]:
+        """What each check protects, in words."""
+        return [f"{kind} {name!r}" for kind, names in self.compared for name in names]
+
+
+class PlainCommand(NamedTuple):
+    """One command as a client sends it."""
+
+    name: str
+    key: str
+    arguments: Sequence[Argument]
+    absent: int | None
+    """How many new fields the server must count; None: whatever it answers."""
+
+
+class OutboxField(NamedTuple):
+    """One field of the outbox entry; the script appends the stored value to `prefix`."""
+
+    name: str
+    prefix: str
+    value: bytes
 
 
 class Draft:
@@ -43,51 +63,63 @@ class Draft:
     def __init__(self, keys: Keys, shard: int) -> None:
         self._keys = keys
         self._shard = shard
-        self._checks: dict[str, dict[str, _Check]] = defaultdict(dict)
-        self._digests: dict[int, _DigestChange] = defaultdict(_DigestChange)
-        self._increments: dict[str, dict[str, int]] = defaultdict(dict)
-        self._writes: dict[tuple[str, str], list[Argument]] = defaultdict(list)
-        self.outbox: list[str | bytes] = []
-        """Names and values of the outbox entry; none is written when empty."""
+        self._records: dict[int, HashFields] = defaultdict(lambda: HashFields("record"))
+        self._claims: dict[str, dict[str, _Claim]] = defaultdict(dict)
+        self._releases: dict[str, dict[str, str]] = defaultdict(dict)
+        self._digests: dict[int, DigestChange] = defaultdict(DigestChange)
+        self._touched: dict[str, None] = {}
+        self._counted: dict[str, dict[str, int]] = defaultdict(dict)
+        self._archived: dict[str, dict[str, int]] = defaultdict(dict)
+        self._new_users: dict[str, None] = {}
+        self._by_user: dict[str, list[Argument]] = defaultdict(list)
+        self._by_symbol: dict[str, list[Argument]] = defaultdict(list)
+        self._recent: list[Argument] = []
+        self._opened: list[Argument] = []
+        self._removals: dict[str, list[Argument]] = defaultdict(list)
+        self._recent_max: int | None = None
+        self.outbox: list[OutboxField] = []
+        """The outbox entry; none is written when empty."""
 
     def record(self, record_id: str, before: bytes | None, after: bytes) -> None:
         """Replace what is stored of a record, if it is still `before` (None: absent)."""
         bucket = self._keys.bucket_of(record_id)
-        key = self._keys.records(self._shard, bucket)
-        expected = before[:COMPARED_CHARS] if before is not None else b""
-        self._checks[key][record_id] = _Check(expected, f"record {record_id}")
+        self._records[bucket].add(record_id, before[:COMPARED_CHARS] if before is not None else b"", after)
         self._digests[bucket].replace(before, after)
-        self._writes["HSET", key] += [record_id, after]
 
     def touch_user(self, user_id: str, *, is_new: bool) -> None:
         """Count one commit for the user, and note the user with a new record."""
-        self._increments[self._keys.counters(self._shard, user_id)][REVISION_FIELD] = 1
+        self._touched[user_id] = None
         if is_new:
-            self._writes["SADD", self._keys.users(self._shard)].append(user_id)
+            self._new_users[user_id] = None
 
     def index_trade(self, trade: Trade) -> None:
         """Enter a new trade in the indexes by time."""
+        entry = (str(trade.created_at), trade.trade_id)
+        self._by_user[trade.user_id] += entry
+        self._by_symbol[trade.symbol] += entry
+        self._recent += entry
+
+    def forget_trade(self, trade: Trade) -> None:
+        """Take a trade out of all indexes."""
         for key in (
             self._keys.user_index(self._shard, trade.user_id),
             self._keys.symbol_index(self._shard, trade.symbol),
             self._keys.recent(self._shard),
         ):
-            self._writes["ZADD", key] += [trade.created_at, trade.trade_id]
+            self._removals[key].append(trade.trade_id)
+        if trade.is_open:
+            self._close(trade)
 
     def set_open(self, trade: Trade) -> None:
         """Enter the trade among the open ones, or take it out."""
-        key = self._keys.open_trades(self._shard)
-        member = self._keys.open_member(trade.user_id, trade.trade_id)
         if trade.is_open:
-            self._writes["ZADD", key] += [0, member]
+            self._opened += ("0", self._keys.open_member(trade.user_id, trade.trade_id))
         else:
-            self._writes["ZREM", key].append(member)
+            self._close(trade)
 
     def trim_recent(self, length: int) -> None:
         """Keep the `length` newest trades in the recent index, if this commit adds to it."""
-        key = self._keys.recent(self._shard)
-        if ("ZADD", key) in self._writes:
-            self._writes["ZREMRANGEBYRANK", key] += [0, -length - 1]
+        self._recent_max = length
 
     def claim_idempotency_key(self, user_id: str, name: str, trade_id: str) -> None:
         """Give an idempotency key, which must be free, to the trade."""
@@ -97,118 +129,137 @@ class Draft:
         """Give a fill claim, which must be free, to the trade."""
         self._claim(self._keys.fill_claims(self._shard, user_id), claim, trade_id, "fill")
 
+    def release_idempotency_key(self, user_id: str, name: str, trade_id: str) -> None:
+        """Take an idempotency key from the trade, so that another may claim it."""
+        self._releases[self._keys.idempotency(self._shard, user_id)][name] = trade_id
+
+    def release_fill(self, user_id: str, claim: str, trade_id: str) -> None:
+        """Take a fill claim from the trade, so that another may claim it."""
+        self._releases[self._keys.fill_claims(self._shard, user_id)][claim] = trade_id
+
     def count(self, user_id: str, amounts: Mapping[str, int]) -> None:
         """Add `amounts` to the user's counters."""
-        fields = self._increments[self._keys.counters(self._shard, user_id)]
-        for name, amount in amounts.items():
-            for field, limb in split_limbs(name, amount):
-                fields[field] = fields.get(field, 0) + limb
+        _add(self._counted[user_id], amounts)
+
+    def count_archived(self, user_id: str, amounts: Mapping[str, int]) -> None:
+        """Add `amounts` to the part of the user's counters that archived trades make up."""
+        _add(self._archived[user_id], amounts)
+
+    def commands(self) -> Iterator[PlainCommand]:
+        """What is to be written of records, indexes and claims, for a store that nobody else writes to.
+
+        In any order. Nothing is compared; instead a command says how many fields it must find absent.
+        `digests` and `increments` have the rest.
+        """
+        yield from self._plain_writes()
+        for key, fields in self._hashes():
+            pairs = [text for pair in zip(fields.names, fields.values, strict=True) for text in pair]
+            yield PlainCommand("HSET", key, pairs, fields.expected.count(b""))
+
+    def digests(self) -> dict[int, tuple[int, int]]:
+        """Bucket → what to XOR into its digest, and the records added to it."""
+        return {bucket: (change.xor, change.count) for bucket, change in self._digests.items()}
+
+    def increments(self) -> Mapping[str, Mapping[str, int]]:
+        """Key → field → what to add."""
+        counters, archived = self._keys.counters, self._keys.archived_counters
+        increments = {counters(self._shard, user_id): {REVISION_FIELD: 1} for user_id in self._touched}
+        for key_of, users in ((counters, self._counted), (archived, self._archived)):
+            for user_id, amounts in users.items():
+                fields = increments.setdefault(key_of(self._shard, user_id), {})
+                fields.update(limb for item in amounts.items() for limb in split_limbs(*item))
+        return increments
 
     def plan(self) -> CommitPlan:
         """Everything collected, as the script reads it."""
-        numbers = _KeyNumbers()
-        argv = [
-            *self._check_arguments(numbers),
-            *self._digest_arguments(numbers),
-            *self._increment_arguments(numbers),
-            *self._write_arguments(numbers),
-            *self._outbox_arguments(numbers),
-        ]
-        labels = tuple(check.label for fields in self._checks.values() for check in fields.values())
-        return CommitPlan(keys=list(numbers), argv=argv, checks=labels)
+        keys, values = Places(1), Places(_VALUES_FROM)
+        hashes = [(key, chunk) for key, fields in self._hashes() for chunk in fields.parts()]
+        steps = (
+            [fields.arguments(keys[key], values) for key, fields in hashes],
+            self._digest_arguments(keys),
+            [
+                (keys[key], [text for field, limb in fields.items() for text in (field, str(limb))])
+                for key, fields in self.increments().items()
+            ],
+            [
+                (write.name, keys[write.key], chunk)
+                for write in self._plain_writes()
+                for chunk in chunks(write.arguments)
+            ],
+            self._outbox_arguments(keys, values),
+        )
+        return CommitPlan(
+            keys=list(keys),
+            argv=[_encode(steps), *values],
+            compared=[(fields.kind, fields.names) for _, fields in hashes],
+        )
+
+    def _close(self, trade: Trade) -> None:
+        member = self._keys.open_member(trade.user_id, trade.trade_id)
+        self._removals[self._keys.open_trades(self._shard)].append(member)
 
     def _claim(self, key: str, field: str, trade_id: str, what: str) -> None:
-        if field in self._checks[key]:
+        if field in self._claims[key]:
             raise Corrupt(f"two trades of one batch claim {what} {field!r}; one of them is {trade_id}")
-        self._checks[key][field] = _Check(b"", f"{what} {field!r}")
-        self._writes["HSET", key] += [field, trade_id]
+        # What this commit takes from one trade it may give to another.
+        owner = self._releases[key].pop(field, "")
+        self._claims[key][field] = _Claim(what, owner, trade_id)
 
-    def _check_arguments(self, numbers: _KeyNumbers) -> Iterator[Argument]:
-        groups = [
-            (key, chunk)
-            for key, fields in self._checks.items()
-            for chunk in _chunks(list(fields.items()), _CALL_ARGUMENTS_MAX)
-        ]
-        yield len(groups)
-        for key, chunk in groups:
-            yield numbers[key]
-            yield len(chunk)
-            yield from (field for field, _ in chunk)
-            yield from (check.expected for _, check in chunk)
+    def _hashes(self) -> Iterator[tuple[str, HashFields]]:
+        """Every hash of which fields are compared and then set."""
+        for bucket, records in self._records.items():
+            yield self._keys.records(self._shard, bucket), records
+        for key, claims in self._claims.items():
+            fields = HashFields(next(iter(claims.values())).kind)
+            for name, claim in claims.items():
+                fields.add(name, claim.owner.encode(), claim.trade_id.encode())
+            yield key, fields
 
-    def _digest_arguments(self, numbers: _KeyNumbers) -> Iterator[Argument]:
-        yield numbers[self._keys.digest(self._shard)]
-        yield len(self._digests)
-        for bucket, change in self._digests.items():
-            yield f"{bucket:x}"
-            yield f"{change.xor >> 32:08x}"
-            yield f"{change.xor & 0xFFFFFFFF:08x}"
-            yield change.count
+    def _plain_writes(self) -> Iterator[PlainCommand]:
+        """Every other write but increments, digests and the outbox."""
+        keys, shard = self._keys, self._shard
+        for key, released in self._releases.items():
+            if released:
+                yield PlainCommand("HDEL", key, list(released), None)
+        for key, members in self._removals.items():
+            yield PlainCommand("ZREM", key, members, None)
+        for user_id, entries in self._by_user.items():
+            yield PlainCommand("ZADD", keys.user_index(shard, user_id), entries, None)
+        for symbol, entries in self._by_symbol.items():
+            yield PlainCommand("ZADD", keys.symbol_index(shard, symbol), entries, None)
+        if self._opened:
+            yield PlainCommand("ZADD", keys.open_trades(shard), self._opened, None)
+        if self._new_users:
+            yield PlainCommand("SADD", keys.users(shard), list(self._new_users), None)
+        if self._recent:
+            yield PlainCommand("ZADD", keys.recent(shard), self._recent, None)
+        if self._recent and self._recent_max is not None:
+            last = str(-self._recent_max - 1)
+            yield PlainCommand("ZREMRANGEBYRANK", keys.recent(shard), ["0", last], None)
 
-    def _increment_arguments(self, numbers: _KeyNumbers) -> Iterator[Argument]:
-        yield len(self._increments)
-        for key, fields in self._increments.items():
-            # Opposite changes of two trades cancel out.
-            changed = [(field, limb) for field, limb in fields.items() if limb]
-            yield numbers[key]
-            yield len(changed)
-            for pair in changed:
-                yield from pair
+    def _digest_arguments(self, keys: Places) -> tuple[Any, ...]:
+        changes = self._digests.values()
+        return (
+            keys[self._keys.digest(self._shard)],
+            [f"{bucket:x}" for bucket in self._digests],
+            [change.xor >> 32 for change in changes],
+            [change.xor & 0xFFFFFFFF for change in changes],
+            [change.count for change in changes],
+        )
 
-    def _write_arguments(self, numbers: _KeyNumbers) -> Iterator[Argument]:
-        calls = [
-            (command, key, chunk)
-            for (command, key), arguments in self._writes.items()
-            for chunk in _chunks(arguments, _CALL_ARGUMENTS_MAX)
-        ]
-        yield len(calls)
-        for command, key, chunk in calls:
-            yield command
-            yield numbers[key]
-            yield len(chunk)
-            yield from chunk
-
-    def _outbox_arguments(self, numbers: _KeyNumbers) -> Iterator[Argument]:
+    def _outbox_arguments(self, keys: Places, values: Places) -> tuple[Any, ...] | None:
         if not self.outbox:
-            yield 0
-            return
-        assert len(self.outbox) <= _CALL_ARGUMENTS_MAX
-        yield numbers[self._keys.outbox(self._shard)]
-        yield len(self.outbox)
-        yield from self.outbox
+            return None
+        names, prefixes, stored = zip(*self.outbox, strict=True)
+        return keys[self._keys.outbox(self._shard)], names, prefixes, [values[value] for value in stored]
 
 
-class _Check(msgspec.Struct, frozen=True, gc=False):
-    expected: bytes
-    label: str
+class _Claim(NamedTuple):
+    kind: str
+    owner: str
+    trade_id: str
 
 
-class _DigestChange(msgspec.Struct, gc=False):
-    """How the digest of one bucket changes."""
-
-    xor: int = 0
-    count: int = 0
-
-    def replace(self, before: bytes | None, after: bytes) -> None:
-        self.xor ^= _digest(after)
-        if before is None:
-            self.count += 1
-        else:
-            self.xor ^= _digest(before)
-
-
-class _KeyNumbers(dict[str, int]):
-    """KEYS in order of first use; `numbers[key]` is the place of a key, from 1."""
-
-    def __missing__(self, key: str) -> int:
-        self[key] = number = len(self) + 1
-        return number
-
-
-def _digest(value: bytes) -> int:
-    return int(value[_VERSION_CHARS : _VERSION_CHARS + _DIGEST_CHARS], 16)
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _add(total: dict[str, int], amounts: Mapping[str, int]) -> None:
+    for name, amount in amounts.items():
+        total[name] = total.get(name, 0) + amount

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, cast
 
-import redis
+from redis.client import Pipeline
+from redis.cluster import ClusterPipeline
 
+from tradepool.store.connection import Client
 from tradepool.store.keys import Keys
 from tradepool.store.translation import text_of, translated
 
@@ -50,7 +52,7 @@ class Window(NamedTuple):
 class Indexes:
     """The part of the store that finds trades. All methods raise StoreUnavailable."""
 
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+    def __init__(self, client: Client, keys: Keys) -> None:
         self._client = client
         self.keys = keys
 
@@ -156,7 +158,7 @@ class _Walk:
             return True
         return _is_before(self._last, page[-1].cursor, newest_first=self._window.newest_first)
 
-    def ask(self, pipeline: redis.client.Pipeline, chunk: int) -> None:
+    def ask(self, pipeline: Pipeline | ClusterPipeline, chunk: int) -> None:
         newest_first = self._window.newest_first
         first, last = (self._until, self._since) if newest_first else (self._since, self._until)
         pipeline.zrange(

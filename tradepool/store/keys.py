@@ -22,15 +22,19 @@ _SEPARATOR = "\x1f"
 class Keys:
     """Keys of a store of `shard_count` shards. `shard` arguments run from 0 to `shard_count` − 1."""
 
-    journal: ClassVar[str] = "tp:journal"
+    # These two are read in one transaction, so they share a hash tag.
+    journal: ClassVar[str] = "tp:{pool}:journal"
+    meta: ClassVar[str] = "tp:{pool}:meta"
     prices: ClassVar[str] = "tp:prices"
-    meta: ClassVar[str] = "tp:meta"
     mark_totals: ClassVar[str] = "tp:marks"
     last_audit: ClassVar[str] = "tp:audit"
+    any_of_a_shard: ClassVar[str] = "tp:{*"
+    """The pattern of all keys that belong to some shard."""
 
     def __init__(self, shard_count: int) -> None:
         self.shard_count = shard_count
         self._tags = tuple(f"tp:{{{shard:02x}}}:" for shard in range(shard_count))
+        self._shard_of_tag = {tag: shard for shard, tag in enumerate(self._tags)}
 
     def shard(self, slot: int) -> int:
         """The shard of a routing slot."""
@@ -85,6 +89,10 @@ class Keys:
         """Hash: the user's counters and sums in limbs; `rev` → commits that touched the user."""
         return f"{self._tags[shard]}c:{user_id}"
 
+    def archived_counters(self, shard: int, user_id: str) -> str:
+        """Hash: the part of `counters` that comes from the user's archived trades, in limbs."""
+        return f"{self._tags[shard]}ca:{user_id}"
+
     def idempotency(self, shard: int, user_id: str) -> str:
         """Hash: idempotency key → trade id."""
         return f"{self._tags[shard]}i:{user_id}"
@@ -100,6 +108,14 @@ class Keys:
     def routes(self, shard: int) -> str:
         """Hash: trade id without a slot → its user's slot; in the shard of `route_shard`."""
         return f"{self._tags[shard]}route"
+
+    def filling(self, shard: int) -> str:
+        """String: stands while recovery fills the shard in bulk, so what is there is not to be believed."""
+        return f"{self._tags[shard]}filling"
+
+    def shard_of_key(self, key: str) -> int:
+        """The shard of a key that `any_of_a_shard` matches; one that the store does not have for others'."""
+        return self._shard_of_tag.get(key[: len(self._tags[0])], self.shard_count)
 
     def marks(self, shard: int, user_id: str) -> str:
         """String: the user's latest marks."""

@@ -8,7 +8,7 @@ overflow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["join_limbs", "split_limbs"]
 
@@ -17,14 +17,9 @@ _HALF = _LIMB // 2
 _MARK = "~"
 
 
-def split_limbs(name: str, number: int) -> Iterator[tuple[str, int]]:
+def split_limbs(name: str, number: int) -> Iterable[tuple[str, int]]:
     """The increments that add `number` to counter `name`: (field, integer), none of them zero."""
-    while number:
-        low = (number + _HALF) % _LIMB - _HALF
-        if low:
-            yield name, low
-        number = (number - low) // _LIMB
-        name += _MARK
+    return ((name, number),) if 0 < number < _HALF else _limbs(name, number)
 
 
 def join_limbs(fields: Mapping[str, int]) -> dict[str, int]:
@@ -35,3 +30,12 @@ def join_limbs(fields: Mapping[str, int]) -> dict[str, int]:
         power = len(field) - len(name)
         counters[name] = counters.get(name, 0) + limb * _LIMB**power
     return {name: number for name, number in counters.items() if number}
+
+
+def _limbs(name: str, number: int) -> Iterator[tuple[str, int]]:
+    while number:
+        low = (number + _HALF) % _LIMB - _HALF
+        if low:
+            yield name, low
+        number = (number - low) // _LIMB
+        name += _MARK

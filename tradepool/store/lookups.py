@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
-import redis
-
-from tradepool.errors import Fenced
-from tradepool.store.fence import COMMIT_SHA, GENERATION_FIELD
+from tradepool.store.connection import Client
+from tradepool.store.fence import current_generation
 from tradepool.store.keys import Keys
 from tradepool.store.translation import text_of, translated
 
@@ -21,7 +20,10 @@ ANSWER_TTL_S = 7 * 24 * 3600
 class Lookups:
     """The part of the store that answers by name. All methods raise StoreUnavailable."""
 
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+    _generation = ""
+    """What `generation` last said."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
         self._client = client
         self.keys = keys
 
@@ -83,14 +85,8 @@ class Lookups:
 
         Raises: Fenced while it waits.
         """
-        with translated():
-            pipeline = self._client.pipeline(transaction=True)
-            pipeline.hget(self.keys.meta, GENERATION_FIELD)
-            pipeline.script_exists(COMMIT_SHA)
-            generation, loaded = pipeline.execute()
-        if not all(loaded):
-            raise Fenced("the server has restarted and recovery has not opened it yet")
-        return text_of(generation or "")
+        self._generation = current_generation(self._client, self._generation)
+        return self._generation
 
     def put_answers(self, answers: Mapping[str, str]) -> None:
         """Keep for `ANSWER_TTL_S` how commands (by short id) ended that left no trace in a record."""
@@ -129,7 +125,8 @@ class Lookups:
         with translated():
             pipeline = self._client.pipeline(transaction=False)
             for values in shards.values():
-                pipeline.mset(values)
+                # A cluster's pipeline refuses `mset`, for it cannot know that these keys share a shard.
+                pipeline.execute_command("MSET", *chain.from_iterable(values.items()))
             pipeline.execute()
 
     def read_marks(self, user_id: str) -> bytes | None:

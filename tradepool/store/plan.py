@@ -7,15 +7,15 @@ every key that follows from the change. It also spells the outbox item from whic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from tradepool.errors import Corrupt
-from tradepool.model.codec import COMPARED_CHARS
+from tradepool.model.codec import ARCHIVED_KIND, COMPARED_CHARS
 from tradepool.model.counters import contribution
 from tradepool.model.trade import Trade
-from tradepool.store.draft import CommitPlan, Draft
+from tradepool.store.draft import CommitPlan, Draft, OutboxField
 from tradepool.store.keys import Keys
 
 __all__ = [
@@ -24,6 +24,8 @@ __all__ = [
     "OutboxItem",
     "RecordChange",
     "claims_of",
+    "draft_of",
+    "new_claims",
     "parse_outbox_item",
     "plan_commit",
 ]
@@ -31,15 +33,16 @@ __all__ = [
 CHANGES_MAX = 1000
 """Changes in one plan. A commit has `batch_max` at most; recovery may use larger batches."""
 
-_VERSION_CHARS = 8
+_DIGEST = slice(8, COMPARED_CHARS)
 _SEPARATOR = "\x1e"
+_SEPARATORS = 4
 
 
 class RecordChange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One record from one version to the next."""
 
     kind: str
-    """`codec.TRADE_KIND` or `codec.LEDGER_KIND`."""
+    """The kind of `after`, as `codec` names it."""
     record_id: str
     user_id: str
     before: bytes | None
@@ -48,6 +51,12 @@ class RecordChange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     trade_before: Trade | None = None
     """What `before` and `after` hold, where they are trades."""
     trade_after: Trade | None = None
+    trade_archived: Trade | None = None
+    """Where `after` is what is left of an archived trade: the version that was archived.
+
+    None means `trade_before`, and without that one too that nobody knows it any more: then only the
+    record is written, and the user noted.
+    """
     command_id: str
     task_id: str = ""
 
@@ -98,17 +107,23 @@ def parse_outbox_item(name: bytes, value: bytes, position: str) -> OutboxItem:
         raise Corrupt(f"outbox entry {position}: {name!r} is no outbox item") from problem
 
 
+def new_claims(before: Trade | None, after: Trade) -> list[str]:
+    """The venue fills that `after` has booked and `before` had not; in order, named as by `claims_of`."""
+    claims = claims_of(after)
+    if not claims:
+        return []
+    return sorted(claims - claims_of(before) if before is not None else claims)
+
+
 def claims_of(trade: Trade) -> set[str]:
     """The venue fills that the trade has booked, as `Keys.fill_claim` names them.
 
     Fills the pool made itself (`<trade id>:…`) are nobody else's and need no claim.
     """
     own = f"{trade.trade_id}:"
-    return {
-        Keys.fill_claim(trade.exchange, trade.account_id, trade.symbol, fill.fill_id)
-        for fill in trade.fills
-        if not fill.fill_id.startswith(own)
-    }
+    venues = [fill.fill_id for fill in trade.fills if not fill.fill_id.startswith(own)]
+    claim = Keys.fill_claim
+    return {claim(trade.exchange, trade.account_id, trade.symbol, fill_id) for fill_id in venues}
 
 
 def plan_commit(
@@ -124,15 +139,26 @@ def plan_commit(
     Raises: Corrupt when two records of the batch claim the same key or fill.
     """
     assert 0 < len(changes) <= CHANGES_MAX
+    draft = draft_of(keys, shard, changes, recent_max=recent_max)
+    if with_outbox:
+        draft.outbox = list(_outbox_fields(changes))
+    return draft.plan()
+
+
+def draft_of(keys: Keys, shard: int, changes: Iterable[RecordChange], *, recent_max: int) -> Draft:
+    """What `changes`, all of one shard, write, collected; any number of them, and no outbox.
+
+    Raises: Corrupt when two records claim the same key or fill.
+    """
     draft = Draft(keys, shard)
     for change in _merged(changes):
         _plan_record(draft, change)
         if change.trade_after is not None:
             _plan_trade(draft, change.trade_before, change.trade_after)
+        elif change.kind == ARCHIVED_KIND:
+            _plan_archived(draft, change.trade_before, _archived_version(change))
     draft.trim_recent(recent_max)
-    if with_outbox:
-        draft.outbox = _outbox_fields(changes)
-    return draft.plan()
+    return draft
 
 
 def _merged(changes: Iterable[RecordChange]) -> Iterable[RecordChange]:
@@ -145,9 +171,17 @@ def _merged(changes: Iterable[RecordChange]) -> Iterable[RecordChange]:
             continue
         assert change.before == first.after, "each change of a record is decided on the one before it"
         merged[change.record_id] = msgspec.structs.replace(
-            first, after=change.after, trade_after=change.trade_after
+            first,
+            kind=change.kind,
+            after=change.after,
+            trade_after=change.trade_after,
+            trade_archived=_archived_version(change) if change.kind == ARCHIVED_KIND else None,
         )
     return merged.values()
+
+
+def _archived_version(change: RecordChange) -> Trade | None:
+    return change.trade_archived or change.trade_before
 
 
 def _plan_record(draft: Draft, change: RecordChange) -> None:
@@ -164,20 +198,39 @@ def _plan_trade(draft: Draft, before: Trade | None, after: Trade) -> None:
             draft.claim_idempotency_key(after.user_id, after.idempotency_key, after.trade_id)
     if after.is_open != (before is not None and before.is_open):
         draft.set_open(after)
-    for claim in sorted(claims_of(after) - (claims_of(before) if before else set())):
+    for claim in new_claims(before, after):
         draft.claim_fill(after.user_id, claim, after.trade_id)
-    counted = contribution(after)
-    for name, amount in contribution(before).items() if before else ():
-        counted[name] = counted.get(name, 0) - amount
-    draft.count(after.user_id, counted)
+    draft.count(after.user_id, _difference(before, contribution(after)))
 
 
-def _outbox_fields(changes: Iterable[RecordChange]) -> list[str | bytes]:
-    fields: list[str | bytes] = []
+def _plan_archived(draft: Draft, before: Trade | None, archived: Trade | None) -> None:
+    """What the store forgets of a trade (as it has it, if at all), and what it goes on counting."""
+    if before is not None:
+        draft.forget_trade(before)
+        if before.idempotency_key is not None:
+            draft.release_idempotency_key(before.user_id, before.idempotency_key, before.trade_id)
+        for claim in sorted(claims_of(before)):
+            draft.release_fill(before.user_id, claim, before.trade_id)
+    if archived is not None:
+        counted = contribution(archived)
+        draft.count_archived(archived.user_id, counted)
+        draft.count(archived.user_id, _difference(before, counted))
+
+
+def _difference(before: Trade | None, counted: Mapping[str, int]) -> Mapping[str, int]:
+    """What changes where `before` was counted already, and `counted` is to be."""
+    if before is None:
+        return counted
+    changed = dict(counted)
+    for name, amount in contribution(before).items():
+        changed[name] = changed.get(name, 0) - amount
+    return changed
+
+
+def _outbox_fields(changes: Iterable[RecordChange]) -> Iterator[OutboxField]:
     for index, change in enumerate(changes):
-        fields.append(f"{change.kind}{'u' if change.before else 'a'}{index}")
-        digest_before = change.before[_VERSION_CHARS:COMPARED_CHARS].decode() if change.before else ""
-        prefix = (change.record_id, change.command_id, change.task_id, digest_before, "")
-        assert not any(_SEPARATOR in part for part in prefix), "ids are checked where they come in"
-        fields.append(_SEPARATOR.join(prefix).encode() + change.after)
-    return fields
+        before = change.before
+        operation, digest_before = ("a", "") if before is None else ("u", before[_DIGEST].decode())
+        prefix = f"{change.record_id}\x1e{change.command_id}\x1e{change.task_id}\x1e{digest_before}\x1e"
+        assert prefix.count(_SEPARATOR) == _SEPARATORS, "ids are checked where they come in"
+        yield OutboxField(f"{change.kind}{operation}{index}", prefix, change.after)

@@ -8,24 +8,33 @@ from contextlib import contextmanager
 
 import redis
 from redis.exceptions import (
+    AskError,
     AuthorizationError,
     ClusterDownError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     TryAgainError,
 )
 
-from tradepool.errors import Corrupt, Fenced, Misconfigured, StoreUnavailable
+from tradepool.errors import Corrupt, Fenced, Misconfigured, StoreUnavailable, TradePoolError
 
 __all__ = ["text_of", "translated"]
 
 _REFUSED = (redis.AuthenticationError, AuthorizationError, NoPermissionError)
-_AWAY = (redis.ConnectionError, redis.TimeoutError, ClusterDownError, TryAgainError)
+_AWAY = (redis.ConnectionError, redis.TimeoutError, ClusterDownError, TryAgainError, AskError)
 _NOT_NOW = re.compile(r"(^|caused error: )(MISCONF|NOREPLICAS|BUSY) ")
 """A disk that is full under the append-only file; too few replicas; a script that runs too long."""
 _WRONG_TYPE = re.compile(r"(^|caused error: )WRONGTYPE ")
+_NO_CLUSTER = re.compile(r"cannot be connected|not covered|could not agree|No targets were found")
+"""What redis-py says of a cluster whose nodes are away or do not agree; anything else is our mistake."""
+_NOT_A_CLUSTER = re.compile(r"cluster support disabled|Cluster mode is not enabled")
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+_HUNG_UP = "EOF occurred in violation of protocol"
+"""What is left of a TLS server's refusal when it closes the connection behind it."""
+_NO_CERTIFICATE = re.compile("(?i)alert[ _]certificate[ _]required")
 
 
 @contextmanager
@@ -33,28 +42,79 @@ def translated() -> Iterator[None]:
     """Run calls of redis-py; what they raise comes out as errors of tradepool.
 
     Raises: StoreUnavailable (unreachable, loading, out of memory, read-only), Fenced, Misconfigured
-    (wrong password or rights), Corrupt (a key of ours holds another type).
+    (wrong password, rights or certificate), Corrupt (a key of ours holds another type).
     """
     try:
         yield
-    except NoScriptError as problem:
-        raise Fenced("the server has restarted and recovery has not opened it yet") from problem
-    except _REFUSED as problem:
-        raise Misconfigured(f"the server refuses us: {problem}; check TRADEPOOL_REDIS_URL") from problem
-    except _AWAY as problem:
-        raise StoreUnavailable(f"the server cannot be reached: {problem}") from problem
-    except OutOfMemoryError as problem:
-        raise StoreUnavailable("the server is out of memory; raise its maxmemory") from problem
-    except ReadOnlyError as problem:
-        raise StoreUnavailable("the server is a read-only replica; a failover is under way") from problem
-    except redis.ResponseError as problem:
-        if _NOT_NOW.search(str(problem)):
-            raise StoreUnavailable(f"the server does not write now: {problem}") from problem
-        if _WRONG_TYPE.search(str(problem)):
-            raise Corrupt(f"a key holds what it should not: {problem}") from problem
-        raise
+    except (redis.RedisError, RedisClusterException) as problem:
+        ours = _of_cluster(problem) if isinstance(problem, RedisClusterException) else _ours(problem)
+        if ours is None:
+            raise
+        raise ours from problem
 
 
 def text_of(value: bytes | str) -> str:
     """A server's answer as text, whether or not the client decodes its answers."""
     return value.decode() if isinstance(value, bytes) else value
+
+
+def _ours(problem: BaseException) -> TradePoolError | None:
+    """None for what must be a mistake of ours."""
+    if isinstance(problem, NoScriptError):
+        return Fenced("the server has restarted and recovery has not opened it yet")
+    if _is_misconfigured(problem):
+        return _misconfigured(problem)
+    if _WRONG_TYPE.search(str(problem)):
+        return Corrupt(f"a key holds what it should not: {problem}")
+    why = _why_not_now(problem)
+    return None if why is None else StoreUnavailable(why)
+
+
+def _why_not_now(problem: BaseException) -> str | None:
+    """In what way the server is away for a while, if that is the problem."""
+    if isinstance(problem, _AWAY):
+        hint = "; does it ask for TRADEPOOL_REDIS_CERT_FILE?" if _HUNG_UP in str(problem) else ""
+        return f"the server cannot be reached: {problem}{hint}"
+    if isinstance(problem, OutOfMemoryError):
+        return "the server is out of memory; raise its maxmemory"
+    if isinstance(problem, ReadOnlyError):
+        return "the server is a read-only replica; a failover is under way"
+    return f"the server does not write now: {problem}" if _NOT_NOW.search(str(problem)) else None
+
+
+def _is_misconfigured(problem: BaseException) -> bool:
+    words = str(problem)
+    return isinstance(problem, _REFUSED) or _UNTRUSTED in words or bool(_NO_CERTIFICATE.search(words))
+
+
+def _misconfigured(problem: BaseException) -> Misconfigured:
+    if _NO_CERTIFICATE.search(str(problem)):
+        return Misconfigured(
+            "the server asks for a certificate; set TRADEPOOL_REDIS_CERT_FILE and TRADEPOOL_REDIS_KEY_FILE"
+        )
+    if _UNTRUSTED in str(problem):
+        return Misconfigured(
+            "the server's certificate is signed by nobody we trust, or for another host; "
+            "set TRADEPOOL_REDIS_CA_FILE to its authority"
+        )
+    if isinstance(problem, NoPermissionError):
+        return Misconfigured(
+            f"the server denies its user a right: {problem}; docs/operations.md has the rule to give it"
+        )
+    return Misconfigured(
+        f"the server refuses us: {problem}; check user and password, in TRADEPOOL_REDIS_URL or beside it"
+    )
+
+
+def _of_cluster(problem: RedisClusterException) -> TradePoolError | None:
+    """What is behind an error of the cluster's client, which wraps the answer of the last node it tried."""
+    cause: BaseException | None = problem
+    while cause is not None:
+        if _is_misconfigured(cause):
+            return _misconfigured(cause)
+        cause = cause.__cause__ or cause.__context__
+    if _NOT_A_CLUSTER.search(str(problem)):
+        return Misconfigured("the server is no node of a cluster; write redis:// in TRADEPOOL_REDIS_URL")
+    if _NO_CLUSTER.search(str(problem)):
+        return StoreUnavailable(f"the cluster cannot be reached: {problem}")
+    return None

@@ -1,23 +1,24 @@
 """Waiting for the journal: how far it has fsynced each shard's outbox, and whom that wakes.
 
 The journal publishes its positions in one hash. However many threads of a process wait, one thread
-reads it, and only while somebody waits.
+reads it, only while somebody waits and only what is waited for.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-import redis
+import msgspec
 
 from tradepool.errors import JournalUnavailable, TradePoolError
-from tradepool.model.positions import parse_position
+from tradepool.model.positions import START_POSITION, parse_position
+from tradepool.store.connection import Client
 from tradepool.store.keys import Keys
 from tradepool.store.translation import translated
 
-__all__ = ["POLL_S", "Watermark", "parse_watermark"]
+__all__ = ["POLL_S", "JournaledShard", "Watermark", "parse_watermark", "read_watermark"]
 
 POLL_S = 0.001
 """How often the journal's hash is read while somebody waits."""
@@ -28,11 +29,34 @@ _LINGER_S = 1.0
 _NOWHERE = (0, 0)
 
 
-def parse_watermark(value: bytes | str) -> tuple[str, str, int]:
-    """One shard's field of `Keys.journal`: position, digest of all journaled records, their count."""
+class JournaledShard(msgspec.Struct, frozen=True):
+    """What the journal's writer has published about a shard."""
+
+    position: str
+    """The newest outbox position that is on disk."""
+    digest: str
+    """XOR of the digests of its records, 16 hex."""
+    count: int
+    """How many records that are."""
+
+
+_NOTHING = JournaledShard(START_POSITION, "0" * 16, 0)
+
+
+def parse_watermark(value: bytes | str | None) -> JournaledShard:
+    """One shard's field of `Keys.journal`; None, where nothing was published, is a shard without records."""
+    if value is None:
+        return _NOTHING
     text = value.decode() if isinstance(value, bytes) else value
     position, digest, count = text.split(" ")
-    return position, digest, int(count)
+    return JournaledShard(position, digest, int(count))
+
+
+def read_watermark(client: Client, keys: Keys, shards: Sequence[int]) -> list[JournaledShard]:
+    """What has been published about each of `shards`, of one moment. Raises: StoreUnavailable."""
+    with translated():
+        values = client.hmget(keys.journal, [keys.journal_field(shard) for shard in shards])
+    return [parse_watermark(value) for value in values]
 
 
 class Watermark:
@@ -42,7 +66,7 @@ class Watermark:
     that runs the journal itself.
     """
 
-    def __init__(self, client: redis.Redis, keys: Keys, poll_s: float | None = POLL_S) -> None:
+    def __init__(self, client: Client, keys: Keys, poll_s: float | None = POLL_S) -> None:
         self._client = client
         self._keys = keys
         self._poll_s = poll_s
@@ -50,7 +74,7 @@ class Watermark:
         self._changed = threading.Condition(lock)
         self._asked = threading.Condition(lock)
         self._reached: dict[int, tuple[int, int]] = {}
-        self._waiting = 0
+        self._waiters: list[Mapping[int, tuple[int, int]]] = []
         self._poller: threading.Thread | None = None
         self._problem: TradePoolError | None = None
         self._stopped: TradePoolError | None = None
@@ -63,14 +87,14 @@ class Watermark:
         """
         wanted = {shard: parse_position(position) for shard, position in positions.items()}
         with self._changed:
-            self._waiting += 1
+            self._waiters.append(wanted)
             try:
                 self._wake_poller(wanted)
                 self._changed.wait_for(lambda: self._stopped or self._has_reached(wanted), timeout_s)
                 if not self._has_reached(wanted):
                     raise self._too_late(wanted, timeout_s) from self._stopped or self._problem
             finally:
-                self._waiting -= 1
+                self._waiters.remove(wanted)
 
     def stop(self, why: TradePoolError) -> None:
         """Tell whoever waits, now or later, that nothing more will be journaled by this process, and why."""
@@ -100,30 +124,37 @@ class Watermark:
 
     def _poll(self) -> None:
         assert self._poll_s is not None
-        while self._is_wanted():
+        while shards := self._awaited():
             try:
-                self.notify(self._read())
+                journaled = read_watermark(self._client, self._keys, shards)
+                self.notify({shard: j.position for shard, j in zip(shards, journaled, strict=True)})
                 self._problem = None
                 time.sleep(self._poll_s)
             except TradePoolError as problem:
                 self._problem = problem
                 time.sleep(_POLL_FAILED_S)
 
-    def _is_wanted(self) -> bool:
-        """Whether anybody waits, now or soon; if not, the poller is forgotten in that moment, and ends."""
-        with self._changed:
-            if not self._asked.wait_for(lambda: self._waiting > 0, _LINGER_S):
-                self._poller = None
-                return False
-            return True
+    def _awaited(self) -> list[int]:
+        """The shards that somebody waits for, now or soon.
 
-    def _read(self) -> dict[int, str]:
-        fields = self._keys.journal_fields()
-        with translated():
-            values = self._client.hmget(self._keys.journal, fields)
-        return {
-            shard: parse_watermark(value)[0] for shard, value in enumerate(values) if isinstance(value, bytes)
-        }
+        None of them: then the poller is forgotten in that moment, and ends.
+        """
+        with self._changed:
+            shards = self._asked.wait_for(self._behind, _LINGER_S)
+            if not shards:
+                self._poller = None
+            return shards
+
+    def _behind(self) -> list[int]:
+        """The shards that have not come as far as somebody waits for them to come."""
+        return sorted(
+            {
+                shard
+                for wanted in self._waiters
+                for shard, position in wanted.items()
+                if self._reached.get(shard, _NOWHERE) < position
+            }
+        )
 
     def _too_late(self, wanted: Mapping[int, tuple[int, int]], timeout_s: float) -> JournalUnavailable:
         if self._stopped is not None:

@@ -1,16 +1,20 @@
 -- Commits one batch of one shard: compares, then writes everything or nothing.
 --
--- KEYS    every key the batch touches, in any order; all carry the shard's hash tag. ARGV names them
---         by their place in KEYS.
--- ARGV    one list of numbers and texts, read from left to right. <n> stands before what it counts:
---           checks      <n> x { hash, <m>, m fields, m expected }
---                       A field's value must begin with what is expected; '' = it must be absent.
---           digests     hash, <n> x { bucket, first 8 hex, last 8 hex, change of count }
---           increments  <n> x { hash, <m>, m x (field, integer) }
---           writes      <n> x { command, key, <m>, m arguments }, m small enough for unpack
---           outbox      stream, or 0 for none, then <m>, m arguments of XADD after the id
+-- KEYS    every key the batch touches, in any order; all carry the shard's hash tag. The plan names
+--         them by their place in KEYS.
+-- ARGV    1 the plan, then values, each named in the plan by its place in ARGV. The plan is one
+--         MessagePack array, for one argument costs the server less than the many it would take:
+--           hashes      { {hash, fields, expected, values}, ... }
+--                       A field's value must begin with what is expected; '' = it must be absent, as
+--                       all of them must where expected is nil. Then the fields get the values.
+--           digests     {hash, buckets, high halves, low halves, changes of count}
+--           increments  { {hash, {field, integer, field, integer, ...}}, ... }
+--           writes      { {command, key, arguments}, ... }
+--           outbox      {stream, names, prefixes, values}, or nil for none. An item is what is stored
+--                       of a record (or was, between two changes of it) with a prefix before it.
+--         Every list is short enough for unpack.
 -- RETURNS the outbox id of the batch ('' without an outbox), or the numbers, from 1 in the order of
---         ARGV, of the checks that failed; then nothing was written.
+--         the plan, of the fields that were not as expected; then nothing was written.
 --
 -- Atomic because a server runs one script at a time, and nothing is written before the last check:
 -- what was read when the batch was decided still holds when it is written. Amounts never become
@@ -19,77 +23,68 @@
 -- breaks the rule: nothing is rolled back then, and the audit finds the shard's digest wrong.
 
 local call, sub = redis.call, string.sub
-local at = 0
-
-local function take()
-  at = at + 1
-  return ARGV[at]
-end
-
-local function take_number()
-  at = at + 1
-  return tonumber(ARGV[at])
-end
-
-local function take_key()
-  return KEYS[take_number()]
-end
-
--- Skips the next n arguments and returns where they begin and end.
-local function take_range(n)
-  local first = at + 1
-  at = at + n
-  return first, at
-end
+local hashes, digests, increments, writes, outbox = unpack(cmsgpack.unpack(ARGV[1]), 1, 5)
 
 local failed, checked = {}, 0
-for _ = 1, take_number() do
-  local hash, n = take_key(), take_number()
-  local first, last = take_range(n)
-  local values = call('HMGET', hash, unpack(ARGV, first, last))
-  take_range(n)
-  for i = 1, n do
-    local value, expected = values[i], ARGV[last + i]
+for h = 1, #hashes do
+  local hash, fields, expected = KEYS[hashes[h][1]], hashes[h][2], hashes[h][3]
+  local found = call('HMGET', hash, unpack(fields))
+  for i = 1, #fields do
+    local value, wanted = found[i], expected and expected[i] or ''
     checked = checked + 1
-    if expected == '' then
+    if wanted == '' then
       if value then failed[#failed + 1] = checked end
-    elseif not value or sub(value, 1, #expected) ~= expected then
+    elseif not value or sub(value, 1, #wanted) ~= wanted then
       failed[#failed + 1] = checked
     end
   end
 end
 if #failed > 0 then return failed end
 
--- bit works on 32 bits, a digest has 64: two halves.
-local function xor_hex(one, other)
-  return bit.tohex(bit.bxor(tonumber(one, 16), tonumber(other, 16)))
+-- The first of all writes takes memory: a full server refuses it, and with it the whole batch.
+for h = 1, #hashes do
+  local fields, values, pairs = hashes[h][2], hashes[h][4], {}
+  for i = 1, #fields do
+    pairs[2 * i - 1], pairs[2 * i] = fields[i], ARGV[values[i]]
+  end
+  call('HSET', KEYS[hashes[h][1]], unpack(pairs))
 end
 
-local digest_hash = take_key()
-for _ = 1, take_number() do
-  local bucket, high, low, count = take(), take(), take(), take_number()
-  local old = call('HGET', digest_hash, bucket)
+for h = 1, #increments do
+  local hash, amounts = KEYS[increments[h][1]], increments[h][2]
+  for i = 1, #amounts, 2 do
+    call('HINCRBY', hash, amounts[i], amounts[i + 1])
+  end
+end
+
+for w = 1, #writes do
+  call(writes[w][1], KEYS[writes[w][2]], unpack(writes[w][3]))
+end
+
+local position = ''
+if outbox then
+  local names, prefixes, values, items = outbox[2], outbox[3], outbox[4], {}
+  for i = 1, #names do
+    items[2 * i - 1], items[2 * i] = names[i], prefixes[i] .. ARGV[values[i]]
+  end
+  position = call('XADD', KEYS[outbox[1]], '*', unpack(items))
+end
+
+-- bit works on 32 bits, a digest has 64: two halves.
+local hash, buckets = KEYS[digests[1]], digests[2]
+local stored, fields = call('HMGET', hash, unpack(buckets)), {}
+for i = 1, #buckets do
+  local high, low, count, old = digests[3][i], digests[4][i], digests[5][i], stored[i]
   if old then
-    high, low = xor_hex(sub(old, 1, 8), high), xor_hex(sub(old, 9, 16), low)
+    high = bit.bxor(tonumber(sub(old, 1, 8), 16), high)
+    low = bit.bxor(tonumber(sub(old, 9, 16), 16), low)
     count = count + tonumber(sub(old, 18))
   end
-  call('HSET', digest_hash, bucket, high .. low .. ':' .. string.format('%.0f', count))
+  fields[2 * i - 1] = buckets[i]
+  fields[2 * i] = bit.tohex(high) .. bit.tohex(low) .. ':' .. string.format('%.0f', count)
 end
-
-for _ = 1, take_number() do
-  local hash = take_key()
-  for _ = 1, take_number() do
-    call('HINCRBY', hash, take(), take())
-  end
+if outbox then
+  fields[#fields + 1], fields[#fields + 2] = 'position', position
 end
-
-for _ = 1, take_number() do
-  local command, key = take(), take_key()
-  call(command, key, unpack(ARGV, take_range(take_number())))
-end
-
-local stream = take_number()
-if stream == 0 then return '' end
-local position = call('XADD', KEYS[stream], '*', unpack(ARGV, take_range(take_number())))
-call('HSET', digest_hash, 'position', position)
+call('HSET', hash, unpack(fields))
 return position

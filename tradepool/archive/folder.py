@@ -1,0 +1,90 @@
+"""Where the archive keeps what: `archive/day=YYYY-MM-DD/part-<n>.parquet`, and which part is unsettled."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tradepool.errors import Corrupt
+from tradepool.files.durable import FileLock, prepare_folder, replacing
+
+__all__ = ["ARCHIVE_NAME", "ArchiveFolder", "day_of"]
+
+ARCHIVE_NAME = "archive"
+
+_LOCK_NAME = "archive.lock"
+_UNSETTLED_NAME = "unsettled"
+_DAY_PREFIX = "day="
+_PART = re.compile(r"part-([0-9]{5,})\.parquet")
+_UNSETTLED = re.compile(r"(day=[0-9]{4}-[0-9]{2}-[0-9]{2})/(part-[0-9]{5,}\.parquet)")
+
+
+def day_of(time_us: int) -> str:
+    """The UTC day of a time in µs, `YYYY-MM-DD`."""
+    return datetime.fromtimestamp(time_us // 1_000_000, tz=UTC).strftime("%Y-%m-%d")
+
+
+class ArchiveFolder:
+    """The files of one archive; one process at a time writes them (`lock`)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is an archive on this machine."""
+        return self.path.is_dir()
+
+    def lock(self) -> FileLock:
+        """The writer's lock; creates the folder. Raises: PoolLocked, ResourceUnavailable."""
+        prepare_folder(self.path)
+        return FileLock(self.path / _LOCK_NAME)
+
+    def days(self, *, since: str = "") -> list[str]:
+        """The days that have a folder, from `since` on, in order."""
+        if not self.exists:
+            return []
+        names = (entry.name for entry in self.path.iterdir() if entry.name.startswith(_DAY_PREFIX))
+        return sorted(day for name in names if (day := name.removeprefix(_DAY_PREFIX)) >= since)
+
+    def parts(self, *, since: str = "") -> list[Path]:
+        """Every part of the days from `since` on, in order."""
+        return [part for day in self.days(since=since) for part in self.parts_of(day)]
+
+    def parts_of(self, day: str) -> list[Path]:
+        """The parts of one day, in order."""
+        folder = self._folder_of(day)
+        if not folder.is_dir():
+            return []
+        return sorted(entry for entry in folder.iterdir() if _PART.fullmatch(entry.name))
+
+    def next_part(self, day: str) -> Path:
+        """The name of the day's next part; creates the day's folder."""
+        folder = self._folder_of(day)
+        prepare_folder(folder)
+        numbers = [int(match[1]) for entry in folder.iterdir() if (match := _PART.fullmatch(entry.name))]
+        return folder / f"part-{max(numbers, default=0) + 1:05d}.parquet"
+
+    def mark_unsettled(self, part: Path) -> None:
+        """Remember durably that rows of `part` may be of trades that are not archived."""
+        with replacing(self.path / _UNSETTLED_NAME) as file:
+            file.write(f"{part.relative_to(self.path)}\n".encode())
+
+    def unsettled(self) -> Path | None:
+        """The part that was being archived when its writer ended. Raises: Corrupt."""
+        try:
+            text = (self.path / _UNSETTLED_NAME).read_text().strip()
+        except FileNotFoundError:
+            return None
+        match = _UNSETTLED.fullmatch(text)
+        if match is None:
+            raise Corrupt(f"{self.path / _UNSETTLED_NAME} names no part of the archive")
+        return self.path / match[1] / match[2]
+
+    def mark_settled(self) -> None:
+        """Every row of every part is of an archived trade."""
+        (self.path / _UNSETTLED_NAME).unlink(missing_ok=True)
+
+    def _folder_of(self, day: str) -> Path:
+        return self.path / f"{_DAY_PREFIX}{day}"

@@ -1,0 +1,85 @@
+"""Parquet files of trades: written whole and durably, or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from tradepool.archive.columns import SELECT, Stored, line_of
+from tradepool.archive.database import connected, parts_table, translated
+from tradepool.files.durable import replacing
+
+__all__ = ["Row", "drop_rows", "read_rows", "write_part"]
+
+_OPTIONS = "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 2048, USE_TMP_FILE false)"
+"""Small groups of rows, so that a user's rows are found without reading the others'."""
+
+
+class Row(NamedTuple):
+    """Which version of which trade a part holds."""
+
+    trade_id: str
+    version: int
+    digest: str
+
+
+def write_part(part: Path, trades: Iterable[Stored], *, sort: bool = True) -> int:
+    """Write `trades` to the new file `part`; durable on return. How many they were.
+
+    They pass through a file of JSON lines beside it. With `sort` each user's rows stand together.
+
+    Raises: ResourceUnavailable when the disk fails, Misconfigured without DuckDB.
+    """
+    lines = part.with_suffix(".ndjson.new")
+    order = " ORDER BY user_id, created_at, trade_id" if sort else ""
+    try:
+        with translated(str(part)):
+            count = _write_lines(lines, trades)
+            _copy(f"SELECT * FROM ({SELECT}){order}", [str(lines)], part)
+    finally:
+        lines.unlink(missing_ok=True)
+    return count
+
+
+def read_rows(part: Path) -> list[Row]:
+    """What `part` holds, without the trades themselves. Raises: ResourceUnavailable, Corrupt."""
+    with translated(str(part)), connected() as database:
+        found = database.execute(f"SELECT trade_id, version, digest FROM {parts_table()}", [str(part)])
+        return [Row(*row) for row in found.fetchall()]
+
+
+def drop_rows(part: Path, trade_ids: Collection[str]) -> None:
+    """Replace `part` by the same without some trades; durable on return.
+
+    A part that loses all stays, empty: whoever has just listed it still finds it.
+
+    Raises: ResourceUnavailable, Corrupt.
+    """
+    with translated(str(part)):
+        _copy(
+            f"SELECT * FROM {parts_table()} WHERE NOT list_contains(?, trade_id)",
+            [str(part), list(trade_ids)],
+            part,
+        )
+
+
+def _write_lines(path: Path, trades: Iterable[Stored]) -> int:
+    count = 0
+    with path.open("wb") as file:
+        for found in trades:
+            file.write(line_of(found))
+            count += 1
+    return count
+
+
+def _copy(query: str, parameters: list[object], target: Path) -> None:
+    with connected() as database, replacing(target) as file:
+        database.execute(f"COPY ({query}) TO '{_quoted(file.name)}' {_OPTIONS}", parameters)
+        # `replacing` fsyncs the file it has opened: DuckDB must have written into that very one.
+        assert os.fstat(file.fileno()).st_ino == Path(file.name).stat().st_ino
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")

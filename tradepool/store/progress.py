@@ -1,0 +1,115 @@
+"""How far each shard is: what it holds, what waits in its outbox, what the journal has of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from tradepool.model.positions import START_POSITION, parse_position
+from tradepool.store.connection import Client
+from tradepool.store.keys import Keys
+from tradepool.store.translation import text_of, translated
+from tradepool.store.watermark import JournaledShard, read_watermark
+
+__all__ = ["Progress", "ShardDigest"]
+
+_POSITION_FIELD = "position"
+_DIGEST_CHARS = 16
+
+
+class ShardDigest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a shard holds, in short."""
+
+    position: str
+    """Outbox position of the last commit in it."""
+    buckets: dict[int, tuple[str, int]]
+    """Bucket → XOR of the digests of its records (16 hex) and their count; empty buckets left out."""
+
+    @property
+    def digest(self) -> str:
+        """XOR over the whole shard, 16 hex."""
+        total = 0
+        for digest, _ in self.buckets.values():
+            total ^= int(digest, 16)
+        return f"{total:016x}"
+
+    @property
+    def count(self) -> int:
+        """Records in the shard."""
+        return sum(count for _, count in self.buckets.values())
+
+
+class Progress:
+    """The part of the store that knows positions and digests. All methods raise StoreUnavailable."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client = client
+        self.keys = keys
+
+    def digest(self, shard: int) -> ShardDigest:
+        """The shard's digests and the position of its last commit, of one moment."""
+        with translated():
+            fields = self._client.hgetall(self.keys.digest(shard))
+        stored = {text_of(field): text_of(value) for field, value in fields.items()}
+        position = stored.pop(_POSITION_FIELD, START_POSITION)
+        buckets = {int(bucket, 16): _bucket_digest(text) for bucket, text in stored.items()}
+        return ShardDigest(position=position, buckets=buckets)
+
+    def journaled(self, shard: int) -> JournaledShard:
+        """How far the journal is with the shard, and what it holds of it."""
+        return read_watermark(self._client, self.keys, [shard])[0]
+
+    def journaled_shards(self) -> list[JournaledShard]:
+        """`journaled` of each shard, from shard 0 on."""
+        return read_watermark(self._client, self.keys, self._shards())
+
+    def outbox_lengths(self) -> list[int]:
+        """Commits of each shard that wait in its outbox for the journal."""
+        with translated():
+            pipeline = self._client.pipeline(transaction=False)
+            for shard in self._shards():
+                pipeline.xlen(self.keys.outbox(shard))
+            return [int(length) for length in pipeline.execute()]
+
+    def last_position(self, shard: int) -> str:
+        """The outbox position of the shard's last commit; `START_POSITION` before the first."""
+        return self.positions([shard])[0]
+
+    def last_positions(self) -> list[str]:
+        """`last_position` of each shard, from shard 0 on."""
+        return self.positions(self._shards())
+
+    def positions(self, shards: Sequence[int]) -> list[str]:
+        """`last_position` of each of `shards`, in one round trip."""
+        if not shards:
+            return []
+        with translated():
+            pipeline = self._client.pipeline(transaction=False)
+            for shard in shards:
+                pipeline.hget(self.keys.digest(shard), _POSITION_FIELD)
+            return [START_POSITION if found is None else text_of(found) for found in pipeline.execute()]
+
+    def advance_outbox(self, shard: int, position: str) -> None:
+        """Have the shard's next commit stand after `position`, as the journal will expect.
+
+        Does nothing where the outbox is there already. Otherwise everything in it is older than the
+        journal and goes.
+        """
+        if parse_position(position) <= parse_position(self.last_position(shard)):
+            return
+        with translated():
+            # In one transaction: a server must never have the one without the other.
+            pipeline = self._client.pipeline(transaction=True)
+            pipeline.xadd(self.keys.outbox(shard), {"advance": ""}, id=position, maxlen=0, approximate=False)
+            pipeline.hset(self.keys.digest(shard), _POSITION_FIELD, position)
+            problem = pipeline.execute(raise_on_error=False)[0]
+            if isinstance(problem, Exception) and "equal or smaller" not in str(problem):
+                raise problem
+
+    def _shards(self) -> range:
+        return range(self.keys.shard_count)
+
+
+def _bucket_digest(text: str) -> tuple[str, int]:
+    return text[:_DIGEST_CHARS], int(text[_DIGEST_CHARS + 1 :])
