@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # What the demo is given, for example: make demo ARGS="--keep"
 ARGS ?=
+# Which plans of the fault simulator are run, for example: make faults SEEDS=17-17
+SEEDS ?= 0-199
 UV ?= $(shell command -v uv || echo .venv/lock/bin/uv)
 
 BIN := .venv/bin
@@ -11,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format format-check lint types layers lock docs clean python-version
+.PHONY: help setup demo test test-slow faults check format format-check lint types layers lock docs clean python-version
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -38,6 +40,9 @@ test: setup ## the tests, under five minutes on two cores
 
 test-slow: setup ## the long tests alone
 	@$(BIN)/python -m pytest -q -m slow
+
+faults: setup ## 200 seeds of writers against kills, crashes, full disks and cut wires: nothing lost, nothing doubled
+	@$(BIN)/python -m tests.faults.simulator --seeds $(SEEDS)
 
 check: format-check lint types layers test ## everything CI checks
 

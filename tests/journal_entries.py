@@ -7,12 +7,17 @@ from pathlib import Path
 
 import msgspec
 
+from tests.waiting import eventually
 from tradepool.files.checkpoint import checkpoint_of
 from tradepool.files.journal import Journal
 from tradepool.files.lines import JournalEntry
+from tradepool.files.point import Place
+from tradepool.files.segments import finished_segments
 from tradepool.model.codec import digest_of
 
 SHARDS = 4
+SEGMENT_BYTES = 3000
+"""From which size on `write_segments` finishes a segment."""
 
 
 def entry(
@@ -58,6 +63,35 @@ def reopened(log: Path, *, checkpoint: bool = True) -> Journal:
     if not checkpoint:
         journal._save_checkpoint = lambda: None
     return journal
+
+
+def write_segments(log: Path, groups: int, *, compressed: bool = True) -> list[Place]:
+    """A journal of `groups` groups of two entries, some to a segment; the place after each.
+
+    On return all finished segments are compressed, or with `compressed=False` none is.
+    """
+    with Journal(log, SHARDS, segment_bytes=SEGMENT_BYTES) as journal:
+        if not compressed:
+            journal._sealer._begin = lambda: None
+        places = [commit_numbered(journal, number) for number in range(1, groups + 1)]
+        if compressed:
+            eventually(lambda: all(path.suffix == ".zst" for path in finished_files(log)))
+    return places
+
+
+def commit_numbered(journal: Journal, number: int) -> Place:
+    """Commit two entries named after `number`; the place after them."""
+    position = f"{number}-0"
+    shard = number % SHARDS
+    names = (f"{number}-a", f"{number}-b")
+    journal.append(entry(name, 1, shard=shard, position=position, size=300) for name in names)
+    journal.commit({shard: position})
+    return journal.point
+
+
+def finished_files(log: Path) -> list[Path]:
+    """The files of finished segments, in order."""
+    return [path for paths in finished_segments(log).values() for path in paths]
 
 
 def _restore_checkpoint(log: Path, kept: bytes | None) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import redis
 
-from tests.store_changes import cancelled, change, filled, ledger_change, new_trade
+from tests.store_changes import archiving, cancelled, change, filled, ledger_change, new_trade
 from tradepool.files.journal import JOURNAL_NAME, Journal
 from tradepool.journaling import JournalWriter
-from tradepool.model.codec import encode_ledger
+from tradepool.model.codec import encode_ledger, unpack_trade
 from tradepool.model.ids import slot_of_user
-from tradepool.model.kinds import Role
+from tradepool.model.kinds import Role, Status
 from tradepool.model.ledger import Ledger
 from tradepool.model.trade import Trade
 from tradepool.recovery import RecoveryReport, recover
@@ -33,7 +33,9 @@ class PoolAtWork:
         self.settings = settings
         self.keys = Keys(settings.shard_count)
         self.store = RedisStore(client, self.keys, settings)
-        self.journal = Journal(settings.data_dir / JOURNAL_NAME, settings.shard_count)
+        self.journal = Journal(
+            settings.data_dir / JOURNAL_NAME, settings.shard_count, segment_bytes=settings.segment_bytes
+        )
         self._numbers = count(1)
         self.notified: dict[int, str] = {}
         self.writer = JournalWriter(client, self.keys, self.journal, self.notified.update)
@@ -71,6 +73,15 @@ class PoolAtWork:
         entered = self.add(user_id)
         left = filled(entered, Role.EXIT, fill_id=f"x-{entered.trade_id}", price=110)
         self.store.commit(self.keys.shard_of_user(user_id), [change(entered, left)])
+
+    def archive_closed(self, user_id: str) -> None:
+        """Leave of each of the user's completed trades what archiving leaves."""
+        shard = self.keys.shard_of_user(user_id)
+        ids = list(self.store.user_trade_ids(user_id))
+        trades = [unpack_trade(value) for value in self.store.read([(shard, i) for i in ids]) if value]
+        done = [archiving(trade) for trade in trades if trade.status == Status.COMPLETED]
+        if done:
+            self.store.commit(shard, done)
 
     def cancel_new(self, user_id: str) -> None:
         """Two versions in one commit."""
@@ -122,7 +133,7 @@ def at_work(client: redis.Redis, settings: Settings) -> Iterator[PoolAtWork]:
 
 def image_of(client: redis.Redis) -> dict[bytes, bytes]:
     """All of the server's keys, to be restored later."""
-    return {key: client.dump(key) for key in client.keys("*")}
+    return {key: client.dump(key) for key in client.scan_iter()}
 
 
 def contents(pool: PoolAtWork) -> dict[bytes, object]:
@@ -131,7 +142,7 @@ def contents(pool: PoolAtWork) -> dict[bytes, object]:
     own = {pool.keys.journal.encode(), pool.keys.meta.encode()}
     return {
         key: value
-        for key in pool.client.keys("*")
+        for key in pool.client.scan_iter()
         if key not in own and (value := _content(pool.client, key)) is not None
     }
 
@@ -139,7 +150,12 @@ def contents(pool: PoolAtWork) -> dict[bytes, object]:
 def _content(client: redis.Redis, key: bytes) -> object:
     match client.type(key):
         case b"hash":
-            return {field: value for field, value in client.hgetall(key).items() if field != b"rev"}
+            # A sum of nothing may be kept or not.
+            return {
+                field: value
+                for field, value in client.hgetall(key).items()
+                if field != b"rev" and value != b"0"
+            }
         case b"zset":
             return client.zrange(key, 0, -1, withscores=True)
         case b"set":

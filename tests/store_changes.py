@@ -8,7 +8,16 @@ from typing import Any
 
 import msgspec
 
-from tradepool.model.codec import LEDGER_KIND, NO_STATUS, TRADE_KIND, pack, pack_trade
+from tradepool.model.archived import archived
+from tradepool.model.codec import (
+    ARCHIVED_KIND,
+    LEDGER_KIND,
+    NO_STATUS,
+    TRADE_KIND,
+    pack,
+    pack_archived,
+    pack_trade,
+)
 from tradepool.model.fill import Fill
 from tradepool.model.ids import mint_id
 from tradepool.model.kinds import Role, Side, Status
@@ -53,6 +62,23 @@ def change(before: Trade | None, after: Trade, **fields: Any) -> RecordChange:
         trade_before=before,
         trade_after=after,
         **given,
+    )
+
+
+def archiving(trade: Trade, **fields: Any) -> RecordChange:
+    """The change that leaves the store what it keeps of a trade which has moved to the archive."""
+    left = archived(trade, "2026-11-01")
+    given: dict[str, Any] = {
+        "before": pack_trade(trade),
+        "trade_before": trade,
+        "command_id": f"command-{next(_numbers)}",
+    }
+    return RecordChange(
+        kind=ARCHIVED_KIND,
+        record_id=trade.trade_id,
+        user_id=trade.user_id,
+        after=pack_archived(left),
+        **given | fields,
     )
 
 

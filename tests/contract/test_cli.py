@@ -33,10 +33,13 @@ COMMANDS = [
     "summary",
     "tokens",
     "import",
+    "export",
+    "sql",
     "check-trades",
     "check-all-trades",
     "snapshot",
     "recover",
+    "verify-log",
 ]
 NO_SERVER = "redis://127.0.0.1:1/0"
 
@@ -285,7 +288,7 @@ class TestErrors:
         assert "--embedded DIR" in ended.err
 
     @pytest.mark.parametrize(
-        "words", [["trades"], ["status"], ["snapshot"], ["recover"], ["check-all-trades"]]
+        "words", [["trades"], ["status"], ["snapshot"], ["recover"], ["verify-log"], ["check-all-trades"]]
     )
     def test_a_folder_without_a_pool_is_not_made_one(self, run, tmp_path, words):
         ended = run(*words, "--embedded", tmp_path / "typo")

@@ -150,7 +150,7 @@ def test_bad_input_names_the_field_and_writes_nothing(pool, given, field):
 
     assert refusal.value.field == field
     assert "\n" not in str(refusal.value)
-    assert pool.redis.keys("tp:{*") == []
+    assert list(pool.redis.scan_iter("tp:{??}:*")) == []
     assert list(pool.get_all_trades()) == []
 
 

@@ -9,17 +9,20 @@ import pytest
 
 from tests.pool_at_work import USERS, PoolAtWork, at_work, contents, image_of
 from tests.store_changes import change, filled, new_trade
-from tradepool import recovery, replay
-from tradepool.errors import Corrupt, Fenced, JournalAhead, Misconfigured, SequenceGap
+from tradepool import recovery, refilling
+from tradepool.errors import Corrupt, Fenced, JournalAhead, Misconfigured, SequenceGap, StoreUnavailable
 from tradepool.files.checkpoint import checkpoint_of, save_checkpoint
+from tradepool.files.lines import JournalEntry
 from tradepool.files.reading import read_lines
 from tradepool.files.snapshot import SNAPSHOT_NAME, TRADES_NAME
-from tradepool.model.codec import pack
+from tradepool.model.codec import TRADE_KIND, digest_of, encode_trade, pack
+from tradepool.model.trade import Trade
 from tradepool.settings import Settings
 from tradepool.snapshots import write_snapshot
-from tradepool.store import fence
+from tradepool.store import fence, filling
 from tradepool.store.draft import REVISION_FIELD
-from tradepool.store.redis_store import ShardDigest
+from tradepool.store.progress import ShardDigest
+from tradepool.store.redis_store import RedisStore
 
 
 @pytest.fixture
@@ -94,16 +97,16 @@ def test_the_log_is_read_from_the_checkpoint_if_the_server_is_not_older(
     save_checkpoint(pool.log, pool.journal.id, checkpoint := pool.journal.point)
     pool.add("ann")
     pool.drain()
-    before, offsets = contents(pool), []
+    before, places = contents(pool), []
 
-    def read_from(path, *, from_offset):
-        offsets.append(from_offset)
-        return read_lines(path, from_offset=from_offset)
+    def read_from(path, *, since):
+        places.append(since)
+        return read_lines(path, since=since)
 
     monkeypatch.setattr(recovery, "read_lines", read_from)
     pool.come_back_as(image)
     pool.begin()
-    assert offsets == [checkpoint.offset if held_at_checkpoint else 0]
+    assert places == [checkpoint if held_at_checkpoint else None]
     assert contents(pool) == before
 
 
@@ -150,31 +153,102 @@ def test_the_fence_opens_last(pool, monkeypatch):
     assert fence.is_open(pool.client)
 
 
+class Died(BaseException):
+    """Stands for a process that ends in the middle of something."""
+
+
 @pytest.mark.parametrize("with_snapshot", [False, True])
-def test_a_recovery_that_died_half_way_is_simply_repeated(pool, monkeypatch, with_snapshot):
+def test_a_filling_that_dies_again_and_again_ends_as_if_it_never_had(pool, monkeypatch, with_snapshot):
+    for _ in range(3):
+        pool.trade_a_while()
+        pool.archive_closed("ann")
+        if with_snapshot:
+            snapshot(pool)
+    pool.drain()
+    before, positions = contents(pool), digests(pool)
+    pool.lose_everything()
+    monkeypatch.setattr(filling, "_PIPELINE_BYTES", 2000)
+    deaths = 0
+    while dies_at_pipeline(deaths + 1, pool):
+        assert not fence.is_open(pool.client)
+        deaths += 1
+    assert deaths > 5
+    assert contents(pool) == before
+    assert digests(pool) == positions
+
+
+def dies_at_pipeline(number: int, pool: PoolAtWork) -> bool:
+    """Recover, dying when half of that pipeline is through; whether it came to that."""
+    send, calls = filling.Filling._send, []
+
+    def die(self: filling.Filling) -> None:
+        calls.append(self)
+        if len(calls) == number:
+            half = len(self._packed) // 2
+            del self._packed[half:], self._absent[half:]
+            send(self)
+            self._await_answers()
+            raise Died
+        send(self)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(filling.Filling, "_send", die)
+        try:
+            pool.begin()
+        except Died:
+            return True
+    return False
+
+
+def test_a_replay_that_died_half_way_is_simply_repeated(pool, monkeypatch):
+    pool.trade_a_while()
+    pool.drain()
+    image = image_of(pool.client)
     for _ in range(3):
         pool.trade_a_while()
     pool.drain()
-    if with_snapshot:
-        snapshot(pool)
     before = contents(pool)
-    pool.lose_everything()
-    restore, calls = pool.store.restore.__func__, []
+    pool.come_back_as(image)
+    restore, calls = RedisStore.restore, []
 
     def die_at_the_third(store, shard, changes):
         calls.append(shard)
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            raise Died
         restore(store, shard, changes)
 
-    monkeypatch.setattr(replay.RedisStore, "restore", die_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(RedisStore, "restore", die_at_the_third)
+    with pytest.raises(Died):
         recovery.recover(
             pool.client, pool.keys, pool.journal, pool.settings.model_copy(update={"batch_max": 5})
         )
     monkeypatch.undo()
     pool.begin()
     assert contents(pool) == before
+
+
+def test_who_fills_cuts_off_whoever_was_filling_before(pool):
+    """A killed process's last commands may still be on their way, or its host have forgotten to die."""
+    pool.trade_a_while()
+    pool.drain()
+    before = contents(pool)
+    pool.lose_everything()
+    mark = filling.prepare(pool.client, pool.keys, shards := range(4))
+    with filling.Filling(pool.client, pool.settings, shards, mark) as earlier:
+        pool.begin()
+        for _ in range(2):
+            earlier.count_archived("ann", {"real|USDT|pnl": 1})
+            with pytest.raises(StoreUnavailable):
+                earlier.finish()
+    assert contents(pool) == before
+
+
+def test_who_comes_too_late_to_fill_is_turned_away(pool):
+    shards = range(4)
+    mark = filling.prepare(pool.client, pool.keys, shards)
+    filling.prepare(pool.client, pool.keys, shards)
+    with pytest.raises(Fenced, match="somebody else has begun"):
+        filling.Filling(pool.client, pool.settings, shards, mark)
 
 
 def test_a_recovered_outbox_goes_on_behind_the_journal(pool):
@@ -259,14 +333,15 @@ def test_a_deleted_log_beside_its_snapshot_is_refused_even_by_an_empty_server(po
         again.recover()
 
 
-def test_a_store_emptied_behind_an_open_fence_is_refused(pool):
+def test_emptying_a_store_closes_its_fence_so_recovery_refills_it(pool):
     pool.add("ann")
     pool.drain()
+    before = contents(pool)
     pool.client.flushall()
-    with pytest.raises(JournalAhead, match="emptied"):
-        pool.recover()
-    pool.client.script_flush()
+    with pytest.raises(Fenced):
+        pool.add("bob")
     assert pool.begin().replayed == 2
+    assert contents(pool) == before
 
 
 def test_a_store_set_back_behind_an_open_fence_is_refused(pool):
@@ -293,6 +368,40 @@ def test_a_store_with_other_records_than_the_journals_is_refused(pool):
     with pytest.raises(Corrupt, match="after its replay"):
         pool.recover()
     assert not fence.is_open(pool.client)
+
+
+@pytest.mark.parametrize("what", ["record", "fill"])
+def test_a_journal_that_adds_something_twice_is_refused(pool, monkeypatch, what):
+    """What a commit's checks would have found is found without them, from what the server counts as new."""
+    monkeypatch.setattr(refilling, "_BATCH_MIN", 1)
+    monkeypatch.setattr(refilling, "_LINES_WAITING_MAX", 1)
+    first = filled(new_trade("ann"), fill_id="v")
+    first = msgspec.structs.replace(first, version=1)
+    again = msgspec.structs.replace(first, trade_id=new_trade("ann").trade_id) if what == "fill" else first
+    shard = pool.keys.shard_of_user("ann")
+    pool.journal.append(journaled(shard, trade, f"{n}-0") for n, trade in enumerate((first, again), 1))
+    pool.journal.commit({shard: "2-0"})
+    pool.lose_everything()
+    with pytest.raises(Corrupt, match="is there already"):
+        pool.recover()
+    assert not fence.is_open(pool.client)
+
+
+def journaled(shard: int, trade: Trade, position: str) -> JournalEntry:
+    return JournalEntry(
+        shard=shard,
+        position=position,
+        index=0,
+        kind=TRADE_KIND,
+        record_id=trade.trade_id,
+        command_id="",
+        task_id="",
+        version=1,
+        digest=digest_of(encode_trade(trade)),
+        previous="",
+        status=trade.status.code,
+        record=msgspec.Raw(encode_trade(trade)),
+    )
 
 
 def test_a_version_that_differs_from_the_journals_is_refused(pool):

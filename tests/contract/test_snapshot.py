@@ -7,17 +7,20 @@ import threading
 
 import pytest
 
-from tests.pool_at_work import PoolAtWork, at_work
+from tests.pool_at_work import PoolAtWork, at_work, contents
 from tradepool.errors import JournalUnavailable, PoolLocked
 from tradepool.files import snapshot as snapshot_files
 from tradepool.files.durable import FileLock
 from tradepool.files.journal import Journal
 from tradepool.files.snapshot import (
+    ARCHIVED_COUNTERS_NAME,
+    ARCHIVED_NAME,
     LEDGERS_NAME,
     SNAPSHOT_NAME,
     TRADES_NAME,
     is_whole,
     load_snapshot,
+    read_archived_counters,
     read_snapshot,
 )
 from tradepool.model.codec import unpack_trade
@@ -54,8 +57,8 @@ def test_every_record_is_read_back_byte_for_byte(pool):
     pool.trade_a_while()
     pool.drain()
     info = take(pool)
-    records = list(read_snapshot(pool.settings.data_dir))
-    assert {value for value, _ in records} == stored_values(pool)
+    records = list(read_snapshot(pool.settings.data_dir, lambda _: True))
+    assert {record.value for record in records} == stored_values(pool)
     assert (info.trades.count, info.ledgers.count) == (20, 5)
     assert len(json.loads((pool.settings.data_dir / LEDGERS_NAME).read_text())) == 5
 
@@ -63,7 +66,7 @@ def test_every_record_is_read_back_byte_for_byte(pool):
 def test_an_empty_pool_has_an_empty_snapshot(pool):
     take(pool)
     assert json.loads((pool.settings.data_dir / TRADES_NAME).read_text()) == []
-    assert list(read_snapshot(pool.settings.data_dir)) == []
+    assert list(read_snapshot(pool.settings.data_dir, lambda _: True)) == []
 
 
 def test_the_sidecar_says_where_the_journal_stood_before_the_scan(pool):
@@ -183,6 +186,28 @@ def test_a_snapshot_holds_a_change_made_while_it_was_scanned_or_replays_it(pool,
     assert trade in [unpack_trade(value) for value in before]
 
 
+def test_a_trade_added_just_before_its_shard_was_scanned_is_there_once(pool, monkeypatch):
+    """The snapshot has it, and so has the part of the journal that is replayed on top."""
+    pool.add("ann")
+    pool.drain()
+    scan = pool.store.scan_records
+
+    def scan_after_trading(number):
+        if number == pool.keys.shard_of_user("ann"):
+            pool.add("ann")
+            pool.drain()
+        return scan(number)
+
+    monkeypatch.setattr(pool.store, "scan_records", scan_after_trading)
+    assert take(pool).trades.count == 2
+    monkeypatch.undo()
+    before = contents(pool)
+    pool.lose_everything()
+    report = pool.begin()
+    assert (report.from_snapshot, report.replayed) == (2, 2)
+    assert contents(pool) == before
+
+
 def test_only_the_journals_id_matters_not_where_the_folder_is(pool, tmp_path):
     pool.add("ann")
     pool.drain()
@@ -191,3 +216,58 @@ def test_only_the_journals_id_matters_not_where_the_folder_is(pool, tmp_path):
     moved = pool.settings.data_dir.rename(tmp_path / "moved")
     with Journal(moved / "trade_pool.log", 4) as journal:
         assert load_snapshot(moved).journal == journal.id
+
+
+def test_what_is_left_of_archived_trades_has_files_of_its_own(pool):
+    pool.add_closed("ann")
+    pool.archive_closed("ann")
+    pool.add("ann")
+    pool.drain()
+    info = take(pool)
+    (left,) = json.loads((pool.settings.data_dir / ARCHIVED_NAME).read_text())
+    (counted,) = json.loads((pool.settings.data_dir / ARCHIVED_COUNTERS_NAME).read_text())
+    assert (left["user_id"], left["version"], info.archived.count) == ("ann", 4, 1)
+    assert (counted["user_id"], counted["counters"]["real|USDT|pnl"]) == ("ann", "1000000000")
+    assert dict(read_archived_counters(pool.settings.data_dir)) == {
+        "ann": pool.store.archived_counters("ann")
+    }
+    assert {
+        record.value for record in read_snapshot(pool.settings.data_dir, lambda _: True)
+    } == stored_values(pool)
+
+
+def test_a_shard_in_which_trades_were_archived_meanwhile_is_scanned_again(pool, monkeypatch):
+    for _ in range(3):
+        pool.add_closed("ann")
+    pool.drain()
+    scan, archived_meanwhile = pool.store.scan_records, []
+
+    def scan_while_archiving(number):
+        found = list(scan(number))
+        if number == pool.keys.shard_of_user("ann") and not archived_meanwhile:
+            archived_meanwhile.append(number)
+            pool.archive_closed("ann")
+            pool.drain()
+        return found
+
+    monkeypatch.setattr(pool.store, "scan_records", scan_while_archiving)
+    info = take(pool)
+    assert (info.trades.count, info.archived.count, info.archived_counters.count) == (0, 3, 1)
+    assert is_whole(pool.settings.data_dir, info)
+    assert json.loads((pool.settings.data_dir / TRADES_NAME).read_text()) == []
+
+
+def test_a_shard_that_is_never_quiet_costs_the_snapshot_not_the_truth(pool, monkeypatch):
+    scan = pool.store.scan_records
+    shard = pool.keys.shard_of_user("ann")
+
+    def scan_while_archiving(number):
+        if number == shard:
+            pool.add_closed("ann")
+            pool.archive_closed("ann")
+            pool.drain()
+        return list(scan(number))
+
+    monkeypatch.setattr(pool.store, "scan_records", scan_while_archiving)
+    with pytest.raises(JournalUnavailable, match="trades are being archived"):
+        take(pool)

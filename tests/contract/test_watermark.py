@@ -66,6 +66,20 @@ def test_many_waiting_threads_share_one_poller_and_all_wake(watermark, publish):
     watermark.wait({0: "100-0"}, LONG_S)
 
 
+def test_only_shards_that_somebody_waits_for_are_read(watermark, publish, redis_client, monkeypatch):
+    asked = []
+
+    def hmget(key, fields):
+        asked.append(fields)
+        return redis_client.execute_command("HMGET", key, *fields)
+
+    monkeypatch.setattr(redis_client, "hmget", hmget)
+    publish(s01="5-1", s03="1-0")
+    watermark.wait({1: "5-1"}, LONG_S)
+    watermark.wait({1: "5-0", 3: "1-0"}, LONG_S)
+    assert {tuple(fields) for fields in asked} == {("01",), ("03",)}
+
+
 def test_a_process_that_runs_the_journal_is_told_and_never_asks(redis_client, store, publish):
     publish(s00="99-0")
     told = Watermark(redis_client, store.keys, poll_s=None)
@@ -86,4 +100,6 @@ def test_an_unreachable_server_is_a_journal_that_does_not_confirm(store, tmp_pat
 
 
 def test_a_published_field_has_position_digest_and_count():
-    assert parse_watermark(b"17-3 00000000000000ff 12") == ("17-3", "00000000000000ff", 12)
+    known = parse_watermark(b"17-3 00000000000000ff 12")
+    assert (known.position, known.digest, known.count) == ("17-3", "00000000000000ff", 12)
+    assert (parse_watermark(None).position, parse_watermark(None).count) == ("0-0", 0)

@@ -131,7 +131,7 @@ def test_after_a_failed_fsync_the_group_is_written_through_a_new_descriptor(log,
         cut = watched(monkeypatch, "ftruncate")
         cut_synced = watched(monkeypatch, "fsync")
         commit(journal, group(2), "2-0")
-        assert cut == cut_synced == [journal._fd]
+        assert cut == cut_synced[:1] == [journal._fd]
         assert set(written) == {journal._fd}
 
 

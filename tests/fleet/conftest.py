@@ -19,6 +19,7 @@ from tradepool.fleet.dead_letters import DeadLetter, DeadLetters
 from tradepool.pool import TradePool
 from tradepool.server.embedded import EmbeddedServer
 from tradepool.settings import Settings
+from tradepool.store.address import broker_address
 
 VISIBILITY_TIMEOUT_S = 3
 
@@ -34,7 +35,9 @@ class Fleet:
         self.sender = resources.enter_context(ChangeSender(settings))
         self.dead = resources.enter_context(DeadLetters(settings))
         self.pool = resources.enter_context(TradePool.connect(settings))
-        self.foreign = Celery("somebody-else", broker=settings.effective_broker_url, set_as_current=False)
+        self.foreign = Celery(
+            "somebody-else", broker=broker_address(settings).celery_url, set_as_current=False
+        )
         resources.callback(self.foreign.close)
 
     def start(self, queues: str, *options: str, threads: int = 2) -> WorkerNode:

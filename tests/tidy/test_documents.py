@@ -109,7 +109,7 @@ def _key_families() -> set[str]:
     """The fixed part of every key that `Keys` spells, such as `:outbox` or `tp:prices`."""
     source = inspect.getsource(Keys)
     sharded = re.findall(r'f"\{self\._tags\[shard\]\}(\w+:?)', source)
-    single = re.findall(r'"(tp:\w+:?)', source)
+    single = re.findall(r'"(tp:(?:\{pool\}:)?\w+:?)', source)
     assert sharded
     assert single
     return {f"tp:{{ss}}:{family}" for family in sharded} | set(single)

@@ -1,0 +1,83 @@
+"""`python -m tests.faults.simulator --seed 17`: what README.md beside this file describes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.faults.simulator.breaks import BREAKS
+from tests.faults.simulator.campaign import replay_command, run_seeds, summary
+from tests.faults.simulator.plan import make_plan
+from tests.faults.simulator.run import Outcome
+
+_JOBS = 2 * (os.cpu_count() or 1)
+"""A run waits for most of its time."""
+
+
+def main() -> int:
+    """Run what the arguments name; 0 when nothing was violated."""
+    arguments = _parser().parse_args()
+    seeds = [arguments.seed] if arguments.seed is not None else list(arguments.seeds)
+    if arguments.show:
+        _say("\n".join(make_plan(seed).show() for seed in seeds))
+        return 0
+    gc.freeze()
+    started_s = time.monotonic()
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="simulator-results-") as folder:
+        runs = [seed for seed in seeds for _ in range(arguments.runs)]
+        results = run_seeds(runs, Path(folder), jobs=arguments.jobs, broken=arguments.broken)
+        with contextlib.closing(results):
+            for outcome in results:
+                outcomes.append(outcome)
+                _report(outcome, arguments.broken)
+                if arguments.first and outcome.violations:
+                    break
+    _say(f"{summary(outcomes)}\n{time.monotonic() - started_s:.0f} s with {arguments.jobs} at a time")
+    return int(any(outcome.violations for outcome in outcomes))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.simulator", description=__doc__)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--seed", type=int, help="one seed")
+    which.add_argument("--seeds", type=_span, help="from-to, both included")
+    parser.add_argument("--runs", type=int, default=1, help="how often the plan of each seed is run")
+    parser.add_argument("--jobs", type=int, default=_JOBS, help="runs at a time")
+    parser.add_argument("--first", action="store_true", help="stop at the first violation")
+    parser.add_argument("--show", action="store_true", help="print the plan and run nothing")
+    parser.add_argument("--break", dest="broken", choices=BREAKS, default="", help="run a broken build")
+    return parser
+
+
+def _span(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def _report(outcome: Outcome, broken: str) -> None:
+    if outcome.violations:
+        _say(f"seed {outcome.seed}: VIOLATED")
+        _say("\n".join(f"  {violation}" for violation in outcome.violations))
+        _say(f"  kept: {outcome.folder}\n  again: {replay_command(outcome.seed, broken)}")
+    else:
+        lines, faults = sum(outcome.lines.values()), sum(outcome.faults.values())
+        answers = sum(outcome.answers.values())
+        _say(
+            f"seed {outcome.seed}: {answers} answers, {lines} lines, {faults} faults, {outcome.seconds:.1f} s"
+        )
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
