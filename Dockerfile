@@ -1,4 +1,15 @@
 # One image for every role of the fleet; docker-compose.yml gives each its command.
+FROM python:3.11-slim AS build
+WORKDIR /src
+
+# Here the tools are, and they stay here: what builds the wheel is pinned like everything else.
+COPY requirements.lock .
+RUN python -m pip install --no-cache-dir --require-hashes -r requirements.lock
+COPY pyproject.toml README.md beat_schedule.py ./
+COPY tradepool tradepool
+COPY tasks tasks
+RUN python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
+
 FROM python:3.11-slim
 
 # The pool's files belong to this user, also on a mounted volume.
@@ -6,14 +17,11 @@ RUN useradd --create-home --uid 10001 tradepool && install -d -o tradepool /data
 
 WORKDIR /app
 
-# First what changes rarely: the very versions that CI tested, checked by hash.
-COPY requirements.lock .
-RUN python -m pip install --no-cache-dir --require-hashes -r requirements.lock
-
-COPY pyproject.toml README.md beat_schedule.py ./
-COPY tradepool tradepool
-COPY tasks tasks
-RUN python -m pip install --no-cache-dir --no-deps --no-build-isolation .
+# First what changes rarely: the very versions that CI tested, checked by hash, without the tools.
+COPY requirements-run.lock .
+RUN python -m pip install --no-cache-dir --require-hashes -r requirements-run.lock
+COPY --from=build /wheels /wheels
+RUN python -m pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
 
 USER tradepool
 VOLUME /data

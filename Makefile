@@ -8,6 +8,9 @@ ARGS ?=
 SEEDS ?= 0-199
 UV ?= $(shell command -v uv || echo .venv/lock/bin/uv)
 
+COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
+  --no-emit-index-url --no-emit-find-links --python-version 3.11
+
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 STAMP := .venv/.installed
@@ -64,11 +67,11 @@ types: setup ## mypy, strict
 layers: setup ## imports go down only
 	@$(BIN)/lint-imports --no-logo
 
+# The second lock is what production runs: without the tools, at the versions that the tests ran with.
 lock: python-version ## pin every dependency again, with hashes, for every platform
 	@test -x "$(UV)" || { $(PYTHON) -m venv .venv/lock && .venv/lock/bin/python -m pip --disable-pip-version-check install --quiet uv; }
-	@$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url --no-emit-find-links --python-version 3.11 \
-	  --extra archive --extra embedded --extra dev pyproject.toml -o requirements.lock
+	@$(COMPILE) --extra archive --extra embedded --extra dev pyproject.toml -o requirements.lock
+	@$(COMPILE) --extra archive --constraints requirements.lock pyproject.toml -o requirements-run.lock
 
 docs: setup ## write the table of settings into docs/operations.md
 	@$(BIN)/python -m tests.tidy.settings_table

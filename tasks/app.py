@@ -13,7 +13,7 @@ from tasks.config import celery_settings
 from tradepool import wire
 from tradepool.files.journal import Journal
 from tradepool.pool import TradePool
-from tradepool.settings import Settings
+from tradepool.settings import Settings, load_settings
 from tradepool.wiring import Services, connect
 
 __all__ = ["PoolApp", "app"]
@@ -40,8 +40,8 @@ class PoolApp(Celery):
 
     @cached_property
     def settings(self) -> Settings:
-        """The pool's settings, from the environment."""
-        return Settings()
+        """The pool's settings, from the environment. Raises: Misconfigured."""
+        return load_settings()
 
     @property
     def services(self) -> Services:

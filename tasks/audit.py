@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from structlog import get_logger
-
 from tasks.app import app
 from tasks.pool_task import PoolTask
 from tradepool.audit.report import AuditReport
+from tradepool.logger import Logger
 
 __all__ = ["check_all_trades", "check_trades"]
 
-log = get_logger(__name__)
+log = Logger(__name__)
 
 
 @app.task(base=PoolTask, name="tasks.audit.check_all_trades")

@@ -21,12 +21,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from structlog import get_logger
-
 from tasks.parking import Letter, letter, park, reason_of
 from tradepool import wire
 from tradepool.clock import now_us
 from tradepool.errors import Contended, Corrupt, Misconfigured, Rejected, Unavailable, UnknownTrade
+from tradepool.logger import Logger
 from tradepool.model import ids
 from tradepool.model.commands import AddTrade, Command, UpdateTokens
 from tradepool.model.receipt import Receipt
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Envelope", "deliver"]
 
-log = get_logger(__name__)
+log = Logger(__name__)
 
 PAUSE_FIRST_S = 0.1
 PAUSE_MAX_S = 10.0

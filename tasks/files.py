@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from structlog import get_logger
 
 from tasks.app import app
 from tasks.pool_task import PoolTask
+from tradepool.logger import Logger
 
 __all__ = ["archive_closed_trades", "write_snapshot"]
 
-log = get_logger(__name__)
+log = Logger(__name__)
 
 
 @app.task(base=PoolTask, name="tasks.files.write_snapshot")
 def write_snapshot() -> dict[str, Any]:
-    """Write `trades.json` and its sidecar beside the journal."""
+    """Write `trades.json` and its companions beside the journal."""
     info = app.trade_pool.write_snapshot(app.journal)
     return {"at": info.at, "trades": info.trades.count, "ledgers": info.ledgers.count}
 

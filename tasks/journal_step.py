@@ -7,16 +7,16 @@ from typing import Any
 
 from celery import bootsteps, signals
 from celery.worker import state
-from structlog import get_logger
 
 from tradepool import wire
 from tradepool.errors import TradePoolError, Unavailable
 from tradepool.journal_service import JournalService
+from tradepool.logger import Logger
 from tradepool.store.connection import Client, connect
 
 __all__ = ["EXIT_JOURNAL", "JournalStep"]
 
-log = get_logger(__name__)
+log = Logger(__name__)
 
 EXIT_JOURNAL = 74
 """The exit code of a worker whose journal has ended by itself (EX_IOERR)."""

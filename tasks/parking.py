@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
-from structlog import get_logger
 
 from tasks.routing import DEAD_QUEUE
 from tradepool import wire
 from tradepool.clock import now_us
 from tradepool.errors import Rejected
+from tradepool.logger import Logger
 
 if TYPE_CHECKING:
     from tasks.app import PoolApp
@@ -21,7 +21,7 @@ __all__ = ["Letter", "letter", "park", "reason_of"]
 Letter = dict[str, Any]
 """`reason` (fields of text), `task`, `task_id`, `payload`, `parked_at` (µs since 1970)."""
 
-log = get_logger(__name__)
+log = Logger(__name__)
 
 _PUBLISH_ATTEMPTS_MAX = 10
 _PUBLISH_PAUSE_MAX_S = 0.5

@@ -9,16 +9,16 @@ from typing import Any
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 from kombu.exceptions import OperationalError
-from structlog import get_logger
 
 from tasks.delivery import Envelope
 from tasks.parking import letter, park, reason_of
 from tradepool.clock import now_us
 from tradepool.errors import Contended, Misconfigured, Rejected, Unavailable
+from tradepool.logger import Logger
 
 __all__ = ["PoolTask", "WriteTask"]
 
-log = get_logger(__name__)
+log = Logger(__name__)
 
 
 class PoolTask(Task):

@@ -23,19 +23,19 @@ from celery.worker.consumer import Consumer
 from kombu.exceptions import OperationalError
 from kombu.transport import redis as redis_transport
 from kombu.transport.redis import Channel, QoS
-from structlog import get_logger
 
 from tasks.journal_step import JournalStep
 from tasks.parking import letter, park, reason_of
 from tradepool.broker import ChangeSender
-from tradepool.errors import StoreUnavailable
+from tradepool.errors import Misconfigured, StoreUnavailable
+from tradepool.logger import Logger
 
 if TYPE_CHECKING:
     from celery import Celery
 
 __all__ = ["ParkingConsumer", "QuietWatchdog", "guard_messages", "guard_restarts", "install_steps"]
 
-log = get_logger(__name__)
+log = Logger(__name__)
 
 QUIET_S = 120.0
 """How long messages may wait untaken, with this worker idle, before it is taken for dead."""
@@ -217,7 +217,7 @@ class QuietWatchdog(bootsteps.StartStopStep):
         """Messages in this worker's queues; none when the broker cannot say."""
         try:
             return sum(self._broker.backlog(queue) for queue in self._app.amqp.queues.consume_from)
-        except StoreUnavailable as problem:
+        except (StoreUnavailable, Misconfigured) as problem:
             log.info("watchdog cannot reach the broker", problem=str(problem))
             return 0
 

@@ -2,39 +2,40 @@
 
 A part of the archive is written whole and durably before the first of its trades leaves the store, so a
 trade is never in neither. While a part is being committed it is marked unsettled: it may hold rows of
-trades that changed meanwhile and stay live. Such rows are dropped at the end, or, after a crash, by the
-next run before it does anything else. So once a run is over, every row of the archive belongs to an
-archived trade, and no trade has two.
+trades that changed meanwhile and stay live. Such rows are dropped at the end. A run that ended too early is
+finished by the next one before that does anything else: its trades are archived as far as they have not
+changed, so that a commit of which nobody knows whether it will still go through comes to the same. So once
+a run is over, every row of the archive belongs to an archived trade, and no trade has two.
+
+What a commit answers does not decide about a row: a client that lost the answer has sent it again, and was
+told of a conflict with its own first one. Only a record that was read decides.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
 from tradepool.archive.columns import stored
 from tradepool.archive.database import translated
-from tradepool.archive.folder import ArchiveFolder, day_of
+from tradepool.archive.folder import ArchiveFolder, day_of, day_of_part
 from tradepool.archive.parts import Row, drop_rows, read_rows, write_part
-from tradepool.errors import JournalUnavailable
+from tradepool.due_trades import Due, change_of, commits_of, ends_at, is_archived, is_due, parts_of
+from tradepool.errors import Corrupt, ResourceUnavailable
+from tradepool.files.durable import FileLock
 from tradepool.model import codec
-from tradepool.model.archived import archived
-from tradepool.model.trade import Trade
 from tradepool.settings import Settings
+from tradepool.store.durability import await_durable
 from tradepool.store.indexes import Window
-from tradepool.store.plan import RecordChange
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
 
-__all__ = ["ArchiveReport", "Archiving", "ends_at"]
+__all__ = ["ArchiveReport", "Archiving"]
 
 ROUND_TRADES_MAX = 100_000
 """Trades found before the first of them are written: what a run holds in memory, compressed."""
@@ -60,15 +61,6 @@ class ArchiveReport(msgspec.Struct, frozen=True, kw_only=True):
     """Whether nothing was left for want of time."""
 
 
-class _Due(NamedTuple):
-    """A trade to archive: where it is, and its stored value."""
-
-    day: str
-    shard: int
-    trade_id: str
-    value: bytes
-
-
 class Archiving:
     """Archives the closed trades of one store under one folder."""
 
@@ -87,41 +79,60 @@ class Archiving:
         self._now_us = now_us
 
     def run(self) -> ArchiveReport:
-        """Archive every final trade that ended longer than `retention_s` ago; durable on return.
+        """Archive every final trade that ended, and last changed, longer than `retention_s` ago.
+
+        Durable on return.
 
         A trade that somebody changes meanwhile is left to the next run. Finding them costs a look at
         each user's oldest live trades, not at all trades.
 
-        Raises: PoolLocked when another run is at work, ResourceUnavailable when the disk fails,
-        StoreUnavailable, Fenced, JournalUnavailable; Misconfigured without DuckDB. What was archived by
-        then stays so, and the next run finishes what was begun.
+        Raises: PoolLocked when another run is at work, ResourceUnavailable when the disk fails or the
+        archive has gone, StoreUnavailable, Fenced, JournalUnavailable; Misconfigured without DuckDB; Corrupt
+        when the store has lost a trade. What was archived by then stays so, and the next run finishes what
+        was begun.
         """
         start = time.monotonic()
         cutoff = self._now_us() - self._settings.retention_s * _SECOND_US
         written: list[tuple[Path, int]] = []
         complete = True
-        with translated(str(self._folder.path)), closing(self._folder.lock()):
-            self._settle_left_over()
-            for due in _parts(self._due(cutoff)):
+        with translated(str(self._folder.path)), closing(self._lock()):
+            written += self._finish_left_over()
+            for due in parts_of(self._due(cutoff), round_max=ROUND_TRADES_MAX, part_max=PART_TRADES_MAX):
                 if time.monotonic() - start > RUN_S_MAX:
                     complete = False
                     break
                 written.append(self._archive(due))
         return ArchiveReport(
             archived=sum(count for _, count in written),
-            days=tuple(sorted({part.parent.name.partition("=")[2] for part, _ in written})),
+            days=tuple(sorted({day_of_part(part) for part, _ in written})),
             bytes=sum(part.stat().st_size for part, _ in written),
             seconds=time.monotonic() - start,
             complete=complete,
         )
 
-    def _due(self, cutoff: int) -> Iterator[_Due]:
-        """Final trades that ended before `cutoff`: among those created before it, user by user."""
-        for shard in range(self._store.keys.shard_count):
+    def _lock(self) -> FileLock:
+        """The archive's lock, whose folder is created for the first trade only.
+
+        An archive that was moved away, or is not mounted, must not be replaced by one without its trades:
+        nobody who reads would know of them any more.
+        """
+        if not self._folder.exists and any(map(self._store.archived_counters_of_shard, self._shards())):
+            raise ResourceUnavailable(
+                f"trades have been archived, and there is no archive in {self._folder.path}; mount it there, "
+                "link to it or restore it from a backup"
+            )
+        return self._folder.lock()
+
+    def _shards(self) -> range:
+        return self._store.keys.shards
+
+    def _due(self, cutoff: int) -> Iterator[Due]:
+        """Final trades that ended and last changed before `cutoff`, user by user, created before it."""
+        for shard in self._shards():
             for user_id in set(self._store.users(shard)):
                 yield from self._due_of(shard, user_id, cutoff)
 
-    def _due_of(self, shard: int, user_id: str, cutoff: int) -> Iterator[_Due]:
+    def _due_of(self, shard: int, user_id: str, cutoff: int) -> Iterator[Due]:
         cursor = None
         while True:
             window = Window(_PAGE, newest_first=False, until=cutoff, cursor=cursor)
@@ -130,13 +141,13 @@ class Archiving:
                 if value is None or codec.read_header(value).kind != codec.TRADE_KIND:
                     continue
                 trade = codec.unpack_trade(value)
-                if not trade.is_open and ends_at(trade) < cutoff:
-                    yield _Due(day_of(ends_at(trade)), shard, trade.trade_id, value)
+                if is_due(trade, cutoff):
+                    yield Due(day_of(ends_at(trade)), shard, trade.trade_id, value)
             if len(page) < _PAGE:
                 return
             cursor = page[-1].cursor
 
-    def _archive(self, due: Sequence[_Due]) -> tuple[Path, int]:
+    def _archive(self, due: Sequence[Due]) -> tuple[Path, int]:
         """One part: marked, written, committed, settled. The part, and how many trades it keeps."""
         part = self._folder.next_part(due[0].day)
         self._folder.mark_unsettled(part)
@@ -147,49 +158,77 @@ class Archiving:
         self._settle(part, {item.trade_id for item in due} - kept)
         return part, len(kept)
 
-    def _commit(self, due: Iterable[_Due]) -> set[str]:
-        """Leave what is left of each trade in the store; the trades for which that succeeded.
+    def _commit(self, due: Iterable[Due]) -> set[str]:
+        """Leave what is left of each trade in the store; the trades of which it is there.
 
         A trade that somebody else changed is left out, and the others of its commit are tried again.
         """
         command_id = f"archive-{uuid.uuid4().hex}"
         kept: set[str] = set()
         for _ in range(_ATTEMPTS_MAX):
-            lost: list[_Due] = []
-            for commits in _commits(due, self._settings.batch_max):
-                changes = {
-                    shard: [_change(item, command_id) for item in batch] for shard, batch in commits.items()
-                }
-                done = self._store.commit_all(changes)
-                for shard, batch in commits.items():
-                    if shard in done:
-                        kept.update(item.trade_id for item in batch)
-                    else:
-                        lost += batch
+            confirmed, lost = self._commit_once(due, command_id)
+            kept |= confirmed
             if not lost:
                 break
-            values = self._store.read([(item.shard, item.trade_id) for item in lost])
-            due = [item for item, value in zip(lost, values, strict=True) if value == item.value]
+            pairs = list(zip(lost, self._read(lost), strict=True))
+            kept.update(item.trade_id for item, value in pairs if is_archived(item.row, value))
+            due = [item for item, value in pairs if value == item.value]
         return kept
 
-    def _settle_left_over(self) -> None:
-        """Drop from an unsettled part what the run that ended too early did not archive."""
+    def _commit_once(self, due: Iterable[Due], command_id: str) -> tuple[set[str], list[Due]]:
+        """The trades whose commits went through, and those of the other commits."""
+        confirmed: set[str] = set()
+        lost: list[Due] = []
+        for commits in commits_of(due, batch_max=self._settings.batch_max, round_trip_max=ROUND_TRIP_MAX):
+            changes = {
+                shard: [change_of(item, command_id) for item in batch] for shard, batch in commits.items()
+            }
+            done = self._store.commit_all(changes)
+            for shard, batch in commits.items():
+                if shard in done:
+                    confirmed.update(item.trade_id for item in batch)
+                else:
+                    lost += batch
+        return confirmed, lost
+
+    def _finish_left_over(self) -> list[tuple[Path, int]]:
+        """Finish the part that a run has left unsettled: as `_archive`, with trades that have not changed."""
         part = self._folder.unsettled()
         if part is None:
-            return
-        generation = self._store.generation()
-        if part.exists():
-            rows = read_rows(part)
-            shards = self._store.shards_of_trades([row.trade_id for row in rows])
-            places = [
-                (0 if shard is None else shard, row.trade_id) for shard, row in zip(shards, rows, strict=True)
-            ]
-            values = self._store.read(places)
-            self._await_journal({shard for shard, _ in places}, generation)
-            pairs = zip(rows, values, strict=True)
-            self._settle(part, {row.trade_id for row, value in pairs if not _is_archived(row, value)})
-        else:
+            return []
+        if not part.exists():
             self._folder.mark_settled()
+            return []
+        generation = self._store.generation()
+        rows = read_rows(part)
+        left = [Due(day_of_part(part), *place, b"") for place in self._places(rows)]
+        found = [item._replace(value=value) for item, value in zip(left, self._read(left), strict=True)]
+        pairs = list(zip(rows, found, strict=True))
+        before = {row.trade_id for row, item in pairs if is_archived(row, item.value)}
+        kept = self._commit(item for row, item in pairs if item.is_trade and item.row == row)
+        self._await_journal({item.shard for item in found}, generation)
+        self._settle(part, {row.trade_id for row in rows} - before - kept)
+        return [(part, len(kept))]
+
+    def _places(self, rows: Sequence[Row]) -> list[tuple[int, str]]:
+        """Where the trades of `rows` are. Raises: Corrupt when nobody knows."""
+        trade_ids = [row.trade_id for row in rows]
+        places = []
+        for trade_id, shard in zip(trade_ids, self._store.shards_of_trades(trade_ids), strict=True):
+            if shard is None:
+                raise _missing(trade_id)
+            places.append((shard, trade_id))
+        return places
+
+    def _read(self, items: Sequence[Due]) -> list[bytes]:
+        """What the store has of each. Raises: Corrupt when it lacks one: then no row of it may go."""
+        places = [(item.shard, item.trade_id) for item in items]
+        values = []
+        for (_, trade_id), value in zip(places, self._store.read(places), strict=True):
+            if value is None:
+                raise _missing(trade_id)
+            values.append(value)
+        return values
 
     def _settle(self, part: Path, live: set[str]) -> None:
         if live:
@@ -200,61 +239,11 @@ class Archiving:
         """Wait until the journal has what the shards hold, and make sure that it is what was seen."""
         wanted = sorted(shards)
         positions = dict(zip(wanted, self._store.positions(wanted), strict=True))
-        self._watermark.wait(positions, self._settings.journal_wait_s)
-        if self._store.generation() != generation:
-            raise JournalUnavailable("the server was recovered while trades were archived; run it again")
+        await_durable(self._store, self._watermark, positions, generation, self._settings.journal_wait_s)
 
 
-def ends_at(trade: Trade) -> int:
-    """When a final trade ended, µs: what its retention is counted from, and its day in the archive."""
-    ended = trade.updated_at if trade.closed_at is None else trade.closed_at
-    return max(ended, trade.created_at)
-
-
-def _parts(due: Iterator[_Due]) -> Iterator[list[_Due]]:
-    """The trades in parts of one day each, found `ROUND_TRADES_MAX` at a time."""
-    while found := list(islice(due, ROUND_TRADES_MAX)):
-        days: dict[str, list[_Due]] = defaultdict(list)
-        for item in found:
-            days[item.day].append(item)
-        found.clear()
-        for _, items in sorted(days.items()):
-            rest = iter(items)
-            while part := list(islice(rest, PART_TRADES_MAX)):
-                yield part
-
-
-def _commits(due: Iterable[_Due], batch_max: int) -> Iterator[dict[int, list[_Due]]]:
-    """The trades as commits of one shard each, so many at a time as one round trip may carry."""
-    commits: dict[int, list[_Due]] = defaultdict(list)
-    count = 0
-    for item in sorted(due, key=lambda item: item.shard):
-        if count == ROUND_TRIP_MAX or len(commits[item.shard]) == batch_max:
-            yield dict(commits)
-            commits, count = defaultdict(list), 0
-        commits[item.shard].append(item)
-        count += 1
-    if commits:
-        yield dict(commits)
-
-
-def _change(item: _Due, command_id: str) -> RecordChange:
-    trade = codec.unpack_trade(item.value)
-    left = archived(trade, item.day, codec.read_header(item.value).digest)
-    return RecordChange(
-        kind=codec.ARCHIVED_KIND,
-        record_id=trade.trade_id,
-        user_id=trade.user_id,
-        before=item.value,
-        after=codec.pack_archived(left),
-        trade_before=trade,
-        command_id=command_id,
+def _missing(trade_id: str) -> Corrupt:
+    return Corrupt(
+        f"the store lacks trade {trade_id}, which is being archived; its row stays: run "
+        "'tradepool check-all-trades', and recover the store from its journal"
     )
-
-
-def _is_archived(row: Row, value: bytes | None) -> bool:
-    """Whether the store holds what is left of exactly this version of the trade."""
-    if value is None or codec.read_header(value).kind != codec.ARCHIVED_KIND:
-        return False
-    left = codec.unpack_archived(value)
-    return left.version == row.version + 1 and left.digest in ("", row.digest)

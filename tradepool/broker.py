@@ -9,12 +9,14 @@ from typing import Any, Self
 from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from tradepool import wire
 from tradepool.clock import now_us
 from tradepool.errors import StoreUnavailable
 from tradepool.settings import Settings
-from tradepool.store.address import broker_address
+from tradepool.store.address import broker_address, broker_name
+from tradepool.store.translation import causes, of_redis
 
 __all__ = ["ChangeSender", "queue_named"]
 
@@ -38,6 +40,7 @@ class ChangeSender:
         wire.register_encoder()
         self._app = Celery("tradepool-sender", set_as_current=False)
         broker = broker_address(settings)
+        self._name = broker_name(settings)
         self._app.conf.update(
             broker_url=broker.celery_url,
             broker_use_ssl=broker.celery_tls,
@@ -60,6 +63,7 @@ class ChangeSender:
         """Send one message with `commands` (in the form of `wire`) to `queue`; the id of its task.
 
         On return the broker has it. Raises: StoreUnavailable; the message may have been sent even so.
+        Misconfigured when the broker refuses us.
         """
         return self.call(queue, wire.APPLY_CHANGES, [list(commands)], argsrepr=f"<{len(commands)} changes>")
 
@@ -78,7 +82,7 @@ class ChangeSender:
         return task_id
 
     def backlog(self, queue: str) -> int:
-        """Messages waiting on `queue`. Raises: StoreUnavailable."""
+        """Messages waiting on `queue`. Raises: StoreUnavailable, Misconfigured."""
         with self._translated(), self._app.connection_for_write() as connection:
             return int(connection.default_channel._size(queue))  # noqa: SLF001 - kombu's only count without a declare
 
@@ -97,7 +101,14 @@ class ChangeSender:
         try:
             yield
         except self._broker_errors as problem:
-            raise StoreUnavailable(f"the broker cannot be reached: {problem}") from problem
+            behind = next((cause for cause in causes(problem) if isinstance(cause, RedisError)), None)
+            known = None if behind is None else of_redis(behind, self._name)
+            if known is not None:
+                raise known from problem
+            name, variable = self._name
+            raise StoreUnavailable(
+                f"{name} cannot be reached: {problem}; start the server {variable} names"
+            ) from problem
 
     @property
     def _broker_errors(self) -> tuple[type[BaseException], ...]:

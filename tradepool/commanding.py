@@ -9,9 +9,8 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tradepool.clock import now_us
 from tradepool.errors import InvalidTokens, InvalidTrade, Rejected
@@ -23,7 +22,6 @@ __all__ = [
     "add_fill",
     "add_trade",
     "add_trade_or_refusal",
-    "batched",
     "close_trade",
     "new_command_id",
     "update_available_tokens",
@@ -31,7 +29,6 @@ __all__ = [
     "update_trade_pnl",
 ]
 
-_Item = TypeVar("_Item")
 _MINTED = ("trade_id", "created_at")
 _PREFIX_BYTES = 12
 
@@ -60,7 +57,7 @@ def new_command_id() -> str:
     return _command_ids.take()
 
 
-def add_trade(trade: Trade | Mapping[str, Any]) -> AddTrade:
+def add_trade(trade: object) -> AddTrade:
     """The command that adds `trade`. Raises: InvalidTrade when it is neither a Trade nor a dict."""
     return AddTrade(command_id=new_command_id(), as_of=now_us(), trade=_fields("trade", trade))
 
@@ -68,7 +65,7 @@ def add_trade(trade: Trade | Mapping[str, Any]) -> AddTrade:
 def add_trade_or_refusal(trade: object) -> AddTrade | Rejected:
     """The command that adds `trade`, or why there can be none."""
     try:
-        return AddTrade(command_id=new_command_id(), as_of=now_us(), trade=_fields("trade", trade))
+        return add_trade(trade)
     except Rejected as refusal:
         return refusal
 
@@ -145,13 +142,6 @@ def update_available_tokens(
         tokens=dict(tokens) if isinstance(tokens, Mapping) else list(tokens),
         complete=complete,
     )
-
-
-def batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    """Lists of up to `size` items."""
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
-        yield batch
 
 
 def _known_at(as_of: object) -> int:

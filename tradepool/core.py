@@ -15,16 +15,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
-
-from tradepool.commanding import add_trade_or_refusal, batched
+from tradepool.batching import batched
+from tradepool.commanding import add_trade_or_refusal
 from tradepool.deciding import Result, ShardBatch
-from tradepool.errors import InvalidTrade, JournalUnavailable, Rejected, VersionConflict
+from tradepool.errors import InvalidTrade, Rejected, VersionConflict
 from tradepool.model import ids
 from tradepool.model.commands import AddTrade
 from tradepool.model.receipt import Receipt
 from tradepool.placing import Command, Placed, place
 from tradepool.settings import Durability, Settings
+from tradepool.store.answers import refused
+from tradepool.store.durability import await_durable
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
 
@@ -73,21 +74,23 @@ class TradeCore:
         Raises: StoreUnavailable, Fenced, JournalUnavailable, VersionConflict, Corrupt. Part of the
         batch may then be applied; sending the same commands again is safe.
         """
-        begun = [self._begin(chunk, task_id) for chunk in batched(commands, WINDOW)]
-        return [result for chunk in begun for result in self._finish(chunk, task_id)]
+        windows = self.apply_all(batched(commands, WINDOW), task_id=task_id)
+        return [result for results in windows for result in results]
 
-    def apply_all(self, batches: Iterable[Sequence[Command]]) -> Iterator[list[Result]]:
+    def apply_all(self, batches: Iterable[Sequence[Command]], *, task_id: str = "") -> Iterator[list[Result]]:
         """`apply` of each batch, in order: the next ones are committed while the journal syncs the first.
+
+        No more than `BATCHES_AHEAD_MAX` and the one to come are in memory.
 
         Raises: as `apply`; then the batches that were not returned may be applied or not.
         """
         begun: deque[_Begun] = deque()
         for commands in batches:
-            begun.append(self._begin(commands, ""))
+            begun.append(self._begin(commands, task_id))
             if len(begun) > BATCHES_AHEAD_MAX:
-                yield self._finish(begun.popleft(), "")
+                yield self._finish(begun.popleft())
         while begun:
-            yield self._finish(begun.popleft(), "")
+            yield self._finish(begun.popleft())
 
     def add_all(self, trades: Iterable[object]) -> Iterator[Result]:
         """Add trades, given as a Trade or a dict; one result for each, in order.
@@ -111,8 +114,7 @@ class TradeCore:
 
     def refuse(self, command: Command, error: Rejected) -> None:
         """Leave the refusal of `command` as an answer for the client that waits for it."""
-        answer = "rejected\x1f" + msgspec.json.encode(error.as_dict()).decode()
-        self._store.put_answers({ids.short_id(command.command_id): answer})
+        self._store.put_answers({ids.short_id(command.command_id): refused(error)})
 
     def _begin(self, commands: Sequence[Command], task_id: str) -> _Begun:
         """Commit; the generation is taken before, so that a recovery in between cannot be missed."""
@@ -120,24 +122,13 @@ class TradeCore:
         results, positions = self._commit(commands, _printable(task_id))
         return _Begun(commands if task_id else (), results, positions, generation)
 
-    def _finish(self, begun: _Begun, task_id: str) -> list[Result]:
+    def _finish(self, begun: _Begun) -> list[Result]:
         if self._is_journaled:
-            self._wait_durable(begun.positions, begun.generation)
-        if task_id:
+            wait_s = self._settings.journal_wait_s
+            await_durable(self._store, self._watermark, begun.positions, begun.generation, wait_s)
+        if begun.commands:
             self._answer_unchanged(begun.commands, begun.results)
         return begun.results
-
-    def _wait_durable(self, positions: Mapping[int, str], generation: str) -> None:
-        """Wait for the journal, and make sure that what it reached is what this call committed.
-
-        A server that lost its newest commits goes on after the journal's positions: the watermark then
-        passes the place of a commit that is gone. Every recovery begins another generation.
-        """
-        self._watermark.wait(positions, self._settings.journal_wait_s)
-        if self._store.generation() != generation:
-            raise JournalUnavailable(
-                "the server was recovered before the change was journaled; send it again"
-            )
 
     def _commit(self, commands: Sequence[Command], task_id: str) -> tuple[list[Result], dict[int, str]]:
         """Results in order, and for each shard the position that covers its part of them.

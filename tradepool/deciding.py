@@ -1,4 +1,4 @@
-"""One shard's part of a batch: read the records, let the pure model decide, commit what changed.
+"""One shard's part of a batch: from the stored records it is given to the changes that are to be committed.
 
 Each command sees the ones before it, so an add, its fill and its close may share a batch. Every
 version becomes an outbox item of its own; the record is written once, as it stands at the end.
@@ -14,12 +14,13 @@ from tradepool.errors import IdempotencyConflict, IllegalTransition, InvalidTrad
 from tradepool.model import changes, codec, tokens
 from tradepool.model.archived import Archived
 from tradepool.model.commands import AddFill, AddTrade, TradeCommand
-from tradepool.model.ids import slot_of_id, slot_of_user
+from tradepool.model.ids import short_id, slot_of_id, slot_of_user
 from tradepool.model.ledger import Ledger
 from tradepool.model.receipt import Outcome, Receipt
 from tradepool.model.token_commands import TokenCommand, owner_of
 from tradepool.model.trade import Trade
 from tradepool.placing import Placed
+from tradepool.store.keys import Keys
 from tradepool.store.plan import RecordChange, new_claims
 from tradepool.store.redis_store import RedisStore
 
@@ -107,6 +108,8 @@ class ShardBatch:
     def _decide_change(self, item: Placed, command: TradeCommand) -> Receipt:
         trade = self._state(item.record_id)
         if isinstance(trade, Archived):
+            if changes.is_applied(trade, short_id(command.command_id)):
+                return _duplicate(trade)
             raise IllegalTransition(
                 "the trade is archived",
                 field="trade_id",
@@ -181,7 +184,7 @@ class ShardBatch:
                 raise IdempotencyConflict(
                     f"already booked on trade {owner}",
                     field="fill_id",
-                    value=claim.rpartition("\x1f")[2],
+                    value=Keys.fill_of(claim),
                     cure="a venue's fill belongs to one trade",
                 )
             self._owners[after.user_id, claim] = after.trade_id
@@ -196,6 +199,8 @@ class ShardBatch:
 
 def _repeated(command: AddTrade, was: Archived) -> Receipt:
     """The receipt of an add whose trade has been archived. Raises: IdempotencyConflict when it is another."""
+    if changes.is_applied(was, short_id(command.command_id)):
+        return _duplicate(was)
     asked = changes.add(command, trade_id=was.trade_id, existing=None).trade
     if asked.payload != was.payload:
         raise IdempotencyConflict(
@@ -204,4 +209,8 @@ def _repeated(command: AddTrade, was: Archived) -> Receipt:
             value=was.trade_id,
             cure="send a request again unchanged, or under a new id",
         )
+    return _duplicate(was)
+
+
+def _duplicate(was: Archived) -> Receipt:
     return Receipt(trade_id=was.trade_id, outcome="duplicate", version=was.version, position="")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from itertools import islice
 from typing import TypeGuard
 
 import numpy as np
 
 from tradepool.archive.columns import Stored, stored
 from tradepool.archive.reading import Archive, Wanted
+from tradepool.batching import batched
 from tradepool.errors import Misconfigured, UnknownTrade
 from tradepool.model import codec
 from tradepool.model.archived import Archived
@@ -51,11 +51,10 @@ class Holdings:
         self, entries_of: Callable[[Window], list[IndexEntry]], narrowing: Narrowing, wanted: Wanted
     ) -> Page:
         """The newest trades that `narrowing` admits, of an index and of what the archive has of it."""
-        trades = self._live_page(entries_of, narrowing)
+        live: set[str] = set()
+        trades = self._live_page(entries_of, narrowing, live)
         if self.archive.is_here:
-            live = {trade.trade_id for trade in trades}
-            moved = self._archived_page(trades, narrowing, wanted)
-            trades += [trade for trade in moved if trade.trade_id not in live]
+            trades += self._archived_page(trades, narrowing, wanted, live)
             trades = sorted(trades, key=place_of, reverse=True)[: narrowing.limit]
         is_full = len(trades) == narrowing.limit
         return Page(trades=trades, cursor=cursor_after(trades[-1]) if is_full else None)
@@ -66,14 +65,12 @@ class Holdings:
         Raises: with `whole` Misconfigured when there are archived trades and no archive.
         """
         is_short = whole and not self.archive.is_here
-        for shard in range(self._store.keys.shard_count):
-            seen: set[str] = set()
-            for record_id, value in self._store.scan_records(shard):
+        for shard in self._store.keys.shards:
+            for _, value in self._store.scan_once(shard):
                 kind = codec.read_header(value).kind
-                if kind == codec.TRADE_KIND and record_id not in seen:
-                    seen.add(record_id)
+                if kind == codec.TRADE_KIND:
                     yield stored(value)
-                elif kind == codec.ARCHIVED_KIND and is_short and not self.archive.is_here:
+                elif kind == codec.ARCHIVED_KIND and is_short:
                     raise _archive_missing(self.archive)
 
     def stream(
@@ -94,28 +91,31 @@ class Holdings:
                 raise _archive_missing(self.archive)
             return
         archived = self.archive.stream(_wanted(narrowing, Wanted(user_id=user_id)))
-        while chunk := list(islice(archived, _CHUNK)):
+        for chunk in batched(archived, _CHUNK):
             yield from seen.others(chunk)
 
     def _live_of(self, user_id: str) -> Iterator[Stored]:
         shard = self._store.keys.shard_of_user(user_id)
-        trade_ids = self._store.user_trade_ids(user_id)
-        while page := [(shard, trade_id) for trade_id in islice(trade_ids, _CHUNK)]:
-            for value in self._store.read(page):
-                if _is_trade(value):
-                    yield stored(value)
+        values = self._store.read_all(shard, self._store.user_trade_ids(user_id))
+        return (stored(value) for value in values if _is_trade(value))
 
     def _live_page(
-        self, entries_of: Callable[[Window], list[IndexEntry]], narrowing: Narrowing
+        self, entries_of: Callable[[Window], list[IndexEntry]], narrowing: Narrowing, live: set[str]
     ) -> list[Trade]:
-        """Walk the index from the cursor on until enough trades are admitted, or it ends."""
+        """Walk the index from the cursor on until enough trades are admitted, or it ends.
+
+        `live` gets the ids of all that were read: the archive may have one as it was when it was admitted.
+        """
         trades: list[Trade] = []
         after = narrowing.after
         while True:
             wanted = narrowing.limit - len(trades)
             chunk = wanted if narrowing.admits_all else max(wanted, _CHUNK)
             entries = entries_of(Window(chunk, since=narrowing.since, until=narrowing.until, cursor=after))
-            trades += [trade for trade in self.read(entries) if narrowing.admits(trade)]
+            for trade in self.read(entries):
+                live.add(trade.trade_id)
+                if narrowing.admits(trade):
+                    trades.append(trade)
             if len(trades) >= narrowing.limit or len(entries) < chunk:
                 return trades[: narrowing.limit]
             after = entries[-1].cursor
@@ -125,15 +125,24 @@ class Holdings:
         values = self._store.read([(entry.shard, entry.trade_id) for entry in entries])
         return [codec.unpack_trade(value) for value in values if _is_trade(value)]
 
-    def _archived_page(self, live: list[Trade], narrowing: Narrowing, wanted: Wanted) -> list[Trade]:
+    def _archived_page(
+        self, trades: list[Trade], narrowing: Narrowing, wanted: Wanted, live: set[str]
+    ) -> list[Trade]:
         """Archived trades among which are all that belong on the page of these live ones.
 
-        Some may be live as well; their time and id do not change, so they stand where the live ones do.
+        Rows of trades that are `live` do not count, and more are read in their place. Time and id of a
+        trade do not change: what was not read as live stands behind the page.
         """
         wanted = _wanted(narrowing, wanted)
-        if len(live) == narrowing.limit:
-            wanted = wanted._replace(since=max(live[-1].created_at, wanted.since or 0))
-        return [found.trade for found in self.archive.page(wanted, narrowing.limit)]
+        if len(trades) == narrowing.limit:
+            wanted = wanted._replace(since=max(trades[-1].created_at, wanted.since or 0))
+        limit = narrowing.limit
+        while True:
+            found = self.archive.page(wanted, limit)
+            moved = [item.trade for item in found if item.trade.trade_id not in live]
+            if len(found) < limit or len(moved) >= narrowing.limit:
+                return moved
+            limit += len(found) - len(moved)
 
 
 class _Seen:

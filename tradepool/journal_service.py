@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable, Mapping
 
 import msgspec
-import structlog
 
 from tradepool.errors import JournalUnavailable, TradePoolError
 from tradepool.files.journal import JOURNAL_NAME, Journal
 from tradepool.journaling import JournalWriter
+from tradepool.logger import Logger
 from tradepool.recovery import recover
 from tradepool.settings import Settings
 from tradepool.store.connection import Client
@@ -18,7 +18,7 @@ from tradepool.store.keys import Keys
 
 __all__ = ["JournalService"]
 
-_log = structlog.get_logger(__name__)
+_log = Logger(__name__)
 
 _STOP_TIMEOUT_S = 20.0
 
@@ -27,8 +27,8 @@ class JournalService:
     """Owns the journal in `settings.data_dir` and keeps it up with the server behind `client`.
 
     `notify` gets the positions that have become durable. `on_failure` is called from the thread when
-    journaling has ended by itself: Corrupt, or Fenced when another writer took over; nothing more is
-    acknowledged then.
+    journaling has ended by itself: Corrupt, Fenced when another writer took over, JournalUnavailable after
+    a mistake of ours; nothing more is acknowledged then.
 
     Raises: PoolLocked when another process owns the journal, Misconfigured, ChecksumMismatch,
     SequenceGap, JournalUnavailable.
@@ -46,7 +46,6 @@ class JournalService:
         self._client = client
         self._on_failure = on_failure
         self._stop = threading.Event()
-        self._failure: TradePoolError | None = None
         self.journal = Journal(
             settings.data_dir / JOURNAL_NAME, settings.shard_count, segment_bytes=settings.segment_bytes
         )
@@ -60,7 +59,7 @@ class JournalService:
     def recover(self) -> None:
         """Bring the server up to the journal and open its fence, in this thread; before `start`.
 
-        Raises: StoreUnavailable, JournalUnavailable, Misconfigured, Corrupt.
+        Raises: as `tradepool.recovery.recover`.
         """
         report = recover(self._client, Keys(self._settings.shard_count), self.journal, self._settings)
         if report.replayed or report.from_snapshot:
@@ -86,6 +85,12 @@ class JournalService:
         try:
             self._writer.run(self._stop, self.recover)
         except TradePoolError as failure:
-            _log.critical("journal_stopped", problem=str(failure))
-            if self._on_failure is not None:
-                self._on_failure(failure)
+            self._end(failure)
+        except Exception as mistake:  # noqa: BLE001 - the thread's boundary: whoever waits must hear of it
+            _log.exception("journal_failed")
+            self._end(JournalUnavailable(f"the journal's thread failed: {type(mistake).__name__}: {mistake}"))
+
+    def _end(self, failure: TradePoolError) -> None:
+        _log.critical("journal_stopped", problem=str(failure))
+        if self._on_failure is not None:
+            self._on_failure(failure)

@@ -13,20 +13,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import Event
 
-import msgspec
-import structlog
-
-from tradepool.errors import Fenced, Unavailable
+from tradepool.errors import Corrupt, Fenced, Unavailable
 from tradepool.files.journal import Journal
-from tradepool.files.lines import JournalEntry
+from tradepool.files.lines import NewLine, spelled
+from tradepool.logger import Logger
 from tradepool.model import codec
+from tradepool.model.packing import unpacked
 from tradepool.store import fence
 from tradepool.store.connection import Client
 from tradepool.store.keys import Keys
 from tradepool.store.outbox import Outbox, OutboxEntry
-from tradepool.store.plan import parse_outbox_item
+from tradepool.store.plan import ITEM_SEPARATOR, ITEM_SEPARATORS
+from tradepool.store.watermark import watermark_text
 
-__all__ = ["BLOCK_MS", "JournalWriter"]
+__all__ = ["BLOCK_MS", "JournalWriter", "new_lines"]
 
 BLOCK_MS = 100
 """How long a step waits for something to journal, milliseconds."""
@@ -35,9 +35,14 @@ _ENTRIES_PER_READ = 4
 _GROUP_LINES_MAX = 10_000
 """A group ends once it has that many lines; with one read more it bounds the memory of a step."""
 _DRAIN_STEPS_MAX = 1000
+_SEPARATOR = ITEM_SEPARATOR.encode()
+_INDEX = len("ta")
+_NOT_PLAIN = bytes({*range(0x20), *b'"\\', *range(0x80, 0x100)} - {*_SEPARATOR})
+"""What does not stand in a JSON string as it is, or may not be UTF-8."""
+_new_line = tuple.__new__
 _PAUSE_MIN_S = 0.05
 _PAUSE_MAX_S = 2.0
-_log = structlog.get_logger(__name__)
+_log = Logger(__name__)
 
 
 class JournalWriter:
@@ -85,12 +90,12 @@ class JournalWriter:
         if not self._has_place:
             raise Fenced("this journal writer has no place yet; take_over comes first")
         self._publish()
-        entries, positions = self._collect(block_ms)
-        self._journal.append(entries)
+        lines, positions = self._collect(block_ms)
+        self._journal.append(lines)
         self._journal.commit(positions)
         self._unpublished = positions
         self._publish()
-        return len(entries)
+        return len(lines)
 
     def run(self, stop: Event, recover: Callable[[], object]) -> None:
         """Journal until `stop` is set. `recover` is called first, and whenever the server has restarted.
@@ -139,19 +144,19 @@ class JournalWriter:
         """Whether another writer has this one's place; otherwise the store itself has lost it."""
         return self._outbox.is_taken() and fence.is_open(self._client)
 
-    def _collect(self, block_ms: int | None) -> tuple[list[JournalEntry], dict[int, str]]:
+    def _collect(self, block_ms: int | None) -> tuple[list[NewLine], dict[int, str]]:
         """What the outboxes hold beyond the journal, up to a full group, and the positions it reaches."""
-        entries: list[JournalEntry] = []
+        lines: list[NewLine] = []
         positions: dict[int, str] = {}
-        while len(entries) < _GROUP_LINES_MAX:
+        while len(lines) < _GROUP_LINES_MAX:
             found = self._outbox.read(self._journal.point.positions | positions, _ENTRIES_PER_READ, block_ms)
             for entry in found:
                 positions[entry.shard] = entry.position
-                entries.extend(_journal_entries(entry))
+                lines += new_lines(entry)
             if _longest(found) < _ENTRIES_PER_READ:
                 break
             block_ms = None
-        return entries, positions
+        return lines, positions
 
     def _publish(self) -> None:
         """Tell the server, then whoever waits in this process, what has become durable; then trim."""
@@ -161,7 +166,7 @@ class JournalWriter:
         digests = {shard: point.digest(shard) for shard in self._unpublished}
         self._outbox.publish(
             {
-                shard: f"{position} {digests[shard].text} {digests[shard].count}"
+                shard: watermark_text(position, digests[shard].text, digests[shard].count)
                 for shard, position in self._unpublished.items()
             }
         )
@@ -176,23 +181,46 @@ def _longest(found: Iterable[OutboxEntry]) -> int:
     return max(Counter(entry.shard for entry in found).values(), default=0)
 
 
-def _journal_entries(entry: OutboxEntry) -> Iterator[JournalEntry]:
-    """The lines of one commit."""
-    shard, position, items = entry
-    for name, value in items.items():
-        item = parse_outbox_item(name, value, position)
-        header, body = codec.split(item.value)
-        yield JournalEntry(
-            shard=shard,
-            position=position,
-            index=item.index,
-            kind=header.kind,
-            record_id=item.record_id,
-            command_id=item.command_id,
-            task_id=item.task_id,
-            version=header.version,
-            digest=header.digest,
-            previous=item.digest_before,
-            status=header.status,
-            record=msgspec.Raw(body),
+def new_lines(entry: OutboxEntry) -> Iterator[NewLine]:
+    """The lines of one commit; what is bytes in the outbox stays bytes into the file.
+
+    The name of an item is the record's kind, `a` (added) or `u` (updated), and the item's index: `ta0`,
+    `lu12`. The index keeps the names of an entry apart, for clients that return an entry as a dictionary.
+
+    Raises: Corrupt when something in it is not an outbox item.
+    """
+    shard, position = entry.shard, entry.position.encode()
+    for name, value in entry.items.items():
+        try:
+            *texts, stored = value.split(_SEPARATOR, ITEM_SEPARATORS)
+            header = stored[: codec.HEADER_CHARS]
+            start = value[: codec.HEADER_CHARS - len(stored)]
+            if start.translate(None, _NOT_PLAIN) != start:
+                texts = [spelled(text) for text in texts]
+                _check_plain(header)
+            record_id, command_id, task_id, previous = texts
+            index, version = int(name[_INDEX:]), int(header[codec.VERSION], 16)
+        except ValueError as problem:
+            raise Corrupt(f"outbox entry {entry.position}: {name!r} is no outbox item") from problem
+        yield _new_line(
+            NewLine,
+            (
+                shard,
+                position,
+                index,
+                header[codec.KIND],
+                record_id,
+                command_id,
+                task_id,
+                version,
+                header[codec.DIGEST],
+                previous,
+                header[codec.STATUS],
+                unpacked(stored, codec.HEADER_CHARS),
+            ),
         )
+
+
+def _check_plain(header: bytes) -> None:
+    if header.translate(None, _NOT_PLAIN) != header:
+        raise ValueError(header)

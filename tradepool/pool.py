@@ -18,14 +18,14 @@ from tradepool.model.commands import Command
 from tradepool.model.receipt import Receipt
 from tradepool.model.trade import Fill, Trade
 from tradepool.pool_reads import PoolReads
-from tradepool.settings import Settings
+from tradepool.settings import Settings, load_settings
 from tradepool.store.connection import Client
 from tradepool.store.redis_store import RedisStore
 
 if TYPE_CHECKING:
     from tradepool.archiving import ArchiveReport
     from tradepool.files.journal import Journal
-    from tradepool.files.snapshot import SnapshotInfo
+    from tradepool.files.snapshot_info import SnapshotInfo
 
 __all__ = ["TradePool"]
 
@@ -54,9 +54,10 @@ class TradePool(PoolReads):
     def connect(cls, settings: Settings | None = None) -> Self:
         """The pool of a running fleet; settings come from the environment when none are given.
 
-        Raises: StoreUnavailable when no server answers, Misconfigured when its pool has other shards.
+        Raises: StoreUnavailable when no server answers; Misconfigured when its pool has another number of
+        shards, or a setting is wrong.
         """
-        return cls(wiring.connect(settings or Settings()))
+        return cls(wiring.connect(settings or load_settings()))
 
     @classmethod
     def embedded(cls, path: str | Path, **settings: Any) -> Self:
@@ -82,7 +83,7 @@ class TradePool(PoolReads):
     # Writing
 
     def apply(self, commands: Sequence[Command], *, task_id: str = "") -> list[Result]:
-        """Apply up to `batch_max` commands; a receipt or a refusal for each (see `TradeCore.apply`)."""
+        """Apply any number of commands; a receipt or a refusal for each (see `TradeCore.apply`)."""
         return self.core.apply(commands, task_id=task_id)
 
     def add_trade(self, trade: Trade | Loose) -> Receipt:

@@ -26,7 +26,12 @@ class PoolReads:
         self._services = services
 
     def get_trade(self, trade_id: str, *, as_of: object = None) -> Trade:
-        """The trade as it stands, or as the journal had it at `as_of`. Raises: UnknownTrade."""
+        """The trade as it stands, live or archived, or as the journal had it at `as_of`.
+
+        Raises: InvalidTrade; UnknownTrade, also for an archived trade where there is no archive; Corrupt when
+        the archive has lost it; with an archive Misconfigured without DuckDB, ResourceUnavailable when its
+        files cannot be read.
+        """
         return self._services.queries.get_trade(trade_id, as_of=as_of)
 
     def get_trade_history(self, trade_id: str) -> list[Trade]:
@@ -34,7 +39,11 @@ class PoolReads:
         return self._services.queries.get_trade_history(trade_id)
 
     def get_all_trades(self, source: str | None = None) -> Iterator[Trade]:
-        """Every trade in the store, streamed in bounded memory, in no particular order."""
+        """Every trade once, live and archived, streamed, in no particular order.
+
+        Memory grows by 16 bytes for each live one. Where there is no archive the archived ones are left
+        out. Raises: InvalidTrade; with an archive as `get_trade`.
+        """
         return self._services.queries.get_all_trades(source)
 
     def get_trades_by_user(
@@ -50,7 +59,8 @@ class PoolReads:
     ) -> Page:
         """A user's trades, newest first, created at or after `since` and before `until`.
 
-        `cursor` is the one of the page before. Raises: InvalidTrade naming a wrong argument.
+        Archived trades stand among them where the archive is on this machine. `cursor` is the one of the
+        page before. Raises: InvalidTrade naming a wrong argument; with an archive as `get_trade`.
         """
         narrowing = narrow(source=source, status=status, since=since, until=until, limit=limit, cursor=cursor)
         return self._services.queries.get_trades_by_user(user_id, narrowing)
@@ -71,7 +81,10 @@ class PoolReads:
         return self._services.queries.get_trades_by_symbol(symbol, narrowing)
 
     def get_recent_trades(self, limit: int = 1000, user_id: str | None = None) -> list[Trade]:
-        """The newest trades by creation time, of all users or one."""
+        """The newest trades by creation time: of one user, archived ones among them, or the live ones of all.
+
+        Raises: InvalidTrade; with a user and an archive as `get_trade`.
+        """
         return self._services.queries.get_recent_trades(limit, user_id)
 
     def get_open_trades(self, user_id: str | None = None) -> Iterator[Trade]:

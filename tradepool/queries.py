@@ -43,7 +43,7 @@ class TradeQueries:
         """The trade now, or its newest version up to `as_of`.
 
         Raises: InvalidTrade; UnknownTrade, also for an archived trade where there is no archive; Corrupt
-        when the archive has lost it.
+        when the archive has lost it; else as `Archive` for an archived trade.
         """
         known_id("trade_id", trade_id)
         if as_of is not None:
@@ -73,23 +73,26 @@ class TradeQueries:
         return known[-1]
 
     def get_all_trades(self, source: str | None = None) -> Iterator[Trade]:
-        """Every trade once, streamed, in no particular order. Raises: InvalidTrade."""
+        """Every trade once, streamed, in no particular order; the live ones where there is no archive.
+
+        Raises: InvalidTrade; with an archive as `Archive`.
+        """
         return (found.trade for found in self._holdings.stream(narrow(source=source)))
 
     def get_trades_by_user(self, user_id: str, narrowing: Narrowing) -> Page:
-        """A page of the user's trades."""
+        """A page of the user's trades. Raises: InvalidTrade; with an archive as `Archive`."""
         known_id("user_id", user_id)
         wanted = Wanted(user_id=user_id)
         return self._holdings.page(lambda window: self._store.user_page(user_id, window), narrowing, wanted)
 
     def get_trades_by_symbol(self, symbol: str, narrowing: Narrowing) -> Page:
-        """A page of the symbol's trades over all users."""
+        """A page of the symbol's trades over all users. Raises: as `get_trades_by_user`."""
         known_id("symbol", symbol)
         wanted = Wanted(symbol=symbol)
         return self._holdings.page(lambda window: self._store.symbol_page(symbol, window), narrowing, wanted)
 
     def get_recent_trades(self, limit: int = 1000, user_id: str | None = None) -> list[Trade]:
-        """The newest trades of one user, or of the live ones of all."""
+        """The newest trades of one user, or of the live ones of all. Raises: as `get_trades_by_user`."""
         narrowing = Narrowing(limit=checked_limit(limit))
         if user_id is not None:
             return self.get_trades_by_user(user_id, narrowing).trades
@@ -101,7 +104,7 @@ class TradeQueries:
             known_id("user_id", user_id)
             yield from self._store.open_trades_of_user(user_id)
             return
-        for shard in range(self._store.keys.shard_count):
+        for shard in self._store.keys.shards:
             yield from self._store.open_trades(shard)
 
     def get_user_summary(
@@ -130,13 +133,13 @@ class TradeQueries:
     def _summarise(self, user_id: str, source: str | None, currency: str | None) -> Summary:
         """Where archived trades cannot be read, only the statistics go without them."""
         trades = (found.trade for found in self._holdings.stream(Narrowing(), user_id))
-        is_short = not self._holdings.archive.is_here and self._store.archived_counters(user_id)
+        has_archived = self._store.archived_counters(user_id)
         return summarise(
             trades,
             user_id=user_id,
             source=source,
             currency=currency,
-            lifetime=self._store.counters(user_id) if is_short else None,
+            lifetime=self._store.counters(user_id) if has_archived else None,
         )
 
 

@@ -15,27 +15,32 @@ import msgspec
 from redis.cluster import RedisCluster
 
 from tradepool.clock import now_us
-from tradepool.errors import Corrupt, JournalAhead, Misconfigured, SequenceGap
+from tradepool.errors import Corrupt, Fenced, JournalAhead, SequenceGap
 from tradepool.files.journal import Journal
 from tradepool.files.point import JournalPoint
 from tradepool.files.reading import points_back, read_lines
-from tradepool.files.snapshot import SNAPSHOT_NAME, SnapshotInfo, is_whole, load_snapshot
+from tradepool.files.snapshot_info import (
+    SNAPSHOT_NAME,
+    SnapshotInfo,
+    finish_snapshot,
+    is_whole,
+    load_snapshot,
+)
 from tradepool.model.positions import START_POSITION, parse_position
 from tradepool.refilling import Refill, refill
 from tradepool.replay import Replay, Restoring
 from tradepool.settings import Settings
 from tradepool.store import fence
-from tradepool.store.connection import Client
+from tradepool.store.connection import Client, unbroken
 from tradepool.store.filling import clear_marks
 from tradepool.store.keys import Keys
 from tradepool.store.redis_store import RedisStore
+from tradepool.store.shard_count import SHARD_COUNT_FIELD, check_shard_count
 from tradepool.store.translation import translated
-from tradepool.store.watermark import parse_watermark
+from tradepool.store.watermark import read_watermark
 
-__all__ = ["JOURNAL_FIELD", "SHARD_COUNT_FIELD", "RecoveryReport", "recover"]
+__all__ = ["JOURNAL_FIELD", "RecoveryReport", "recover"]
 
-SHARD_COUNT_FIELD = "shard_count"
-"""Field of `Keys.meta`: the shard count that the store was created with."""
 JOURNAL_FIELD = "journal"
 """Field of `Keys.meta`: the id of the journal that the store belongs to."""
 _CREATED_FIELD = "created"
@@ -65,25 +70,54 @@ def recover(client: Client, keys: Keys, journal: Journal, settings: Settings) ->
     The caller holds the journal open, so nobody else recovers from it, and writers are fenced off. It
     may be repeated after any failure: what was replayed before is recognised by version.
 
-    Raises: StoreUnavailable; Misconfigured when the store has another shard count; Corrupt, SequenceGap
-    or JournalAhead when store and files cannot belong together. Then the fence stays as it was.
+    Raises: StoreUnavailable, also when the server crashes meanwhile; Fenced when another recovery has begun;
+    JournalUnavailable; ResourceUnavailable when no process can be started; Misconfigured when the store has
+    another shard count; Corrupt, SequenceGap or JournalAhead when store and files cannot belong together.
+    Then the fence stays as it was.
     """
     started = time.monotonic()
-    store = RedisStore(client, keys, settings)
-    journaled = journal.point
+    # What was seen of one process says nothing about the next one, which may have lost more.
+    with unbroken(client) as server:
+        try:
+            report = _recovered(server, RedisStore(server, keys, settings), journal, settings)
+        except (Fenced, Corrupt):
+            # Those who fill have connections of their own: what they met may be another process.
+            with translated():
+                server.script_exists("")
+            raise
+    return msgspec.structs.replace(report, seconds=time.monotonic() - started)
+
+
+def _recovered(client: Client, store: RedisStore, journal: Journal, settings: Settings) -> RecoveryReport:
+    keys, journaled = store.keys, journal.point
     reached = dict(enumerate(store.last_positions()))
     is_open = fence.is_open(client)
     is_empty = _is_empty(reached) or _lost_only_the_pools_hashes(store, client, journal, reached)
     _check_belongs(client, keys, journal, _Found(is_open=is_open, is_empty=is_empty))
     _check_nothing_lost(client, keys, journal)
-    behind = {s: p for s, p in reached.items() if _before(p, journaled.position(s))}
+    behind = _behind(journal, reached)
     if is_open and behind:
         raise JournalAhead(
             f"the store is open but lacks changes that {journal.path} holds, in {len(behind)} shards; "
             "was it emptied under its writers? Stop them, restart the server and recover"
         )
     if is_open:
-        return RecoveryReport(seconds=time.monotonic() - started)
+        return RecoveryReport()
+    journal.cut_unconfirmed()
+    report = _bring_up(client, store, journal, reached, settings)
+    for shard in behind:
+        _check_digest(store, shard, journaled)
+        store.advance_outbox(shard, journaled.position(shard))
+    clear_marks(client, keys)
+    fence.open_fence(client)
+    return msgspec.structs.replace(report, opened=True)
+
+
+def _bring_up(
+    client: Client, store: RedisStore, journal: Journal, reached: Positions, settings: Settings
+) -> RecoveryReport:
+    """Write what shards lack that have `reached` only an earlier position."""
+    behind = _behind(journal, reached)
     empty = {s for s, p in behind.items() if p == START_POSITION}
     snapshot = _snapshot_of(journal) if empty or _is_empty(reached) else None
     report = RecoveryReport()
@@ -95,12 +129,10 @@ def recover(client: Client, keys: Keys, journal: Journal, settings: Settings) ->
     if older := {s: p for s, p in behind.items() if s not in empty}:
         replayed = report.replayed + _catch_up(store, journal, older, settings)
         report = msgspec.structs.replace(report, replayed=replayed)
-    for shard in behind:
-        _check_digest(store, shard, journaled)
-        store.advance_outbox(shard, journaled.position(shard))
-    clear_marks(client, keys)
-    fence.open_fence(client)
-    return msgspec.structs.replace(report, opened=True, seconds=time.monotonic() - started)
+    if isinstance(client, RedisCluster):
+        # A route may have been lost whose trade was not: they are on different nodes.
+        Restoring(store).put_routes_of(reached.keys() - empty)
+    return report
 
 
 class _Found(msgspec.Struct, frozen=True):
@@ -112,15 +144,10 @@ class _Found(msgspec.Struct, frozen=True):
 
 def _check_belongs(client: Client, keys: Keys, journal: Journal, found: _Found) -> None:
     """The store is this journal's, or becomes it: an empty one, where that is no surprise."""
+    check_shard_count(client, keys.shard_count)
     with translated():
         stored: Any = client.hgetall(keys.meta)
     meta = {field.decode(): value.decode() for field, value in stored.items()}
-    shards = int(meta.get(SHARD_COUNT_FIELD, keys.shard_count))
-    if shards != keys.shard_count:
-        raise Misconfigured(
-            f"the store was made with {shards} shards, the settings say {keys.shard_count}; "
-            f"set TRADEPOOL_SHARD_COUNT={shards}"
-        )
     bound = meta.get(JOURNAL_FIELD)
     if bound == journal.id:
         return
@@ -170,11 +197,9 @@ def _bind(client: Client, keys: Keys, journal: Journal) -> None:
 
 def _check_nothing_lost(client: Client, keys: Keys, journal: Journal) -> None:
     """Whatever was confirmed must be in the log: a published position beyond its end means a lost log."""
-    with translated():
-        values: Any = client.hmget(keys.journal, keys.journal_fields())
     point = journal.point
-    for shard, value in enumerate(values):
-        confirmed = parse_watermark(value).position
+    for shard, journaled in enumerate(read_watermark(client, keys, keys.shards)):
+        confirmed = journaled.position
         if _before(point.position(shard), confirmed):
             raise SequenceGap(
                 f"{journal.path} ends at {point.position(shard)} of shard {shard:02x}, but {confirmed} was "
@@ -189,6 +214,7 @@ def _refill_of(journal: Journal, shards: Collection[int], snapshot: SnapshotInfo
         journal=journal.path,
         records={shard: journal.point.digest(shard).count for shard in shards},
         snapshot=snapshot.point if snapshot is not None and is_usable else None,
+        until=journal.point,
     )
 
 
@@ -196,7 +222,7 @@ def _catch_up(store: RedisStore, journal: Journal, behind: Positions, settings: 
     """Replay what shards that are `behind` (shard → the store's position) lack; how many lines that were."""
     return Replay(Restoring(store), batch_max=settings.batch_max).lines(
         line
-        for line in read_lines(journal.path, since=_start(journal, behind))
+        for line in read_lines(journal.path, since=_start(journal, behind), until=journal.point)
         if line.shard in behind and _before(behind[line.shard], line.position)
     )
 
@@ -212,6 +238,7 @@ def _start(journal: Journal, behind: Positions) -> JournalPoint | None:
 def _snapshot_of(journal: Journal) -> SnapshotInfo | None:
     """The journal's snapshot, if there is one. Raises: Corrupt, SequenceGap when it is not this journal's."""
     folder = journal.path.parent
+    finish_snapshot(folder)
     snapshot = load_snapshot(folder)
     if snapshot is None:
         return None
@@ -232,9 +259,14 @@ def _check_digest(store: RedisStore, shard: int, point: JournalPoint) -> None:
     found, expected = store.digest(shard), point.digest(shard)
     if (found.digest, found.count) != (expected.text, expected.count):
         raise Corrupt(
-            f"shard {shard:02x} holds {found.count} records ({found.digest}) after its replay, the journal "
-            f"{expected.count} ({expected.text}); empty the store and recover again"
+            f"shard {shard:02x} holds {found.count} records ({found.digest}), the journal at the same "
+            f"place {expected.count} ({expected.text}); stop the writers, empty the store and recover again"
         )
+
+
+def _behind(journal: Journal, reached: Positions) -> Positions:
+    """The shards whose store has not `reached` the journal's position, and where each is."""
+    return {s: p for s, p in reached.items() if _before(p, journal.point.position(s))}
 
 
 def _is_empty(positions: Positions) -> bool:

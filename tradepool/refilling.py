@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import subprocess
 import sys
 import threading
@@ -22,15 +23,17 @@ from redis.cluster import RedisCluster
 
 from tradepool import errors
 from tradepool.files.lines import JournalLine
-from tradepool.files.point import JournalPoint
+from tradepool.files.point import JournalPoint, Place
 from tradepool.files.reading import read_lines
 from tradepool.files.snapshot import StoredRecord, read_archived_counters, read_snapshot
 from tradepool.replay import Replay, ReplayTarget, Restoring
 from tradepool.settings import Settings
-from tradepool.store.connection import Client, connect
+from tradepool.store.connection import Client, connect, unbroken
 from tradepool.store.filling import Filling, prepare
 from tradepool.store.keys import Keys
+from tradepool.store.plan import CHANGES_MAX
 from tradepool.store.redis_store import RedisStore
+from tradepool.store.translation import translated
 
 __all__ = ["Refill", "Refilled", "refill", "serve"]
 
@@ -41,6 +44,7 @@ _RECORDS_PER_PROCESS_MIN = 50_000
 """A process takes half a second to start."""
 _PROCESSES_MAX = 8
 """More would wait for the server."""
+_PING_S = 5.0
 _SERVE = "from tradepool.refilling import serve; serve()"
 
 
@@ -52,6 +56,8 @@ class Refill(msgspec.Struct, frozen=True, kw_only=True):
     """Each shard that is to be filled, and how many records it will have."""
     snapshot: JournalPoint | None
     """Where the journal stood before its snapshot was taken; None to go without snapshot."""
+    until: Place
+    """Where the journal stands: what its files have behind that is not confirmed."""
 
 
 class Refilled(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +87,7 @@ def refill(client: Client, settings: Settings, work: Refill) -> Refilled:
     parts = _parts(work)
     if len(parts) == 1:
         return _filled(client, settings, work, mark)
-    return _filled_by_processes(settings, parts, mark)
+    return _filled_by_processes(client, settings, parts, mark)
 
 
 def serve() -> None:
@@ -92,9 +98,9 @@ def serve() -> None:
     settings, work, mark = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
     threading.Thread(target=_end_with_owner, daemon=True).start()
     try:
-        with closing(connect(settings)) as client:
-            assert isinstance(client, redis.Redis)
-            answer: Refilled | errors.TradePoolError = _filled(client, settings, work, mark)
+        with closing(connect(settings)) as client, unbroken(client) as server:
+            assert isinstance(server, redis.Redis)
+            answer: Refilled | errors.TradePoolError = _filled(server, settings, work, mark)
     except errors.TradePoolError as problem:
         answer = problem
     sys.stdout.buffer.write(pickle.dumps(answer))
@@ -110,6 +116,8 @@ def _filled(client: redis.Redis, settings: Settings, work: Refill, mark: str) ->
 def _replayed(target: _Target, keys: Keys, work: Refill, *, is_empty: bool) -> Refilled:
     """Write to `target`; `is_empty` promises that it has nothing of the shards yet."""
     batch_max = max(_BATCH_MIN, _LINES_WAITING_MAX // len(work.records))
+    if isinstance(target, Restoring):
+        batch_max = min(batch_max, CHANGES_MAX)
     replay = Replay(target, batch_max=batch_max, begins_empty=is_empty)
     from_snapshot = 0
     if work.snapshot is not None:
@@ -127,7 +135,8 @@ def _records(keys: Keys, work: Refill) -> Iterator[tuple[int, StoredRecord]]:
 
 
 def _lines(work: Refill) -> Iterator[JournalLine]:
-    return (line for line in read_lines(work.journal, since=work.snapshot) if line.shard in work.records)
+    lines = read_lines(work.journal, since=work.snapshot, until=work.until)
+    return (line for line in lines if line.shard in work.records)
 
 
 def _parts(work: Refill) -> list[Refill]:
@@ -141,10 +150,12 @@ def _parts(work: Refill) -> list[Refill]:
     ]
 
 
-def _filled_by_processes(settings: Settings, parts: Collection[Refill], mark: str) -> Refilled:
+def _filled_by_processes(
+    client: redis.Redis, settings: Settings, parts: Collection[Refill], mark: str
+) -> Refilled:
     with ExitStack() as running:
         processes = [_started(running, pickle.dumps((settings, part, mark))) for part in parts]
-        answers = [_answer(process) for process in processes]
+        answers = [_answer(process, client) for process in processes]
     return Refilled(
         replayed=sum(answer.replayed for answer in answers),
         from_snapshot=sum(answer.from_snapshot for answer in answers),
@@ -178,8 +189,12 @@ def _started(running: ExitStack, work: bytes) -> subprocess.Popen[bytes]:
     return process
 
 
-def _answer(process: subprocess.Popen[bytes]) -> Refilled:
+def _answer(process: subprocess.Popen[bytes], client: redis.Redis) -> Refilled:
     assert process.stdout is not None
+    # The client's one connection must not be cut off as idle, and a server that died need not be waited for.
+    while not select.select([process.stdout], [], [], _PING_S)[0]:
+        with translated():
+            client.ping()
     words = process.stdout.read()
     if not words:
         raise errors.StoreUnavailable("a process that was filling the store has ended; recovery begins again")

@@ -6,17 +6,22 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from tradepool.errors import Corrupt
+from tradepool.batching import batched
+from tradepool.errors import Corrupt, StoreUnavailable, TradePoolError, VersionConflict
 from tradepool.files.lines import JournalLine
 from tradepool.files.snapshot import StoredRecord
 from tradepool.model import codec
 from tradepool.model.ids import slot_of_user
 from tradepool.model.ledger import Ledger, ledger_id
 from tradepool.model.trade import Trade
-from tradepool.store.plan import RecordChange
+from tradepool.store.plan import RecordChange, routes_of
 from tradepool.store.redis_store import RedisStore
 
 __all__ = ["Replay", "ReplayTarget", "Restoring"]
+
+_ROUTES_PAGE = 1000
+
+_CURE = "prove the journal with 'tradepool verify-log'; if it is whole, empty the store and recover"
 
 
 class ReplayTarget(Protocol):
@@ -41,20 +46,40 @@ class Restoring:
 
     def write(self, shard: int, changes: Sequence[RecordChange]) -> None:
         """Write all `changes` or none, and the routes that lead to them."""
-        self._put_routes(changes)
-        self._store.restore(shard, changes)
+        self._put_routes(routes_of(self._store.keys, changes))
+        try:
+            self._store.restore(shard, changes)
+        except VersionConflict as conflict:
+            raise self._explained(shard, changes, conflict) from conflict
 
     def count_archived(self, user_id: str, amounts: Mapping[str, int]) -> None:
         """Count a user's archived trades, unless that was done."""
         self._store.restore_archived_counters(user_id, amounts)
 
-    def _put_routes(self, changes: Iterable[RecordChange]) -> None:
-        """Make trades findable whose ids do not carry their shard; the journal knows whose they are."""
-        wanted = {
-            change.record_id: slot_of_user(change.user_id)
-            for change in changes
-            if change.kind != codec.LEDGER_KIND and self._store.keys.home_shard(change.record_id) is None
-        }
+    def put_routes_of(self, shards: Iterable[int]) -> None:
+        """Make the trades of `shards` findable again: their routes were on a node that lost them."""
+        for shard in shards:
+            for page in batched(self._store.scan_records(shard), _ROUTES_PAGE):
+                self._put_routes(
+                    {
+                        record_id: slot_of_user(codec.unpack(value).user_id)
+                        for record_id, value in page
+                        if codec.read_header(value).kind != codec.LEDGER_KIND
+                        and self._store.keys.home_shard(record_id) is None
+                    }
+                )
+
+    def _explained(
+        self, shard: int, changes: Sequence[RecordChange], conflict: VersionConflict
+    ) -> TradePoolError:
+        """Nobody else writes now. But the server may only now have come to what an earlier recovery sent."""
+        stored = self._store.read([(shard, change.record_id) for change in changes])
+        if stored != [change.before for change in changes]:
+            return StoreUnavailable(f"what was sent to the server before arrives late: {conflict}")
+        return Corrupt(f"{conflict}; the journal has an idempotency key or a fill twice")
+
+    def _put_routes(self, wanted: Mapping[str, int]) -> None:
+        """Make trades findable whose ids do not carry their shard: id → the slot of whose they are."""
         if not wanted:
             return
         for trade_id, slot in self._store.put_routes(wanted).items():
@@ -158,7 +183,7 @@ def _change(record_id: str, steps: list[_Step], stored: bytes | None) -> RecordC
         version, digest = header.version, header.digest
     missing = [step for step in steps if step.version > version]
     if any(step.version == version and step.digest != digest for step in steps):
-        raise Corrupt(f"record {record_id!r}: the store's version {version} is not the journal's")
+        raise Corrupt(f"record {record_id!r}: the store's version {version} is not the journal's; {_CURE}")
     if not missing:
         return None
     _check_continues(record_id, version, digest, missing)
@@ -184,7 +209,8 @@ def _check_continues(record_id: str, version: int, digest: str, missing: list[_S
     for step in missing:
         if step.previous is not None and (step.version, step.previous) != (version + 1, digest):
             raise Corrupt(
-                f"record {record_id!r}: version {step.version} in the journal does not follow {version}"
+                f"record {record_id!r}: version {step.version} in the journal does not follow {version}; "
+                f"{_CURE}"
             )
         version, digest = step.version, step.digest
 
@@ -192,12 +218,7 @@ def _check_continues(record_id: str, version: int, digest: str, missing: list[_S
 def _content(source: JournalLine | StoredRecord) -> codec.Record:
     if isinstance(source, StoredRecord):
         return source.content
-    body = bytes(source.record)
-    if source.kind == codec.TRADE_KIND:
-        return codec.decode_trade(body)
-    if source.kind == codec.ARCHIVED_KIND:
-        return codec.decode_archived(body)
-    return codec.decode_ledger(body)
+    return codec.decode(source.kind, bytes(source.record))
 
 
 def _record_id(content: codec.Record) -> str:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["Durability", "Settings"]
+from tradepool.errors import Misconfigured
+
+__all__ = ["SEGMENT_BYTES", "Durability", "Settings", "load_settings"]
+
+SEGMENT_BYTES = 64 << 20
+"""The usual size of a part of the journal."""
+
+_PREFIX = "TRADEPOOL_"
 
 
 class Durability(StrEnum):
@@ -26,7 +34,13 @@ class Settings(BaseSettings):
     environment, never in a command line.
     """
 
-    model_config = SettingsConfigDict(env_prefix="TRADEPOOL_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        frozen=True,
+        extra="forbid",
+        # What stands in the wrong place may be a password.
+        hide_input_in_errors=True,
+    )
 
     redis_url: str = "redis://127.0.0.1:6379/0"
     """The store: `redis://`, `rediss://`, `unix://`, `redis+cluster://` or `redis+sentinel://`."""
@@ -53,9 +67,9 @@ class Settings(BaseSettings):
     broker_password_file: Path | None = None
     """A file that holds nothing but the broker's password."""
     data_dir: Path = Path("pool-data")
-    """Where `trade_pool.log`, `trades.json` and the checkpoint live."""
+    """Where `trade_pool.log` and its segments, `trades.json`, the checkpoint and the archive live."""
 
-    segment_bytes: int = Field(default=64 << 20, ge=1 << 16)
+    segment_bytes: int = Field(default=SEGMENT_BYTES, ge=1 << 16)
     """From which size on a part of the journal is finished, compressed and followed by another."""
     shard_count: int = Field(default=64, ge=1, le=256)
     """Shards of the store; fixed when a pool is created, written in the journal's header."""
@@ -99,3 +113,19 @@ class Settings(BaseSettings):
     """Flower's port."""
     flower_basic_auth: SecretStr | None = None
     """`user:password` for Flower."""
+
+
+def load_settings(**given: Any) -> Settings:
+    """The settings of the environment, with those `given` in their place.
+
+    Raises: Misconfigured naming the first variable that is wrong and what it may be, never what it is.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+    # Outside the block: the error that pydantic raised keeps the values, and tracebacks would show it.
+    name = f"{_PREFIX}{problem['loc'][0]}".upper()
+    if problem["type"] == "extra_forbidden":
+        raise Misconfigured(f"{name}: there is no such setting; docs/operations.md lists them all")
+    raise Misconfigured(f"{name}: {problem['msg']}; correct this setting")

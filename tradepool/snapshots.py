@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from tradepool.errors import JournalUnavailable
 from tradepool.files.journal import Journal
-from tradepool.files.snapshot import SnapshotFiles, SnapshotInfo, save_snapshot
+from tradepool.files.snapshot import SnapshotFiles, save_snapshot
+from tradepool.files.snapshot_info import SnapshotInfo
 from tradepool.model.positions import START_POSITION, parse_position
 from tradepool.store.redis_store import RedisStore
 
@@ -34,11 +34,10 @@ def write_snapshot(
     generation, point = store.generation(), journal.point
 
     def write(files: SnapshotFiles) -> dict[int, str]:
-        for shard in range(store.keys.shard_count):
+        for shard in store.keys.shards:
             _write_shard(store, shard, files)
         covers = _await_journal(journal, store.last_positions(), time.monotonic() + wait_s)
-        if store.generation() != generation:
-            raise JournalUnavailable("no snapshot written: the server was recovered meanwhile; try again")
+        store.check_generation(generation)
         return covers
 
     return save_snapshot(data_dir, write, journal=journal.id, point=point)
@@ -51,7 +50,7 @@ def _write_shard(store: RedisStore, shard: int, files: SnapshotFiles) -> None:
     """
     for _ in range(_SHARD_ATTEMPTS_MAX):
         take_back, before = files.undo(), store.archived_counters_of_shard(shard)
-        for value in _values(store, shard):
+        for _, value in store.scan_once(shard):
             files.write(value)
         if store.archived_counters_of_shard(shard) == before:
             for user_id, counters in before.items():
@@ -59,15 +58,6 @@ def _write_shard(store: RedisStore, shard: int, files: SnapshotFiles) -> None:
             return
         take_back()
     raise JournalUnavailable("no snapshot written: trades are being archived; try again later")
-
-
-def _values(store: RedisStore, shard: int) -> Iterator[bytes]:
-    """Every record of a shard once: a scan may return one twice, and memory holds the shard's ids."""
-    seen: set[str] = set()
-    for record_id, value in store.scan_records(shard):
-        if record_id not in seen:
-            seen.add(record_id)
-            yield value
 
 
 def _await_journal(journal: Journal, newest: list[str], deadline: float) -> dict[int, str]:

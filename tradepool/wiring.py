@@ -10,8 +10,6 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from tradepool.archive.folder import ARCHIVE_NAME
 from tradepool.archive.reading import Archive
 from tradepool.archiving import ArchiveReport, Archiving
@@ -27,12 +25,13 @@ from tradepool.pnl.backend import choose_backend
 from tradepool.queries import TradeQueries
 from tradepool.server.embedded import EmbeddedServer
 from tradepool.server.revival import Revival
-from tradepool.settings import Settings
+from tradepool.settings import Settings, load_settings
 from tradepool.snapshots import SnapshotInfo, write_snapshot
 from tradepool.store.connection import Client
 from tradepool.store.connection import connect as connect_client
 from tradepool.store.keys import Keys
 from tradepool.store.redis_store import RedisStore
+from tradepool.store.shard_count import check_shard_count
 from tradepool.store.user_cache import UserCache
 from tradepool.store.watermark import POLL_S, Watermark
 from tradepool.tokens import TokenQueries
@@ -89,10 +88,12 @@ class Services:
 def connect(settings: Settings) -> Services:
     """A pool on the server of `settings`, whose journal another process keeps.
 
-    Raises: StoreUnavailable when the server does not answer, Misconfigured.
+    Raises: StoreUnavailable when the server does not answer, Misconfigured when it was made with another
+    number of shards or the settings are wrong.
     """
     with ExitStack() as undo:
         client = undo.enter_context(connect_client(settings))
+        check_shard_count(client, settings.shard_count)
         watermark = Watermark(client, Keys(settings.shard_count), POLL_S)
         return Services(settings, client, watermark, undo.pop_all())
 
@@ -104,7 +105,7 @@ def embedded(path: Path, **overrides: Any) -> Services:
     """
     with ExitStack() as undo:
         server = undo.enter_context(EmbeddedServer(path))
-        settings = _settings(redis_url=server.url, data_dir=path, **overrides)
+        settings = load_settings(redis_url=server.url, data_dir=path, **overrides)
         client = undo.enter_context(connect_client(settings))
         # The journal of this very process tells the watermark; nothing needs to be polled.
         watermark = Watermark(client, Keys(settings.shard_count), poll_s=None)
@@ -120,12 +121,3 @@ def embedded(path: Path, **overrides: Any) -> Services:
 
 def _not_the_owner(does: str, task: str) -> Misconfigured:
     return Misconfigured(f"only the owner of the journal {does}; send the task tasks.files.{task}")
-
-
-def _settings(**values: Any) -> Settings:
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise Misconfigured(f"setting {field}: {first['msg']} (got {first['input']!r})") from error

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-__all__ = ["MEMORY_MAX", "THREADS", "connected", "duckdb_module", "parts_table", "translated"]
+__all__ = ["MEMORY_MAX", "THREADS", "connected", "duckdb_module", "parts_table", "quoted", "translated"]
 
 MEMORY_MAX = "512MB"
 """What DuckDB may hold in memory; beyond it a query spills to its temporary folder, or fails."""
@@ -75,6 +75,11 @@ def translated(what: str) -> Iterator[None]:
 def parts_table(paths: str = "?") -> str:
     """Parts as a table, for SQL text; `paths` is a parameter or a list. Their folders name no column."""
     return f"read_parquet({paths}, hive_partitioning = false)"
+
+
+def quoted(path: Path | str) -> str:
+    """A path as a text of SQL, for where no parameter may stand."""
+    return "'" + str(path).replace("'", "''") + "'"
 
 
 def _first_line(problem: Exception) -> str:

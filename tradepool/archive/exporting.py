@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -48,12 +49,10 @@ def write_export(
     JSON lines hold `Trade.to_dict`, CSV the same in columns (lists and objects as JSON), Parquet the
     columns of the archive. On an error there is no new file, and an old one stays as it was.
 
-    Raises: InvalidTrade when `path` exists and `force` is not given, ResourceUnavailable.
+    Raises: InvalidTrade when `path` exists and `force` is not given, or no file can be made there;
+    ResourceUnavailable when the disk fails.
     """
-    if path.exists() and not force:
-        raise InvalidTrade(
-            "exists", field="file", value=str(path), cure="name another one, or give --force (force=True)"
-        )
+    _check_place(path, force=force)
     if file_format is ExportFormat.PARQUET:
         return write_part(path, trades, sort=False)
     lines = _json_lines if file_format is ExportFormat.JSONL else _csv_lines
@@ -66,6 +65,23 @@ def write_export(
     except OSError as problem:
         raise ResourceUnavailable(f"{path}: {problem.strerror}") from problem
     return count
+
+
+def _check_place(path: Path, *, force: bool) -> None:
+    """Raises: InvalidTrade unless a file may be put at `path`."""
+    folder = path.parent
+    if not folder.is_dir():
+        problem, cure = "its folder does not exist", "make it, or name a file elsewhere"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        problem, cure = "its folder cannot be written", "name a file in one of yours"
+    # A device or a folder, also at the end of a link; a link to nothing is somebody's as well.
+    elif os.path.lexists(path) and not path.is_file():
+        problem, cure = "exists and is no regular file", "name another one"
+    elif path.is_file() and not force:
+        problem, cure = "exists", "name another one, or give --force (force=True)"
+    else:
+        return
+    raise InvalidTrade(problem, field="file", value=str(path), cure=cure)
 
 
 def _json_lines(trades: Iterable[Trade]) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tradepool.errors import Corrupt
 from tradepool.files.durable import FileLock, prepare_folder, replacing
 
-__all__ = ["ARCHIVE_NAME", "ArchiveFolder", "day_of"]
+__all__ = ["ARCHIVE_NAME", "ArchiveFolder", "day_of", "day_of_part"]
 
 ARCHIVE_NAME = "archive"
 
@@ -25,6 +25,11 @@ def day_of(time_us: int) -> str:
     return datetime.fromtimestamp(time_us // 1_000_000, tz=UTC).strftime("%Y-%m-%d")
 
 
+def day_of_part(part: Path) -> str:
+    """The day that a part of the archive is of."""
+    return part.parent.name.removeprefix(_DAY_PREFIX)
+
+
 class ArchiveFolder:
     """The files of one archive; one process at a time writes them (`lock`)."""
 
@@ -33,8 +38,8 @@ class ArchiveFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether there is an archive on this machine."""
-        return self.path.is_dir()
+        """Whether there is an archive on this machine: some day's folder, not just the place for one."""
+        return self.path.is_dir() and any(e.name.startswith(_DAY_PREFIX) for e in self.path.iterdir())
 
     def lock(self) -> FileLock:
         """The writer's lock; creates the folder. Raises: PoolLocked, ResourceUnavailable."""
@@ -43,7 +48,7 @@ class ArchiveFolder:
 
     def days(self, *, since: str = "") -> list[str]:
         """The days that have a folder, from `since` on, in order."""
-        if not self.exists:
+        if not self.path.is_dir():
             return []
         names = (entry.name for entry in self.path.iterdir() if entry.name.startswith(_DAY_PREFIX))
         return sorted(day for name in names if (day := name.removeprefix(_DAY_PREFIX)) >= since)
@@ -79,7 +84,10 @@ class ArchiveFolder:
             return None
         match = _UNSETTLED.fullmatch(text)
         if match is None:
-            raise Corrupt(f"{self.path / _UNSETTLED_NAME} names no part of the archive")
+            raise Corrupt(
+                f"{self.path / _UNSETTLED_NAME} names no part of the archive; write into it the path of the "
+                "newest one, as day=2026-11-15/part-00003.parquet"
+            )
         return self.path / match[1] / match[2]
 
     def mark_settled(self) -> None:

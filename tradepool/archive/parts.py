@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tradepool.archive.columns import SELECT, Stored, line_of
-from tradepool.archive.database import connected, parts_table, translated
+from tradepool.archive.database import connected, parts_table, quoted, translated
 from tradepool.files.durable import replacing
 
 __all__ = ["Row", "drop_rows", "read_rows", "write_part"]
@@ -76,10 +76,6 @@ def _write_lines(path: Path, trades: Iterable[Stored]) -> int:
 
 def _copy(query: str, parameters: list[object], target: Path) -> None:
     with connected() as database, replacing(target) as file:
-        database.execute(f"COPY ({query}) TO '{_quoted(file.name)}' {_OPTIONS}", parameters)
+        database.execute(f"COPY ({query}) TO {quoted(file.name)} {_OPTIONS}", parameters)
         # `replacing` fsyncs the file it has opened: DuckDB must have written into that very one.
         assert os.fstat(file.fileno()).st_ino == Path(file.name).stat().st_ino
-
-
-def _quoted(text: str) -> str:
-    return text.replace("'", "''")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tradepool.archive.columns import COLUMNS, Stored
-from tradepool.archive.database import connected, duckdb_module, parts_table, translated
+from tradepool.archive.database import connected, duckdb_module, parts_table, quoted, translated
 from tradepool.archive.folder import ArchiveFolder
 from tradepool.archive.parts import write_part
 from tradepool.errors import InvalidQuery, ResourceUnavailable
@@ -108,4 +108,4 @@ def _table(paths: list[Path]) -> str:
 
 
 def _list(paths: list[Path]) -> str:
-    return "[" + ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths) + "]"
+    return "[" + ", ".join(map(quoted, paths)) + "]"

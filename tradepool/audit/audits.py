@@ -81,7 +81,7 @@ class Audits:
     def _check_all(self, *, deep: bool) -> AuditReport:
         started_at, start = self._now_us(), time.monotonic()
         outcome = compare_digests(self._store, self._watermark)
-        shards = range(self._store.keys.shard_count) if deep else [*outcome.different, *outcome.restless]
+        shards = self._store.keys.shards if deep else [*outcome.different, *outcome.restless]
         audits = self._audit(shards)
         archived = {trade_id: left for audit in audits for trade_id, left in audit.archived.items()}
         moved = [*check_archive(self._archive, archived)] if deep and self._archive.is_here else []

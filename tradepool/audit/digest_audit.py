@@ -26,26 +26,24 @@ class DigestOutcome(NamedTuple):
 
 
 def compare_digests(store: RedisStore, watermark: Watermark) -> DigestOutcome:
-    """Compare every shard's digest and count with the journal's.
+    """Compare every shard's digest and count with the journal's: a few round trips, however many records.
 
     Raises: JournalUnavailable when the journal does not catch up with Redis in time.
     """
-    outcome = DigestOutcome([], [])
-    for shard in range(store.keys.shard_count):
-        is_equal = _compare(store, watermark, shard)
-        if is_equal is None:
-            outcome.restless.append(shard)
-        elif not is_equal:
-            outcome.different.append(shard)
-    return outcome
-
-
-def _compare(store: RedisStore, watermark: Watermark, shard: int) -> bool | None:
-    """Whether both sides agree; None when there was never a moment to compare them."""
+    different: list[int] = []
+    shards = list(store.keys.shards)
     for _ in range(_ATTEMPTS_MAX):
-        ours = store.digest(shard)
-        watermark.wait({shard: ours.position}, _JOURNAL_WAIT_S)
-        theirs = store.journaled(shard)
-        if theirs.position == ours.position:
-            return (theirs.digest, theirs.count) == (ours.digest, ours.count)
-    return None
+        ours = store.digests(shards)
+        watermark.wait(
+            {shard: our.position for shard, our in zip(shards, ours, strict=True)}, _JOURNAL_WAIT_S
+        )
+        moved: list[int] = []
+        for shard, our, their in zip(shards, ours, store.journaled(shards), strict=True):
+            if their.position != our.position:
+                moved.append(shard)
+            elif (their.digest, their.count) != (our.digest, our.count):
+                different.append(shard)
+        shards = moved
+        if not shards:
+            break
+    return DigestOutcome(sorted(different), shards)

@@ -113,14 +113,18 @@ class ShardAudit:
                     "corrupt_record", Severity.CRITICAL, record_id, "its JSON does not match its digest"
                 )
                 return
-            if header.kind == codec.TRADE_KIND:
-                self._look_at_trade(codec.decode_trade(body))
-            elif header.kind == codec.ARCHIVED_KIND:
-                self._look_at_archived(codec.decode_archived(body))
-            else:
-                self.findings += rules.check_ledger(codec.decode_ledger(body))
+            self._look_into(codec.decode(header.kind, body))
         except Corrupt as problem:
             self._find("corrupt_record", Severity.CRITICAL, record_id, str(problem))
+
+    def _look_into(self, record: codec.Record) -> None:
+        match record:
+            case Trade():
+                self._look_at_trade(record)
+            case Archived():
+                self._look_at_archived(record)
+            case _:
+                self.findings += rules.check_ledger(record)
 
     def _look_at_trade(self, trade: Trade) -> None:
         self._trades[trade.trade_id] = trade.user_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, time
 from decimal import Decimal
@@ -17,7 +17,8 @@ from tradepool.archive.exporting import ExportFormat, choose_format
 from tradepool.archive.querying import ROWS_MAX
 from tradepool.cli.exits import OK
 from tradepool.cli.opening import AsJson, Embedded, open_pool
-from tradepool.cli.output import figures_table, print_json, print_table, rows_table
+from tradepool.cli.output import counted, figures_table, print_json, print_rows, print_table
+from tradepool.errors import InvalidQuery, InvalidTrade
 from tradepool.model.kinds import Source
 from tradepool.model.money import canonical, plain
 
@@ -37,11 +38,12 @@ def sql(
     with open_pool(embedded) as pool, _working("reading the live trades"):
         found = pool.sql(query, limit=limit)
     if as_json:
+        _check_names(found.columns)
         rows = [[_json_value(value) for value in row] for row in found.rows]
         print_json([dict(zip(found.columns, row, strict=True)) for row in rows])
     else:
-        cells = ([_cell(value) for value in row] for row in found.rows)
-        print_table(f"{len(found.rows)} rows", rows_table(found.columns, cells))
+        cells = [[_cell(value) for value in row] for row in found.rows]
+        print_rows(counted(len(cells), "row"), found.columns, cells)
     if found.is_cut:
         typer.echo(f"there are more than these {limit} rows; raise --limit to see them", err=True)
     return OK
@@ -62,6 +64,13 @@ def export(
     as_json: AsJson = False,
 ) -> int:
     """Write all trades, live and archived, to FILE: JSON lines, CSV or Parquet; whole or not at all."""
+    if str(file) == "-":
+        raise InvalidTrade(
+            "standard output is no file",
+            field="file",
+            value="-",
+            cure="an export is whole or not: name a file",
+        )
     chosen = choose_format(file, file_format)
     with open_pool(embedded) as pool, _working(f"exporting to {file}"):
         count = pool.export(
@@ -73,6 +82,15 @@ def export(
     else:
         print_table("export", figures_table(figures))
     return OK
+
+
+def _check_names(columns: Sequence[str]) -> None:
+    """Raises: InvalidQuery when two columns have one name: a JSON object would drop one of them."""
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidQuery(
+            "two columns have one name", field="query", value=twice, cure="name them apart: … AS other_name"
+        )
 
 
 @contextmanager

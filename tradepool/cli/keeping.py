@@ -6,19 +6,21 @@ import time
 from contextlib import ExitStack
 
 import msgspec
+import typer
 
 from tradepool import recovery, wire
 from tradepool.broker import ChangeSender
 from tradepool.cli.exits import OK
-from tradepool.cli.opening import AsJson, Embedded, check_holds_pool, load_settings, open_pool
+from tradepool.cli.opening import AsJson, Embedded, check_holds_pool, open_pool
 from tradepool.cli.output import figures_table, print_json, print_table, progress_bar, time_text
 from tradepool.clock import now_us
 from tradepool.errors import JournalUnavailable
 from tradepool.files import verification
 from tradepool.files.journal import JOURNAL_NAME, Journal
-from tradepool.files.snapshot import TRADES_NAME, SnapshotInfo, load_snapshot
+from tradepool.files.snapshot_info import TRADES_NAME, SnapshotInfo, load_snapshot
+from tradepool.journaling import JournalWriter
 from tradepool.server.embedded import EmbeddedServer
-from tradepool.settings import Settings
+from tradepool.settings import Settings, load_settings
 from tradepool.store.connection import connect
 from tradepool.store.keys import Keys
 
@@ -27,6 +29,8 @@ __all__ = ["recover", "snapshot", "verify_log"]
 _SNAPSHOT_TASK = "tasks.files.write_snapshot"
 _ANSWER_TIMEOUT_S = 120.0
 _POLL_S = 0.1
+_SILENT_S = 1.0
+"""How long one waits without being told for what."""
 
 
 def snapshot(*, embedded: Embedded = None, as_json: AsJson = False) -> int:
@@ -66,7 +70,10 @@ def recover(*, embedded: Embedded = None, as_json: AsJson = False) -> int:
         check_holds_pool(settings.data_dir)
         client = stack.enter_context(connect(settings))
         journal = stack.enter_context(Journal(settings.data_dir / JOURNAL_NAME, settings.shard_count))
-        report = recovery.recover(client, Keys(settings.shard_count), journal, settings)
+        keys = Keys(settings.shard_count)
+        report = recovery.recover(client, keys, journal, settings)
+        # Whoever reads the pool without a files worker has to know how far the journal is.
+        JournalWriter(client, keys, journal).take_over()
     if as_json:
         print_json(msgspec.structs.asdict(report))
     else:
@@ -102,11 +109,15 @@ def _written_by_fleet(settings: Settings) -> SnapshotInfo:
         sender.backlog(wire.QUEUE_FILES)
         check_holds_pool(settings.data_dir)
         sender.call(wire.QUEUE_FILES, _SNAPSHOT_TASK, [])
-    deadline = time.monotonic() + _ANSWER_TIMEOUT_S
-    while time.monotonic() < deadline:
+    started_s = time.monotonic()
+    is_told = False
+    while (waited_s := time.monotonic() - started_s) < _ANSWER_TIMEOUT_S:
         info = load_snapshot(settings.data_dir)
         if info is not None and info.at >= asked_at:
             return info
+        if waited_s >= _SILENT_S and not is_told:
+            is_told = True
+            typer.echo(f"waiting up to {_ANSWER_TIMEOUT_S:g} s for the files worker to write it", err=True)
         time.sleep(_POLL_S)
     raise JournalUnavailable(
         f"no files worker wrote a snapshot within {_ANSWER_TIMEOUT_S:g} s; start it with 'tradepool up'"

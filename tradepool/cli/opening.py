@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from tradepool.errors import Misconfigured
+from tradepool.files.checkpoint import check_not_lost
 from tradepool.files.journal import JOURNAL_NAME
 from tradepool.pool import TradePool
-from tradepool.settings import Settings
-from tradepool.store.connection import Client
-from tradepool.store.translation import translated
 
-__all__ = ["AsJson", "Embedded", "check_holds_pool", "check_reachable", "load_settings", "open_pool"]
+__all__ = ["AsJson", "Embedded", "check_holds_pool", "open_pool"]
 
 Embedded = Annotated[
     Path | None,
@@ -37,8 +34,7 @@ def open_pool(embedded: Path | None, *, create: bool = False) -> Iterator[TradeP
     Raises: Misconfigured, StoreUnavailable, PoolLocked, Corrupt as opening a pool does.
     """
     if embedded is None:
-        with TradePool.connect(load_settings()) as pool:
-            check_reachable(pool.redis)
+        with TradePool.connect() as pool:
             yield pool
         return
     if not create:
@@ -47,26 +43,8 @@ def open_pool(embedded: Path | None, *, create: bool = False) -> Iterator[TradeP
         yield pool
 
 
-def check_reachable(client: Client) -> None:
-    """Raises: StoreUnavailable when the server does not answer, before anything else is found missing."""
-    with translated():
-        client.ping()
-
-
 def check_holds_pool(folder: Path) -> None:
-    """Raises: Misconfigured when `folder` holds no pool."""
+    """Raises: Misconfigured when `folder` holds no pool, SequenceGap when it holds one without its log."""
     if not (folder / JOURNAL_NAME).is_file():
+        check_not_lost(folder / JOURNAL_NAME)
         raise Misconfigured(f"there is no pool in {folder}; name the folder that has its {JOURNAL_NAME}")
-
-
-def load_settings(**given: Any) -> Settings:
-    """The settings of the environment, with those `given` in their place.
-
-    Raises: Misconfigured naming the first variable that is wrong.
-    """
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "_".join(str(part) for part in first["loc"]).upper()
-        raise Misconfigured(f"TRADEPOOL_{name}: {first['msg']}; correct this environment variable") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,11 +18,23 @@ from rich.text import Text
 
 from tradepool.model.money import CONTEXT, DECIMALS_MAX, plain
 
-__all__ = ["figures_table", "print_json", "print_table", "progress_bar", "rows_table", "time_text"]
+__all__ = [
+    "counted",
+    "figures_table",
+    "print_json",
+    "print_rows",
+    "print_table",
+    "progress_bar",
+    "rows_table",
+    "time_text",
+]
 
 _FINEST = Decimal(1).scaleb(-DECIMALS_MAX)
 _WIDTH_PIPED = 200
 """Columns of a table that goes into a file or a pipe, where no terminal says how wide it is."""
+_CELL_WIDTH_MIN = 12
+"""A longer value may be folded down to this; in narrower columns nobody can read it."""
+_CELL_FRAME = 3
 
 
 def print_json(data: Any) -> None:
@@ -32,11 +44,37 @@ def print_json(data: Any) -> None:
 
 def print_table(title: str, table: Table) -> None:
     """The table under its title, as wide as the terminal."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = _WIDTH_PIPED
+    console = _console()
     console.print(Text(title, style="bold"), soft_wrap=True)
     console.print(table)
+
+
+def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """The rows under their title: as a table, or where it is too narrow for one, row by row.
+
+    Then each value has a line of its own, what is None is left out, and a rule stands between rows.
+    """
+    console = _console()
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [
+        max([len(name), *(min(row[place].cell_len, _CELL_WIDTH_MIN) for row in cells)])
+        for place, name in enumerate(columns)
+    ]
+    if sum(widths) + _CELL_FRAME * len(widths) < console.width:
+        print_table(title, rows_table(columns, rows))
+        return
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    for place, (row, texts) in enumerate(zip(rows, cells, strict=True)):
+        if place:
+            console.rule()
+        for name, value, text in zip(columns, row, texts, strict=True):
+            if value is not None:
+                console.print(Text(f"{name}: ", style="bold").append_text(text), soft_wrap=True)
+
+
+def counted(count: int, what: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 @contextmanager
@@ -78,6 +116,13 @@ def time_text(at_us: int | None) -> str | None:
     if at_us is None:
         return None
     return datetime.fromtimestamp(at_us // 1_000_000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _console() -> Console:
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH_PIPED
+    return console
 
 
 def _cell(value: Any) -> Text:

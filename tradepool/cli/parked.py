@@ -9,9 +9,10 @@ import msgspec
 import typer
 
 from tradepool.cli.exits import OK
-from tradepool.cli.opening import AsJson, load_settings
-from tradepool.cli.output import figures_table, print_json, print_table, rows_table, time_text
+from tradepool.cli.opening import AsJson
+from tradepool.cli.output import counted, figures_table, print_json, print_table, rows_table, time_text
 from tradepool.fleet.dead_letters import DeadLetter, DeadLetters
+from tradepool.settings import load_settings
 
 __all__ = ["replay_dead"]
 
@@ -40,7 +41,7 @@ def _show(letters: list[DeadLetter], *, as_json: bool) -> None:
         print_json([msgspec.to_builtins(letter) for letter in letters])
         return
     rows = [(time_text(letter.parked_at), letter.task, _reason(letter)) for letter in letters]
-    print_table(f"{len(rows)} dead letters", rows_table(("parked", "task", "reason"), rows))
+    print_table(counted(len(rows), "dead letter"), rows_table(("parked", "task", "reason"), rows))
 
 
 def _reason(letter: DeadLetter) -> str:

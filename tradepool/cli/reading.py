@@ -12,7 +12,7 @@ import typer
 
 from tradepool.cli.exits import OK
 from tradepool.cli.opening import AsJson, Embedded, open_pool
-from tradepool.cli.output import figures_table, print_json, print_table, rows_table, time_text
+from tradepool.cli.output import counted, figures_table, print_json, print_table, rows_table, time_text
 from tradepool.model.kinds import Source, Status
 from tradepool.model.money import plain
 from tradepool.model.summary import Block, Summary
@@ -58,7 +58,7 @@ def trades(
     if as_json:
         print_json([trade.to_dict() for trade in chosen])
     else:
-        print_table(f"{len(chosen)} trades", rows_table(_COLUMNS, map(_trade_row, chosen)))
+        print_table(counted(len(chosen), "trade"), rows_table(_COLUMNS, map(_trade_row, chosen)))
     return OK
 
 

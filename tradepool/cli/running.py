@@ -15,16 +15,17 @@ from rich.live import Live
 from rich.table import Table
 
 from tradepool.cli.exits import OK
-from tradepool.cli.opening import Embedded, check_reachable, load_settings
+from tradepool.cli.opening import Embedded
 from tradepool.cli.output import rows_table
 from tradepool.demo.run import SECONDS
 from tradepool.demo.run import run as run_demo
 from tradepool.fleet.programs import generated_login
 from tradepool.fleet.supervisor import Supervisor
 from tradepool.server.embedded import EmbeddedServer, free_port
-from tradepool.settings import Settings
+from tradepool.settings import Settings, load_settings
 from tradepool.store.address import broker_address
 from tradepool.store.connection import connect
+from tradepool.store.shard_count import check_shard_count
 
 __all__ = ["demo", "up"]
 
@@ -59,7 +60,7 @@ def up(*, embedded: Embedded = None) -> int:
             server = stack.enter_context(EmbeddedServer(embedded))
             settings = load_settings(redis_url=server.url, data_dir=embedded)
         # Without its server the fleet would start and restart for ever.
-        check_reachable(stack.enter_context(connect(settings)))
+        check_shard_count(stack.enter_context(connect(settings)), settings.shard_count)
         broker_address(settings)
         free_port(settings.flower_port)
         if settings.flower_basic_auth is None:

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
-from structlog import get_logger
 
 from tradepool.client.spool import SpoolEntry
 from tradepool.errors import Corrupt, Misconfigured, Unavailable
-from tradepool.model.archived import Archived
+from tradepool.logger import Logger
 from tradepool.model.codec import unpack
 from tradepool.model.ids import SHORT_ID_CHARS, short_id
 from tradepool.model.positions import parse_position
+from tradepool.store.answers import refusal_in
 from tradepool.store.connection import Client
 from tradepool.store.fence import GENERATION_FIELD
 from tradepool.store.redis_store import RedisStore
@@ -28,9 +28,7 @@ from tradepool.store.watermark import parse_watermark
 
 __all__ = ["Confirmation", "Finished", "Rejection"]
 
-log = get_logger(__name__)
-
-_REJECTED = "rejected\x1f"
+log = Logger(__name__)
 
 Position = tuple[int, int]
 _NOWHERE: Position = (0, 0)
@@ -136,8 +134,9 @@ class Confirmation:
             return []
         refused = []
         for entry, shard, applied, answer in found:
-            if answer is not None and answer.startswith(_REJECTED):
-                refused.append(Finished(entry, _rejection(entry, answer)))
+            if (reason := refusal_in(answer)) is not None:
+                rejection = Rejection(command_id=entry.command_id, record_id=entry.record_id, **reason)
+                refused.append(Finished(entry, rejection))
             elif shard is not None and (applied or answer is not None):
                 position = parse_position(positions[shard])
                 self._applied[entry.seq] = _Applied(entry, shard, position, generation)
@@ -196,11 +195,5 @@ def _applied_ids(value: bytes | None) -> set[str]:
     except Corrupt as problem:
         log.error("cannot read a record", problem=str(problem))  # noqa: TRY400 - an audit finds the place
         return set()
-    # What is left of an archived trade remembers none: its commands were confirmed long ago.
-    applied = "" if isinstance(record, Archived) else record.applied
-    return {applied[i : i + SHORT_ID_CHARS] for i in range(0, len(applied), SHORT_ID_CHARS)}
-
-
-def _rejection(entry: SpoolEntry, answer: str) -> Rejection:
-    reason = msgspec.json.decode(answer.removeprefix(_REJECTED), type=dict[str, str])
-    return Rejection(command_id=entry.command_id, record_id=entry.record_id, **reason)
+    ids = record.applied
+    return {ids[i : i + SHORT_ID_CHARS] for i in range(0, len(ids), SHORT_ID_CHARS)}

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import orjson
-from structlog import get_logger
 
 from tradepool.broker import ChangeSender
 from tradepool.client.confirmation import Confirmation, Finished, Rejection
 from tradepool.client.schedule import Schedule
 from tradepool.client.spool import NewEntry, Spool, SpoolEntry
-from tradepool.errors import StoreUnavailable
+from tradepool.errors import Misconfigured, StoreUnavailable
+from tradepool.logger import Logger
 from tradepool.settings import Settings
 from tradepool.store.connection import connect
 from tradepool.store.keys import Keys
@@ -23,7 +23,7 @@ from tradepool.store.redis_store import RedisStore
 
 __all__ = ["Delivery", "Pace"]
 
-log = get_logger(__name__)
+log = Logger(__name__)
 
 REJECTIONS_KEPT_MAX = 10_000
 CHECKED_MAX = 1000
@@ -145,7 +145,7 @@ class Delivery:
             return []
         try:
             backlog = self._sender.backlog(again[0].queue)
-        except StoreUnavailable:
+        except (StoreUnavailable, Misconfigured):
             return []
         if backlog > BACKLOG_MESSAGES_MAX:
             with self.changed:

@@ -21,7 +21,7 @@ from tradepool.model.commands import AddFill, AddTrade, Command, UpdateTokens
 from tradepool.model.fill import Fill
 from tradepool.model.ledger import ledger_id
 from tradepool.model.trade import Trade
-from tradepool.settings import Settings
+from tradepool.settings import Settings, load_settings
 
 __all__ = ["PoolClient"]
 
@@ -68,11 +68,12 @@ class PoolClient:
         """A client of the fleet with these settings (the environment's when None); nothing need run yet.
 
         Raises: PoolLocked when another process has the spool open, StoreUnavailable when it cannot be
-        opened, Misconfigured for a URL that is not one.
+        opened, Misconfigured for a setting that is wrong.
         """
+        settings = settings or load_settings()
         kept = Spool(None if spool is None else Path(spool), entries_max=spool_max)
         pace = Pace(linger_s=linger_ms / 1000, batch_max=min(batch_max, BATCH_MAX), resend_s=resend_s)
-        return cls(Delivery(settings or Settings(), kept, pace), durable=spool is not None)
+        return cls(Delivery(settings, kept, pace), durable=spool is not None)
 
     def add_trade(self, trade: Trade | Loose) -> str:
         """Add a trade; its id, the caller's or a new one. Raises: Rejected, StoreUnavailable (spool full)."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from tradepool.fleet.programs import generated_login
 from tradepool.fleet.supervisor import Supervisor
 from tradepool.server.embedded import EmbeddedServer, free_port
-from tradepool.settings import Settings
+from tradepool.settings import Settings, load_settings
 
 __all__ = ["demo_fleet", "demo_settings"]
 
@@ -22,7 +22,7 @@ FLOWER_USER = "demo"
 
 def demo_settings(server: EmbeddedServer, data_dir: Path) -> Settings:
     """Settings for half a minute: everything periodic happens several times."""
-    return Settings(
+    return load_settings(
         redis_url=server.url,
         broker_url=None,
         data_dir=data_dir,

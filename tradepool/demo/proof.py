@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 import msgspec
 
 from tradepool.audit.report import AuditReport
+from tradepool.batching import batched
 from tradepool.files.journal import JOURNAL_NAME, read_lines
-from tradepool.files.snapshot import TRADES_NAME
+from tradepool.files.snapshot_info import TRADES_NAME
 from tradepool.pool import TradePool
 
 __all__ = ["Proof", "prove"]
@@ -51,8 +51,7 @@ def prove(pool: TradePool, trade_ids: Iterable[str]) -> Proof:
 
 def _in_redis(pool: TradePool, trade_ids: frozenset[str]) -> set[str]:
     found: set[str] = set()
-    rest = iter(trade_ids)
-    while chunk := list(islice(rest, _READ_MAX)):
+    for chunk in batched(trade_ids, _READ_MAX):
         shards = pool.store.shards_of_trades(chunk)
         asked = [
             (shard, trade_id) for shard, trade_id in zip(shards, chunk, strict=True) if shard is not None

@@ -17,7 +17,7 @@ from tradepool.demo.display import Outcome, Reading, render
 from tradepool.demo.journal_count import JournalCount
 from tradepool.demo.proof import prove
 from tradepool.files.journal import JOURNAL_NAME
-from tradepool.files.snapshot import load_snapshot
+from tradepool.files.snapshot_info import load_snapshot
 from tradepool.fleet.health import read_health
 from tradepool.fleet.supervisor import Supervisor
 from tradepool.pool import TradePool

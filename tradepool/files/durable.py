@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from tradepool.errors import PoolLocked, ResourceUnavailable
 
-__all__ = ["FILE_MODE", "FileLock", "fsync_folder", "prepare_folder", "replacing"]
+__all__ = [
+    "FILE_MODE",
+    "FileLock",
+    "fresh_path",
+    "fsync_folder",
+    "prepare_folder",
+    "put_in_place",
+    "replacing",
+    "replacing_together",
+]
 
 FILE_MODE = 0o640
 _PID_BYTES_MAX = 20
@@ -23,23 +32,30 @@ class FileLock:
     The lock is the kernel's (`flock`), so a killed owner never leaves it behind; the file only holds
     the owner's process id, for the message that the next opener gets.
 
-    Raises: PoolLocked when another opener holds it, also one in this process.
+    Raises: PoolLocked when another opener holds it, also one in this process; OSError when the disk fails,
+    and then nobody holds it.
     """
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as taken:
-            owner = os.pread(self._fd, _PID_BYTES_MAX, 0).decode("ascii", "replace").strip()
-            os.close(self._fd)
-            raise PoolLocked(f"{path}: held by process {owner or '?'}; stop it or wait for it") from taken
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        with ExitStack() as undo:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+            # An open descriptor would go on holding the lock, for nobody.
+            undo.callback(os.close, self._fd)
+            self._lock(path)
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+            undo.pop_all()
 
     def close(self) -> None:
         """Let the next opener in. The file stays: removing it would let two openers hold two locks."""
         os.close(self._fd)
+
+    def _lock(self, path: Path) -> None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as taken:
+            owner = os.pread(self._fd, _PID_BYTES_MAX, 0).decode("ascii", "replace").strip()
+            raise PoolLocked(f"{path}: held by process {owner or '?'}; stop it or wait for it") from taken
 
 
 def prepare_folder(folder: Path) -> None:
@@ -64,17 +80,47 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     On a normal exit the content and the folder are fsynced before the name changes hands. On an error
     the old file stays as it was. One writer of `path` at a time is the caller's promise.
     """
-    fresh = path.with_name(f"{path.name}.new")
-    try:
-        with fresh.open("wb") as file:
-            os.fchmod(file.fileno(), FILE_MODE)
-            yield file
+    with replacing_together(path.parent, [path.name]) as files:
+        yield files[path.name]
+
+
+@contextmanager
+def replacing_together(folder: Path, names: Sequence[str]) -> Iterator[dict[str, BinaryIO]]:
+    """Write the next contents of several files of `folder`, as `replacing` does that of one.
+
+    All are on disk before the first takes its name, in the order of `names`. An error before that
+    leaves the old files as they were; after a crash between two of them `put_in_place` goes on.
+    """
+    with ExitStack() as undo, ExitStack() as opened:
+        files: dict[str, BinaryIO] = {}
+        for name in names:
+            fresh = fresh_path(folder / name)
+            undo.callback(fresh.unlink, missing_ok=True)
+            files[name] = opened.enter_context(fresh.open("wb"))
+            os.fchmod(files[name].fileno(), FILE_MODE)
+        yield files
+        for file in files.values():
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
-    fsync_folder(path.parent)
+        if len(names) > 1:
+            fsync_folder(folder)
+        # From here on what is written is worth more than what it replaces.
+        undo.pop_all()
+        put_in_place(folder, names)
+
+
+def put_in_place(folder: Path, names: Sequence[str]) -> None:
+    """Give each fresh file its name, in order, where it has not got it yet; durable on return."""
+    for name in names:
+        fresh = fresh_path(folder / name)
+        if fresh.exists():
+            fresh.replace(folder / name)
+    fsync_folder(folder)
+
+
+def fresh_path(path: Path) -> Path:
+    """Where the next content of `path` is written."""
+    return path.with_name(f"{path.name}.new")
 
 
 def fsync_folder(folder: Path) -> None:
@@ -84,3 +130,12 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def write_all(fd: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset`, however many calls that takes. Raises: OSError."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        offset += written
+        view = view[written:]

@@ -16,20 +16,27 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
-import structlog
 
 from tradepool.clock import now_us
-from tradepool.errors import Corrupt, JournalUnavailable, Misconfigured, SequenceGap
-from tradepool.files.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
-from tradepool.files.durable import FileLock, fsync_folder, prepare_folder, replacing
+from tradepool.errors import Corrupt, JournalUnavailable, Misconfigured
+from tradepool.files.checkpoint import (
+    check_not_lost,
+    check_reached,
+    load_checkpoint,
+    save_checkpoint,
+    saved_checkpoint,
+)
+from tradepool.files.durable import FileLock, fsync_folder, prepare_folder, replacing, write_all
 from tradepool.files.header import FORMAT, Ending, Header, encode_header
-from tradepool.files.lines import Commit, JournalEntry, encode_commit, encode_entry
+from tradepool.files.lines import Commit, NewLine, encode_commit, encode_lines
 from tradepool.files.point import JournalPoint, Place
 from tradepool.files.reading import read_groups, read_history, read_lines
 from tradepool.files.rotation import begin_segment, take_back
 from tradepool.files.sealing import Sealer
-from tradepool.files.segments import SEGMENT_BYTES, active_header, finished_segments, holds
+from tradepool.files.segments import active_header, holds
+from tradepool.logger import Logger
 from tradepool.model.positions import parse_position
+from tradepool.settings import SEGMENT_BYTES
 
 __all__ = ["JOURNAL_NAME", "LOCK_NAME", "Journal", "read_history", "read_lines"]
 
@@ -41,15 +48,15 @@ CHECKPOINT_EVERY_BYTES = 16 << 20
 
 _RETRIES_PER_SEGMENT = 8
 
-_log = structlog.get_logger(__name__)
+_log = Logger(__name__)
 
 
 class Journal:
     """The journal at `path`, open for writing by this process alone; created when absent.
 
     Opening reads from the last checkpoint on, and what it found is durable on return. A torn tail is
-    left as it is until the first commit, which cuts it: whoever finds that confirmed lines are missing
-    still has the evidence.
+    left as it is until the first commit or recovery, which cut it: whoever finds that confirmed lines are
+    missing still has the evidence.
 
     Raises: PoolLocked when somebody else has it open, Misconfigured when it was made with another
     shard count or the folder cannot be used, ChecksumMismatch, SequenceGap, JournalUnavailable.
@@ -58,14 +65,14 @@ class Journal:
     def __init__(self, path: Path, shard_count: int, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.path = path
         self._segment_bytes = self._rotate_at = segment_bytes
-        self._entries: list[JournalEntry] = []
+        self._entries: list[NewLine] = []
         self._fd: int | None = None
         prepare_folder(path.parent)
         with ExitStack() as undo:
             try:
                 lock = FileLock(path.with_name(LOCK_NAME))
                 undo.callback(lock.close)
-                self._header, self._point = _open_log(path, shard_count)
+                self._header, self._before_last, self._point = _open_log(path, shard_count)
                 self._sealer = Sealer(path)
                 self._sealer.compress()
             except OSError as problem:
@@ -84,7 +91,7 @@ class Journal:
         """Where the journal stands after its last commit; may be read from any thread."""
         return self._point
 
-    def append(self, entries: Iterable[JournalEntry]) -> None:
+    def append(self, entries: Iterable[NewLine]) -> None:
         """Take entries into the group that the next commit writes; nothing is on disk yet."""
         self._entries.extend(entries)
 
@@ -110,10 +117,21 @@ class Journal:
             self._write(data)
         except OSError as problem:
             raise JournalUnavailable(f"{self.path} cannot be written: {problem.strerror}") from problem
-        self._point = after
+        self._before_last, self._point = self._point, after
         self._sealer.grown(after.offset)
         if after.offset - self._checkpointed >= CHECKPOINT_EVERY_BYTES:
             self._save_checkpoint()
+
+    def cut_unconfirmed(self) -> None:
+        """Have the log end at the last commit, durably; nobody may be let write on a server that lacks more.
+
+        Whoever opens the log next would take a group whose write or fsync failed for confirmed.
+        Raises: as `commit`.
+        """
+        try:
+            self._check_unchanged()
+        except OSError as problem:
+            raise JournalUnavailable(f"{self.path} cannot be written: {problem.strerror}") from problem
 
     def close(self) -> None:
         """Save a checkpoint and let the next opener in; calling it twice is fine."""
@@ -131,24 +149,19 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _encoded(
-        self, entries: list[JournalEntry], positions: Mapping[int, str]
-    ) -> tuple[bytes, JournalPoint]:
+    def _encoded(self, entries: list[NewLine], positions: Mapping[int, str]) -> tuple[bytes, JournalPoint]:
         """The group's bytes, and where the journal stands once they are on disk."""
         before = self._point
         assert all(
             parse_position(position) > parse_position(before.position(shard))
             for shard, position in positions.items()
         ), "positions only move forward"
-        lines, seq, crc = [], before.seq, before.crc
-        for entry in entries:
-            seq += 1
-            line, crc = encode_entry(entry, seq, crc)
-            lines.append(line)
-        commit = Commit(positions=dict(positions), seq=seq, at=now_us())
+        parts, crc = encode_lines(entries, before.seq, before.crc)
+        commit = Commit(positions=dict(positions), seq=before.seq + len(entries), at=now_us())
         line, crc = encode_commit(commit, crc)
-        data = b"".join((*lines, line))
-        end = Place(segment=before.segment, offset=before.offset + len(data), crc=crc, seq=seq)
+        parts.append(line)
+        data = b"".join(parts)
+        end = Place(segment=before.segment, offset=before.offset + len(data), crc=crc, seq=commit.seq)
         return data, before.after(end, commit, entries)
 
     def _rotate(self) -> None:
@@ -168,6 +181,7 @@ class Journal:
             return
         self._close_file()
         self._header, self._point = header, header.start(len(line), crc)
+        self._before_last = self._point
         self._checkpointed, self._rotate_at = self._point.offset, self._segment_bytes
         self._sealer.begun()
 
@@ -176,7 +190,7 @@ class Journal:
         with ExitStack() as failed:
             failed.callback(self._close_file)
             fd = self._check_unchanged()
-            _write_all(fd, data, self._point.offset)
+            write_all(fd, data, self._point.offset)
             os.fdatasync(fd)
             failed.pop_all()
 
@@ -227,12 +241,15 @@ class Journal:
     def _save_checkpoint(self) -> None:
         # A full disk must not fail a commit that is safe already; without a checkpoint opening is slower.
         with contextlib.suppress(OSError):
-            save_checkpoint(self.path, self.id, self._point)
+            save_checkpoint(self.path, self.id, self._before_last, reached=self._point.offset)
         self._checkpointed = self._point.offset
 
 
-def _open_log(path: Path, shard_count: int) -> tuple[Header, JournalPoint]:
-    """The active segment's header and where the journal stands; a new journal when there is none."""
+def _open_log(path: Path, shard_count: int) -> tuple[Header, JournalPoint, JournalPoint]:
+    """The active segment's header, and where the journal stands before and after its last group.
+
+    Makes a new journal when there is none.
+    """
     if not path.exists():
         _create(path, shard_count)
     take_back(path)
@@ -243,12 +260,13 @@ def _open_log(path: Path, shard_count: int) -> tuple[Header, JournalPoint]:
             f"set TRADEPOOL_SHARD_COUNT={header.shards}"
         )
     point = load_checkpoint(path, header.id) or start
-    last_group = point.offset
+    before_last = point
     for group in read_groups(path, since=point):
-        last_group = point.offset
+        before_last = point
         point = point.after(group.end, group.commit, group.entries())
-    _write_again(path, last_group, point.offset)
-    return header, point
+    check_reached(path, saved_checkpoint(path, header.id), point)
+    _write_again(path, before_last.offset, point.offset)
+    return header, before_last, point
 
 
 def _write_again(path: Path, start: int, end: int) -> None:
@@ -261,19 +279,14 @@ def _write_again(path: Path, start: int, end: int) -> None:
         return
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        _write_all(fd, os.pread(fd, end - start, start), start)
+        write_all(fd, os.pread(fd, end - start, start), start)
         os.fdatasync(fd)
     finally:
         os.close(fd)
 
 
 def _create(path: Path, shard_count: int) -> None:
-    left = [checkpoint_of(path), *(file for files in finished_segments(path).values() for file in files)]
-    if found := [file.name for file in left if file.exists()]:
-        raise SequenceGap(
-            f"{path} is gone, but {found[0]} is there; put the log back, "
-            "or move the whole folder away to begin an empty pool"
-        )
+    check_not_lost(path)
     header = Header(format=FORMAT, id=secrets.token_hex(8), shards=shard_count, created=now_us())
     with replacing(path) as file:
         file.write(encode_header(header)[0])
@@ -281,11 +294,3 @@ def _create(path: Path, shard_count: int) -> None:
 
 def _next_header(header: Header, ending: Ending) -> Header:
     return msgspec.structs.replace(header, segment=ending.point.segment + 1, before=ending, created=now_us())
-
-
-def _write_all(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        offset += written
-        view = view[written:]

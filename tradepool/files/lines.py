@@ -8,7 +8,8 @@ fields.
 from __future__ import annotations
 
 import zlib
-from typing import TypeVar
+from collections.abc import Iterable
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -20,13 +21,14 @@ __all__ = [
     "SUFFIX_BYTES",
     "Commit",
     "Digest",
-    "JournalEntry",
     "JournalLine",
+    "NewLine",
     "decode",
     "encode_commit",
-    "encode_entry",
+    "encode_lines",
     "framed",
     "next_crc",
+    "spelled",
     "stored_crc",
     "suffix",
 ]
@@ -35,8 +37,9 @@ COMMIT_PREFIX = b'{"commit":'
 """How every commit line begins, and no other."""
 SUFFIX_BYTES = len(b',"c":"00000000"}\n')
 
+_SUFFIX = b',"c":"%08x"}\n'
 _CRC = slice(-11, -3)
-_ENTRY_NAMES = {
+_LINE_NAMES = {
     "seq": "q",
     "shard": "s",
     "position": "x",
@@ -51,15 +54,37 @@ _ENTRY_NAMES = {
     "status": "st",
     "record": "r",
 }
+_LINE = (
+    b'{"q":%d,"s":%d,"x":"%b","i":%d,"k":"%b","id":"%b","e":"%b","w":"%b","v":%d,"d":"%b","p":"%b","st":"%b",'
+    b'"r":%b'
+)
 
 
-class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_ENTRY_NAMES):
-    """One version of one record, as it goes into the journal.
+class NewLine(NamedTuple):
+    """One version of one record on its way into the journal; text as it stands in JSON (`spelled`).
 
-    `position` is the outbox position of its commit and `index` its place in there; `digest` is the
+    `position` is the outbox position of its commit and `place` its index in there; `digest` is the
     record's own and `previous` that of the version before it, empty for a first version.
     """
 
+    shard: int
+    position: bytes
+    place: int
+    kind: bytes
+    record_id: bytes
+    command_id: bytes
+    task_id: bytes
+    version: int
+    digest: bytes
+    previous: bytes
+    status: bytes
+    record: bytes
+
+
+class JournalLine(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_LINE_NAMES):
+    """A journaled `NewLine`, read back; `seq` counts the lines of the journal from 1, without gaps."""
+
+    seq: int
     shard: int
     position: str
     index: int
@@ -79,17 +104,10 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_
 
         Raises: Corrupt when the JSON is not what the digest says.
         """
-        body = bytes(self.record)
-        value = codec.pack(self.version, body, self.kind, self.status)
-        if codec.read_header(value).digest != self.digest:
+        value = codec.pack(self.version, bytes(self.record), self.kind, self.status)
+        if value[codec.DIGEST] != self.digest.encode():
             raise Corrupt(f"record {self.record_id!r} version {self.version}: its digest is another record's")
         return value
-
-
-class JournalLine(JournalEntry, frozen=True, kw_only=True, gc=False, rename=_ENTRY_NAMES):
-    """A journaled entry; `seq` counts the entries of the journal from 1, without gaps."""
-
-    seq: int
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True, rename={"positions": "commit", "seq": "q"}):
@@ -123,9 +141,26 @@ _DECODERS: dict[type, msgspec.json.Decoder[JournalLine | Commit]] = {
 }
 
 
-def encode_entry(entry: JournalEntry, seq: int, crc: int) -> tuple[bytes, int]:
-    """The entry's line with number `seq`, after checksum `crc`, and the checksum after it."""
-    return framed(b'{"q":%d,%b' % (seq, _ENCODER.encode(entry)[1:-1]), crc)
+def spelled(text: bytes) -> bytes:
+    """UTF-8 text as it stands between the quotes of a JSON string.
+
+    Raises: UnicodeDecodeError.
+    """
+    return _ENCODER.encode(text.decode())[1:-1]
+
+
+def encode_lines(lines: Iterable[NewLine], seq: int, crc: int) -> tuple[list[bytes], int]:
+    """The lines numbered after `seq`, after checksum `crc`, and the checksum after them.
+
+    They come in parts, to be joined once: copying a line costs as much as making its checksum.
+    """
+    parts: list[bytes] = []
+    crc32 = zlib.crc32
+    for number, line in enumerate(lines, seq + 1):
+        body = _LINE % (number, *line)
+        crc = crc32(body, crc)
+        parts += (body, _SUFFIX % crc)
+    return parts, crc
 
 
 def encode_commit(commit: Commit, crc: int) -> tuple[bytes, int]:
@@ -166,4 +201,4 @@ def decode(line: bytes, kind: type[_Line]) -> _Line:
 
 def suffix(crc: int) -> bytes:
     """How a line ends that claims checksum `crc`."""
-    return b',"c":"%08x"}\n' % crc
+    return _SUFFIX % crc

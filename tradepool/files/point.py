@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
+from operator import attrgetter
 
 import msgspec
 
-from tradepool.files.lines import Commit, Digest, JournalEntry
+from tradepool.files.lines import Commit, Digest, JournalLine, NewLine
 from tradepool.model.positions import START_POSITION
 
 __all__ = ["JournalPoint", "Place", "with_entries"]
@@ -43,7 +45,7 @@ class JournalPoint(Place, frozen=True, kw_only=True):
         """The digest of the shard's records."""
         return self.digests.get(shard, Digest())
 
-    def after(self, place: Place, commit: Commit, entries: Iterable[JournalEntry]) -> JournalPoint:
+    def after(self, place: Place, commit: Commit, entries: Iterable[JournalLine | NewLine]) -> JournalPoint:
         """The state at `place`, with which a group of `entries` and `commit` ends."""
         return JournalPoint(
             offset=place.offset,
@@ -55,15 +57,16 @@ class JournalPoint(Place, frozen=True, kw_only=True):
         )
 
 
-def with_entries(digests: dict[int, Digest], entries: Iterable[JournalEntry]) -> dict[int, Digest]:
+def with_entries(digests: dict[int, Digest], entries: Iterable[JournalLine | NewLine]) -> dict[int, Digest]:
     """`digests` after `entries` moved them; the given dict stays as it is."""
-    moved: dict[int, list[int]] = {}
-    for entry in entries:
-        change = moved.setdefault(entry.shard, [0, 0])
-        change[0] ^= int(entry.digest, 16)
-        if entry.previous:
-            change[0] ^= int(entry.previous, 16)
-        else:
-            change[1] += 1
-    changed = {shard: digests.get(shard, Digest()).moved(*change) for shard, change in moved.items()}
-    return {**digests, **changed}
+    moved = dict(digests)
+    for shard, run in groupby(entries, attrgetter("shard")):
+        xor = added = 0
+        for entry in run:
+            xor ^= int(entry.digest, 16)
+            if entry.previous:
+                xor ^= int(entry.previous, 16)
+            else:
+                added += 1
+        moved[shard] = moved.get(shard, Digest()).moved(xor, added)
+    return moved

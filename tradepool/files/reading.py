@@ -63,9 +63,19 @@ def read_groups(path: Path, *, since: Place | None = None) -> Iterator[Group]:
         place = yield from _rest_of_segment(path, place)
 
 
-def read_lines(path: Path, *, since: Place | None = None) -> Iterator[JournalLine]:
-    """Every committed entry after `since` (None: from the start), in order. Raises: as `read_groups`."""
+def read_lines(
+    path: Path, *, since: Place | None = None, until: Place | None = None
+) -> Iterator[JournalLine]:
+    """Every committed entry after `since` (None: from the start), in order.
+
+    The log may hold one group more than its owner has confirmed, whose fsync failed or is under way. Who
+    means only what is confirmed names the journal's point as `until`.
+
+    Raises: as `read_groups`.
+    """
     for group in read_groups(path, since=since):
+        if until is not None and group.end.seq > until.seq:
+            return
         yield from group.entries()
 
 

@@ -148,7 +148,7 @@ class Scan:
 def damage_error(log: Path, number: int, damage: Damage) -> ChecksumMismatch | SequenceGap:
     """The error for damage in segment `number`, with its line; counted only now that it is needed."""
     with open_segment(log, number) as segment:
-        where = f"{segment.path}:{_line_number(segment, damage.at)}"
+        where = f"{segment.path}:{line_number(segment, damage.at)}"
     if damage.gap:
         return SequenceGap(f"{where}: {damage.gap} (segment {number}); restore the file from a backup")
     return ChecksumMismatch(
@@ -182,7 +182,7 @@ def _commit_follows(file: BufferedReader, damaged: bytes, damage: Damage) -> boo
     return False
 
 
-def _line_number(segment: Segment, offset: int) -> int:
+def line_number(segment: Segment, offset: int) -> int:
     """The number of the line that begins at `offset`, or of that in which a compressed file ends."""
     number, left = 2, offset - segment.start.offset
     with contextlib.suppress(InflateError):

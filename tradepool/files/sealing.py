@@ -16,11 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import structlog
-
 from tradepool.errors import ChecksumMismatch, TradePoolError
 from tradepool.files.compression import InflateError, compress, inflating
 from tradepool.files.segments import compressed_path, ending_of, finished_segments, sealed_path
+from tradepool.logger import Logger
 
 __all__ = ["Sealer"]
 
@@ -33,7 +32,7 @@ _PART_BYTES = 1 << 20
 _NICENESS = 10
 _STOP_TIMEOUT_S = 10.0
 
-_log = structlog.get_logger(__name__)
+_log = Logger(__name__)
 
 
 class Sealer:

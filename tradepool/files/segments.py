@@ -21,7 +21,6 @@ from tradepool.files.lines import SUFFIX_BYTES, suffix
 from tradepool.files.point import JournalPoint, Place
 
 __all__ = [
-    "SEGMENT_BYTES",
     "Segment",
     "active_header",
     "check_present",
@@ -32,9 +31,6 @@ __all__ = [
     "open_segment",
     "sealed_path",
 ]
-
-SEGMENT_BYTES = 64 << 20
-"""From which size on a segment is finished, unless the settings say otherwise."""
 
 _BUFFER_BYTES = 1 << 20
 

@@ -1,9 +1,8 @@
 """The snapshot: every record of the store in plain JSON, and the journal's place from which to go on.
 
 `trades.json`, `ledgers.json`, `archived.json` and `archived_counters.json` are arrays, an element a
-line, readable by any JSON reader as well as line by line. `snapshot.json` vouches for them and is
-written last: without it, or when it vouches for other content, there is no snapshot, and the journal
-alone restores the store.
+line, readable by any JSON reader as well as line by line. `snapshot.json` vouches for them
+(`snapshot_info`).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -19,78 +18,36 @@ import msgspec
 
 from tradepool.clock import now_us
 from tradepool.errors import Corrupt, JournalUnavailable
-from tradepool.files.durable import FileLock, replacing
+from tradepool.files.durable import FileLock, replacing_together
 from tradepool.files.point import JournalPoint
+from tradepool.files.snapshot_info import (
+    ARCHIVED_COUNTERS_NAME,
+    ARCHIVED_NAME,
+    FORMAT,
+    LEDGERS_NAME,
+    LOCK_NAME,
+    NAMES,
+    SNAPSHOT_NAME,
+    TRADES_NAME,
+    FileInfo,
+    SnapshotInfo,
+)
 from tradepool.model import codec
+from tradepool.model.trade import Trade
 
 __all__ = [
-    "ARCHIVED_COUNTERS_NAME",
-    "ARCHIVED_NAME",
-    "LEDGERS_NAME",
-    "SNAPSHOT_NAME",
-    "TRADES_NAME",
-    "FileInfo",
     "SnapshotFiles",
-    "SnapshotInfo",
     "StoredRecord",
-    "is_whole",
-    "load_snapshot",
     "read_archived_counters",
     "read_snapshot",
     "save_snapshot",
 ]
 
-TRADES_NAME = "trades.json"
-LEDGERS_NAME = "ledgers.json"
-ARCHIVED_NAME = "archived.json"
-ARCHIVED_COUNTERS_NAME = "archived_counters.json"
-SNAPSHOT_NAME = "snapshot.json"
-
-_FORMAT = 2
-_LOCK_NAME = "snapshot.lock"
 _NAME_OF_KIND = {
     codec.TRADE_KIND: TRADES_NAME,
     codec.LEDGER_KIND: LEDGERS_NAME,
     codec.ARCHIVED_KIND: ARCHIVED_NAME,
 }
-
-
-class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What one file of the snapshot must be: elements, bytes, hash of the bytes."""
-
-    count: int
-    bytes: int
-    sha256: str
-
-
-class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True, rename={"format": "tradepool_snapshot"}):
-    """What `snapshot.json` says.
-
-    `journal` is the id of the journal it belongs to and `point` where that stood before the scan: all
-    changes up to there are in the files, those behind it are to be replayed by version. `covers` holds
-    the newest outbox position of each shard after the scan: nothing in the files is newer, and all of
-    it is journaled. `at` is µs.
-    """
-
-    format: int
-    journal: str
-    at: int
-    point: JournalPoint
-    covers: dict[int, str]
-    trades: FileInfo
-    ledgers: FileInfo
-    archived: FileInfo
-    archived_counters: FileInfo
-
-    @property
-    def files(self) -> dict[str, FileInfo]:
-        """Name → what the file must be."""
-        return {
-            TRADES_NAME: self.trades,
-            LEDGERS_NAME: self.ledgers,
-            ARCHIVED_NAME: self.archived,
-            ARCHIVED_COUNTERS_NAME: self.archived_counters,
-        }
 
 
 class _ArchivedCounters(msgspec.Struct, frozen=True):
@@ -106,7 +63,6 @@ class _Owner(msgspec.Struct, frozen=True, gc=False):
     user_id: str
 
 
-_DECODER = msgspec.json.Decoder(SnapshotInfo)
 _COUNTERS_DECODER = msgspec.json.Decoder(_ArchivedCounters)
 _OWNER_DECODER = msgspec.json.Decoder(_Owner)
 
@@ -122,16 +78,16 @@ class StoredRecord(NamedTuple):
 class SnapshotFiles:
     """The files of a snapshot while they are being written."""
 
-    def __init__(self, folder: Path, resources: ExitStack) -> None:
-        self._arrays = {
-            name: _ArrayWriter(resources.enter_context(replacing(folder / name)))
-            for name in (TRADES_NAME, LEDGERS_NAME, ARCHIVED_NAME, ARCHIVED_COUNTERS_NAME)
-        }
+    def __init__(self, files: Mapping[str, BinaryIO]) -> None:
+        self._arrays = {name: _ArrayWriter(file) for name, file in files.items() if name != SNAPSHOT_NAME}
 
     def write(self, value: bytes) -> None:
-        """Add a record, given as it is stored."""
+        """Add a record, given as it is stored. Raises: Corrupt for a kind that has no file."""
         header, body = codec.split(value)
-        self._arrays[_NAME_OF_KIND[header.kind]].write(body)
+        name = _NAME_OF_KIND.get(header.kind)
+        if name is None:
+            raise codec.unknown_kind(header.kind)
+        self._arrays[name].write(body)
 
     def write_archived_counters(self, user_id: str, counters: Mapping[str, int]) -> None:
         """Add what a user's archived trades count for."""
@@ -163,13 +119,16 @@ def save_snapshot(
 
     Raises: PoolLocked when another snapshot is being written, JournalUnavailable when the disk fails.
     """
-    with _disk_errors(folder), closing(FileLock(folder / _LOCK_NAME)):
-        with ExitStack() as resources:
-            files = SnapshotFiles(folder, resources)
-            covers = write(files)
-            infos = files.end()
+    with (
+        _disk_errors(folder),
+        closing(FileLock(folder / LOCK_NAME)),
+        replacing_together(folder, NAMES) as opened,
+    ):
+        files = SnapshotFiles(opened)
+        covers = write(files)
+        infos = files.end()
         info = SnapshotInfo(
-            format=_FORMAT,
+            format=FORMAT,
             journal=journal,
             at=now_us(),
             point=point,
@@ -179,26 +138,8 @@ def save_snapshot(
             archived=infos[ARCHIVED_NAME],
             archived_counters=infos[ARCHIVED_COUNTERS_NAME],
         )
-        with replacing(folder / SNAPSHOT_NAME) as file:
-            file.write(msgspec.json.format(msgspec.json.encode(info)) + b"\n")
+        opened[SNAPSHOT_NAME].write(msgspec.json.format(msgspec.json.encode(info)) + b"\n")
     return info
-
-
-def load_snapshot(folder: Path) -> SnapshotInfo | None:
-    """What the snapshot in `folder` says of itself; None when there is none that can be read."""
-    with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        info = _DECODER.decode((folder / SNAPSHOT_NAME).read_bytes())
-        if info.format == _FORMAT:
-            return info
-    return None
-
-
-def is_whole(folder: Path, info: SnapshotInfo) -> bool:
-    """Whether the files in `folder` are, byte for byte, those that `info` was written for."""
-    try:
-        return all(_sha256(folder / name) == expected.sha256 for name, expected in info.files.items())
-    except OSError:
-        return False
 
 
 def read_snapshot(folder: Path, is_wanted: Callable[[str], bool]) -> Iterator[StoredRecord]:
@@ -233,11 +174,9 @@ def _owner_of(body: bytes) -> str:
 
 
 def _record(kind: str, body: bytes) -> StoredRecord:
-    if kind == codec.TRADE_KIND:
-        trade = codec.decode_trade(body)
-        return StoredRecord(kind, codec.pack(trade.version, body, kind, trade.status.code), trade)
-    content = codec.decode_archived(body) if kind == codec.ARCHIVED_KIND else codec.decode_ledger(body)
-    return StoredRecord(kind, codec.pack(content.version, body, kind, codec.NO_STATUS), content)
+    content = codec.decode(kind, body)
+    status = content.status.code if isinstance(content, Trade) else codec.NO_STATUS
+    return StoredRecord(kind, codec.pack(content.version, body, kind, status), content)
 
 
 class _ArrayWriter:
@@ -279,11 +218,6 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as problem:
         raise JournalUnavailable(f"no snapshot written to {folder}: {problem.strerror}") from problem
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _bodies(path: Path) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from tradepool.errors import ChecksumMismatch
-from tradepool.files.checkpoint import load_checkpoint
+from tradepool.files.checkpoint import check_reached, load_checkpoint, saved_checkpoint
 from tradepool.files.lines import JournalLine
 from tradepool.files.point import JournalPoint
 from tradepool.files.reading import Group, read_groups
@@ -62,16 +62,18 @@ class _Verification:
     def run(self) -> VerifyReport:
         header, _ = active_header(self._path)
         load_checkpoint(self._path, header.id)
+        # Taken before reading: its owner may go on.
+        saved = saved_checkpoint(self._path, header.id)
         check_present(self._path, 1)
         self._bytes_all = self._size(header.segment)
         with open_segment(self._path, 1) as first:
             point = first.start
-        for group in read_groups(self._path):
-            point = self._crossed(point, group.end.segment)
-            self._look_at(group)
-            point = point.after(group.end, group.commit, group.entries())
-            self._tell(point)
-        point = self._crossed(point, active_header(self._path)[0].segment)
+        point = self._read_on(point)
+        while ending_of(self._path, point.segment) is not None:
+            # Finished by now, so this reads all of it, also what was written since the first look.
+            read = self._read_on(point)
+            point = self._crossed(read, point.segment + 1) if read.segment == point.segment else read
+        check_reached(self._path, saved, point)
         return VerifyReport(
             journal=header.id,
             segments=point.segment,
@@ -80,6 +82,15 @@ class _Verification:
             bytes=self._bytes_before + point.offset,
             torn_bytes=max(0, self._path.stat().st_size - point.offset),
         )
+
+    def _read_on(self, point: JournalPoint) -> JournalPoint:
+        """Look at every group after `point`; where the journal stands after the last."""
+        for group in read_groups(self._path, since=point):
+            point = self._crossed(point, group.end.segment)
+            self._look_at(group)
+            point = point.after(group.end, group.commit, group.entries())
+            self._tell(point)
+        return point
 
     def _size(self, active: int) -> int:
         """How many bytes, uncompressed, the journal has at this moment."""

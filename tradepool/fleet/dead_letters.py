@@ -13,6 +13,7 @@ import msgspec
 from tradepool import wire
 from tradepool.broker import ChangeSender
 from tradepool.settings import Settings
+from tradepool.store.address import broker_name
 from tradepool.store.connection import connect_broker
 from tradepool.store.translation import translated
 
@@ -46,16 +47,17 @@ class Replayed(NamedTuple):
 class DeadLetters:
     """The queue of parked messages of one fleet. A context manager.
 
-    Methods raise StoreUnavailable when the broker cannot be reached.
+    Methods raise StoreUnavailable when the broker cannot be reached, Misconfigured when it refuses us.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._client = connect_broker(settings)
+        self._name = broker_name(settings)
         self._sender = ChangeSender(settings)
 
     def count(self) -> int:
         """How many messages are parked."""
-        with translated():
+        with translated(self._name):
             return int(self._client.llen(wire.QUEUE_DEAD))
 
     def letters(self) -> Iterator[DeadLetter]:
@@ -74,7 +76,7 @@ class DeadLetters:
                 break
             if self._send_again(_letter(raw)):
                 # Only now: a crash in between leaves the letter, and sending it twice is harmless.
-                with translated():
+                with translated(self._name):
                     self._client.lrem(wire.QUEUE_DEAD, -1, cast("str", raw))
                 sent += 1
             else:
@@ -96,7 +98,7 @@ class DeadLetters:
         """The messages as kombu has stored them: new ones enter a Redis list at its head."""
         last = -1
         while True:
-            with translated():
+            with translated(self._name):
                 page: Any = self._client.lrange(wire.QUEUE_DEAD, last - _PAGE + 1, last)
             yield from reversed(page)
             if len(page) < _PAGE:

@@ -51,7 +51,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 def read_health(pool: TradePool, sender: ChangeSender | None) -> Health:
     """Look at the server, the journal, and the queues as `sender` sees them (None: there is no fleet).
 
-    Raises: StoreUnavailable.
+    Raises: StoreUnavailable; Misconfigured when a server refuses us.
     """
     health = Health(
         server=shown(pool.settings.redis_url),

@@ -17,17 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from structlog import get_logger
-
 from tradepool.errors import ResourceUnavailable
 from tradepool.files.durable import FileLock
 from tradepool.fleet import leash
 from tradepool.fleet.programs import Program, environment, fleet_programs
+from tradepool.logger import Logger
 from tradepool.settings import Settings
 
 __all__ = ["ProgramState", "Supervisor"]
 
-log = get_logger(__name__)
+log = Logger(__name__)
 
 LOCK_NAME = "fleet.lock"
 CHECK_EVERY_S = 0.2

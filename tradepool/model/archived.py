@@ -13,7 +13,7 @@ class Archived(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The trade was here, ended, and is in the archive.
 
     It keeps the trade's id taken, so that a late repeat of its add is recognised on every host, also
-    where there is no archive to look into.
+    where there is no archive to look into; and the commands it had applied, for the repeat of one of them.
     """
 
     trade_id: str
@@ -26,6 +26,8 @@ class Archived(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The trade's `payload`: 16 hex that stand for what was given at add."""
     digest: str = ""
     """The digest of the archived record's JSON, 16 hex: what the archive must hold."""
+    applied: str = ""
+    """The trade's `applied`: the short ids of its last commands."""
 
 
 def archived(trade: Trade, day: str, digest: str = "") -> Archived:
@@ -37,4 +39,5 @@ def archived(trade: Trade, day: str, digest: str = "") -> Archived:
         day=day,
         payload=trade.payload,
         digest=digest,
+        applied=trade.applied,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from tradepool.errors import IdempotencyConflict, IllegalTransition, VersionMismatch
+from tradepool.model.archived import Archived
 from tradepool.model.commands import AddFill, AddTrade, CloseTrade, TradeCommand, UpdateTrade, UpdateTradePnl
 from tradepool.model.fields import json_group, reject
 from tradepool.model.fill_intake import fill_from_dict
@@ -23,7 +24,7 @@ from tradepool.model.status_words import read_status, status_word
 from tradepool.model.times import check_time, parse_time
 from tradepool.model.trade import OPEN_STATUSES, Trade
 
-__all__ = ["APPLIED_MAX", "Change", "add", "change"]
+__all__ = ["APPLIED_MAX", "Change", "add", "change", "is_applied"]
 
 APPLIED_MAX = 32
 """Applied commands that a record remembers; older repeats are caught by their `as_of`."""
@@ -57,7 +58,7 @@ def add(command: AddTrade, *, trade_id: str, existing: Trade | None) -> Change:
     """
     check_time("as_of", command.as_of)
     short = short_id(command.command_id)
-    if existing is not None and _is_applied(existing, short):
+    if existing is not None and is_applied(existing, short):
         return Change("duplicate", existing)
     trade = trade_from_dict(command.trade, now_us=command.as_of, trade_id=trade_id, applied=short)
     if existing is None:
@@ -83,7 +84,7 @@ def change(trade: Trade, command: TradeCommand) -> Change:
     if isinstance(command, AddTrade):
         return add(command, trade_id=trade.trade_id, existing=trade)
     short = short_id(command.command_id)
-    if _is_applied(trade, short):
+    if is_applied(trade, short):
         return Change("duplicate", trade)
     after = _after(trade, command, short)
     if after is None:
@@ -107,8 +108,9 @@ def _after(
             return _with_reported_pnl(trade, command)
 
 
-def _is_applied(trade: Trade, short: str) -> bool:
-    applied = trade.applied
+def is_applied(record: Trade | Archived, short: str) -> bool:
+    """Whether the command with that short id is one of the last 32 that changed the trade."""
+    applied = record.applied
     if short not in applied:
         return False
     return any(applied.startswith(short, start) for start in range(0, len(applied), SHORT_ID_CHARS))

@@ -13,7 +13,6 @@ __all__ = [
     "MAGNITUDE_MAX",
     "ONE",
     "UNIT",
-    "UNITS_PER_ONE",
     "ZERO",
     "canonical",
     "from_units",
@@ -33,7 +32,6 @@ MAGNITUDE_MAX = Decimal(10) ** 24
 """Amounts, prices and sums given by a caller stay below this."""
 UNIT = Decimal("1e-8")
 """What bookings are rounded to."""
-UNITS_PER_ONE = 10**8
 CONTEXT = decimal.Context(prec=100, rounding=ROUND_HALF_EVEN)
 """Wide enough that sums and products of accepted numbers are exact."""
 

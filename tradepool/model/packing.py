@@ -1,8 +1,7 @@
 """Bodies of records as they are stored: compressed against a sample of what records look like.
 
-A trade of 600 bytes of JSON takes about 120; compressing costs 2 µs and reading back 0.6 µs. The
-first byte tells the form: `{` is JSON as it is (nothing was gained), 1 a zstd frame without its magic
-number, made with `SAMPLE_1`.
+A third of the JSON is left, or less (docs/adr/0021 has the sizes). The first byte tells the form: `{` is
+JSON as it is (nothing was gained), 1 a zstd frame without its magic number, made with `SAMPLE_1`.
 """
 
 from __future__ import annotations
@@ -55,14 +54,15 @@ def packed(body: bytes) -> bytes:
     return _FORM_1 + frame if len(frame) < len(body) else body
 
 
-def unpacked(stored: bytes) -> bytes:
-    """The JSON object in `stored`. Raises: Corrupt when there is none."""
-    form = stored[:1]
+def unpacked(stored: bytes, at: int = 0) -> bytes:
+    """The JSON object in `stored` from byte `at` on. Raises: Corrupt when there is none."""
+    body = at + 1
+    form = stored[at:body]
     if form == _PLAIN:
-        return stored
+        return stored[at:]
     if form != _FORM_1:
         raise Corrupt(f"a record's body begins with {form!r}; only a newer release can read it")
     try:
-        return _codec.decompress(stored[1:])
+        return _codec.decompress(stored[body:])
     except (zstandard.ZstdError, MemoryError) as problem:
         raise Corrupt(f"a record's body cannot be unpacked: {problem}") from problem

@@ -16,7 +16,9 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
     `trade_id` is the trade's id (for a token change, the ledger's user and account), `version` the
     record's version after the change, `position` the place in the shard's outbox at or before which
-    the change stands, `durable` whether it was fsynced in the journal when the call returned.
+    the change stands, `durable` whether it is known to have been fsynced in the journal when the call
+    returned: with `durability = "redis"` nobody looks, so it is False for a duplicate of a change, too,
+    that was journaled long ago.
     """
 
     trade_id: str

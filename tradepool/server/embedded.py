@@ -27,7 +27,7 @@ import redis
 from tradepool.errors import Misconfigured, ResourceUnavailable, StoreUnavailable
 from tradepool.server.binary import find_server
 from tradepool.server.folder import ServerFolder, quoted
-from tradepool.settings import Settings
+from tradepool.settings import load_settings
 from tradepool.store.connection import connect
 
 __all__ = ["EmbeddedServer", "free_port"]
@@ -116,7 +116,7 @@ class EmbeddedServer:
 
     def client(self) -> redis.Redis:
         """A new client of this server; the caller closes it."""
-        return cast("redis.Redis", connect(Settings(redis_url=self.url)))
+        return cast("redis.Redis", connect(load_settings(redis_url=self.url)))
 
     def is_running(self) -> bool:
         """Whether the server's process is alive."""

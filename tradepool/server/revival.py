@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-import structlog
-
 from tradepool.errors import StoreUnavailable, TradePoolError
+from tradepool.logger import Logger
 from tradepool.server.embedded import EmbeddedServer
 
 __all__ = ["Revival"]
 
-_log = structlog.get_logger(__name__)
+_log = Logger(__name__)
 
 _LOOK_EVERY_S = 0.1
 _ATTEMPTS_MAX = 15
@@ -72,7 +71,7 @@ class Revival:
                 return False
             try:
                 self._server.start_again()
-            except TradePoolError as failure:
+            except (TradePoolError, OSError) as failure:
                 problem = str(failure)
                 pause_s = min(2 * pause_s, _PAUSE_MAX_S)
                 continue

@@ -5,7 +5,7 @@ Credentials given as settings take the place of those in the URL. Nothing here c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -18,8 +18,9 @@ from redis import connection as redis_connection
 
 from tradepool.errors import Misconfigured
 from tradepool.settings import Settings
+from tradepool.store.translation import STORE, ServerName
 
-__all__ = ["Address", "Topology", "broker_address", "shown", "store_address"]
+__all__ = ["Address", "Topology", "broker_address", "broker_name", "shown", "store_address"]
 
 
 class Topology(StrEnum):
@@ -42,9 +43,9 @@ _SCHEMES: Mapping[str, tuple[Topology, str]] = {
 """Scheme of a URL → what it leads to, and how redis-py calls the same for a single server."""
 
 _FORMS = {
-    Topology.SERVER: "",
-    Topology.CLUSTER: " as redis+cluster://host:port,host:port",
-    Topology.SENTINEL: " as redis+sentinel://host:port,host:port/service/db",
+    Topology.SERVER: "host:port/db",
+    Topology.CLUSTER: "host:port,host:port",
+    Topology.SENTINEL: "host:port,host:port/service/db",
 }
 _PORT = 6379
 _SENTINEL_PORT = 26379
@@ -123,13 +124,18 @@ def broker_address(settings: Settings) -> Address:
         login = _login(
             "BROKER", settings.broker_username, settings.broker_password, settings.broker_password_file
         )
-        address = _parsed("TRADEPOOL_BROKER_URL", settings.broker_url, login, settings)
+        address = _parsed("TRADEPOOL_BROKER_URL", settings.broker_url, login, settings, [Topology.SERVER])
     if address.topology is not Topology.SERVER:
         what = "a cluster" if address.topology is Topology.CLUSTER else "Sentinel"
         raise Misconfigured(
             f"Celery's queues cannot live on {what}; set TRADEPOOL_BROKER_URL to a single server"
         )
     return address
+
+
+def broker_name(settings: Settings) -> ServerName:
+    """What errors call the broker, and which setting says where it is."""
+    return ServerName("the broker", STORE.variable if settings.broker_url is None else "TRADEPOOL_BROKER_URL")
 
 
 def shown(url: str) -> str:
@@ -151,17 +157,31 @@ def _login(name: str, username: str | None, password: SecretStr | None, file: Pa
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _parsed(variable: str, url: str, login: Mapping[str, Any], settings: Settings) -> Address:
+def _parsed(
+    variable: str,
+    url: str,
+    login: Mapping[str, Any],
+    settings: Settings,
+    offered: Collection[Topology] = tuple(Topology),
+) -> Address:
     scheme, _, rest = url.partition("://")
-    if scheme not in _SCHEMES or not rest:
-        raise Misconfigured(f"{variable} must begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}")
+    if scheme not in _SCHEMES:
+        choices = ", ".join(f"{name}://" for name, (kind, _) in _SCHEMES.items() if kind in offered)
+        raise Misconfigured(f"{variable} must begin with one of {choices}")
     topology, plain = _SCHEMES[scheme]
+    form = f"{scheme}://{'/path/of/socket' if scheme == 'unix' else _FORMS[topology]}"
+    if not rest:
+        raise Misconfigured(f"{variable} names no server; write {form}")
     try:
         address = _address(topology, f"{plain}://{rest}", login)
+    except _DatabaseError:
+        raise Misconfigured(
+            f"{variable} names a database, but a cluster has only one; leave out what follows the hosts"
+        ) from None
     except ValueError:
         # The problem's own words quote the URL, where a password with a / or # in it is taken for a port.
         raise Misconfigured(
-            f"{variable} cannot be read{_FORMS[topology]}; "
+            f"{variable} cannot be read as {form}; "
             "write the / # ? @ and % of a password as %2F %23 %3F %40 %25"
         ) from None
     if address.tls is None:
@@ -199,11 +219,16 @@ def _address(topology: Topology, url: str, login: Mapping[str, Any]) -> Address:
     )
 
 
+class _DatabaseError(ValueError):
+    """A cluster's URL asks for another database than the only one there is."""
+
+
 def _service_and_db(topology: Topology, path: str) -> tuple[str, str]:
     """What the path of a URL of several hosts names. Raises: ValueError."""
     if topology is Topology.CLUSTER:
-        if path.strip("/") not in {"", "0"}:
-            raise ValueError("a cluster has one database")
+        if (db := path.strip("/")) not in {"", "0"}:
+            # Anything but a number may be the rest of a password.
+            raise _DatabaseError if db.isdecimal() else ValueError("a cluster has one database")
         return "", ""
     service, _, db = path.strip("/").partition("/")
     if not service or (db and not db.isdecimal()):

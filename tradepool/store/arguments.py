@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from tradepool.model.codec import COMPARED_CHARS
+from tradepool.model.codec import DIGEST
 
 __all__ = ["Argument", "DigestChange", "HashFields", "Places", "chunks"]
 
@@ -16,7 +16,6 @@ Argument = str | bytes | int
 _CALL_ARGUMENTS_MAX = 4000
 """Arguments of one call in the script, even because fields come in pairs; Lua's unpack fails near 8,000."""
 _PAIRS_MAX = _CALL_ARGUMENTS_MAX // 2
-_VERSION_CHARS = 8
 
 
 class HashFields:
@@ -88,4 +87,4 @@ def chunks(arguments: Sequence[Argument]) -> Iterable[Sequence[Argument]]:
 
 
 def _digest(value: bytes) -> int:
-    return int(value[_VERSION_CHARS:COMPARED_CHARS], 16)
+    return int(value[DIGEST], 16)

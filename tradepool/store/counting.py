@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
+from importlib import resources
+from itertools import chain
 
+from tradepool.batching import batched
 from tradepool.store.draft import REVISION_FIELD
 from tradepool.store.fence import GENERATION_FIELD
 from tradepool.store.indexes import Indexes
@@ -14,6 +16,7 @@ from tradepool.store.translation import text_of, translated
 __all__ = ["Counting"]
 
 _USERS_PAGE = 1000
+_COUNT_ARCHIVED = (resources.files("tradepool.store") / "lua" / "count_archived.lua").read_text("utf-8")
 
 
 class Counting(Indexes):
@@ -40,8 +43,7 @@ class Counting(Indexes):
     def archived_counters_of_shard(self, shard: int) -> dict[str, dict[str, int]]:
         """`archived_counters` of each user of the shard who has some."""
         found: dict[str, dict[str, int]] = {}
-        users = iter(set(self.users(shard)))
-        while page := list(islice(users, _USERS_PAGE)):
+        for page in batched(set(self.users(shard)), _USERS_PAGE):
             with translated():
                 pipeline = self._client.pipeline(transaction=False)
                 for user_id in page:
@@ -58,16 +60,10 @@ class Counting(Indexes):
         Does nothing for a user who has archived counters: a recovery that is repeated has been here.
         So these come before any record of the user.
         """
-        key = self._archived_counters(user_id)
+        keys = self._archived_counters(user_id), self._counters(user_id)
         limbs = [limb for name, number in counters.items() for limb in split_limbs(name, number)]
         with translated():
-            if self._client.exists(key):
-                return
-            pipeline = self._client.pipeline(transaction=True)
-            for field, limb in limbs:
-                pipeline.hincrby(key, field, limb)
-                pipeline.hincrby(self._counters(user_id), field, limb)
-            pipeline.execute()
+            self._client.eval(_COUNT_ARCHIVED, len(keys), *keys, *map(str, chain.from_iterable(limbs)))
 
     def revisions(self, shard: int) -> dict[str, int]:
         """How many commits have touched each user of the shard."""

@@ -15,7 +15,7 @@ from tradepool.store.arguments import Argument, DigestChange, HashFields, Places
 from tradepool.store.keys import Keys
 from tradepool.store.limbs import split_limbs
 
-__all__ = ["REVISION_FIELD", "Argument", "CommitPlan", "Draft", "OutboxField", "PlainCommand"]
+__all__ = ["REVISION_FIELD", "CommitPlan", "Draft", "OutboxField", "PlainCommand"]
 
 REVISION_FIELD = "rev"
 """Field of a user's counters: how many commits have touched the user."""

@@ -15,17 +15,15 @@ from typing import Any, Self
 
 import redis
 from hiredis import pack_command
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from tradepool.errors import Corrupt, Fenced
-from tradepool.model.codec import LEDGER_KIND
-from tradepool.model.ids import slot_of_user
 from tradepool.settings import Settings
-from tradepool.store.connection import Client
-from tradepool.store.draft import Argument, Draft
+from tradepool.store.arguments import Argument
+from tradepool.store.connection import Client, connected_once
+from tradepool.store.draft import Draft
 from tradepool.store.keys import Keys
-from tradepool.store.plan import RecordChange, draft_of
+from tradepool.store.plan import RecordChange, draft_of, routes_of
+from tradepool.store.progress import bucket_text
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.translation import text_of, translated
 
@@ -69,7 +67,7 @@ def clear_marks(client: Client, keys: Keys) -> None:
     """Say that what is filled is whole: its digests and positions are there. Raises: StoreUnavailable."""
     with translated():
         pipeline = client.pipeline(transaction=False)
-        for shard in range(keys.shard_count):
+        for shard in keys.shards:
             pipeline.delete(keys.filling(shard))
         pipeline.execute()
 
@@ -99,12 +97,15 @@ class Filling:
         keys = self._keys = Keys(settings.shard_count)
         self._recent_max = settings.recent_max
         self._store = RedisStore(client, keys, settings)
-        self._connection = _connected_once(client)
+        self._connection = connected_once(client, _CLIENT_NAME)
         with translated():
             self._connection.send_command("MGET", *map(keys.filling, sorted(shards)))
             marks = self._connection.read_response()
         if {text_of(found or b"") for found in marks} != {mark}:
-            raise Fenced("somebody else has begun to recover the store")
+            self._connection.disconnect()
+            raise Fenced(
+                "somebody else has begun to recover the store; stop the one whose data folder is a copy"
+            )
         self._packed: list[bytes] = []
         self._packed_bytes = 0
         self._absent: list[tuple[str, int | None]] = []
@@ -176,12 +177,9 @@ class Filling:
     def _route(self, changes: Iterable[RecordChange]) -> None:
         """Make trades findable whose ids do not carry their shard; the journal knows whose they are."""
         routes: dict[str, list[str | int]] = defaultdict(list)
-        for change in changes:
-            record_id = change.record_id
-            is_trade = change.before is None and change.kind != LEDGER_KIND
-            if is_trade and self._keys.home_shard(record_id) is None:
-                key = self._keys.routes(self._keys.route_shard(record_id))
-                routes[key] += [record_id, slot_of_user(change.user_id)]
+        new = (change for change in changes if change.before is None)
+        for trade_id, slot in routes_of(self._keys, new).items():
+            routes[self._keys.routes(self._keys.route_shard(trade_id))] += [trade_id, slot]
         for key, pairs in routes.items():
             self._put("HSET", key, *pairs)
 
@@ -214,32 +212,10 @@ class Filling:
             if expected is not None and answer != expected:
                 raise Corrupt(
                     f"{key}: {expected - answer} of what was to be added is there already; the journal has "
-                    "a record, an idempotency key or a fill twice"
+                    "a record, an idempotency key or a fill twice; prove it with 'tradepool verify-log'"
                 )
 
 
-def _digest_field(bucket: int, sums: list[int]) -> Iterator[str]:
+def _digest_field(bucket: int, sums: Sequence[int]) -> Iterator[str]:
     yield f"{bucket:x}"
-    yield f"{sums[0]:016x}:{sums[1]}"
-
-
-def _connected_once(client: redis.Redis) -> Any:
-    """A connection like `client`'s, which is never made again: who was cut off must not come back."""
-    connected: list[object] = []
-
-    def connect(connection: Any) -> None:
-        if connected:
-            raise redis.ConnectionError("the connection that fills the store was lost; recovery begins again")
-        connected.append(connection)
-        connection.on_connect()
-
-    options = {
-        **client.connection_pool.connection_kwargs,
-        "retry": Retry(NoBackoff(), 0),
-        "client_name": _CLIENT_NAME,
-        "redis_connect_func": connect,
-    }
-    connection = client.connection_pool.connection_class(**options)
-    with translated():
-        connection.connect()
-    return connection
+    yield bucket_text(*sums)

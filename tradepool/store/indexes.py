@@ -64,12 +64,12 @@ class Indexes:
     def symbol_page(self, symbol: str, window: Window) -> list[IndexEntry]:
         """A page of the symbol's trades over all users."""
         return self._page(
-            [(shard, self.keys.symbol_index(shard, symbol)) for shard in self._shards()], window
+            [(shard, self.keys.symbol_index(shard, symbol)) for shard in self.keys.shards], window
         )
 
     def recent_ids(self, limit: int) -> list[IndexEntry]:
         """The `limit` newest trades of all users, newest first; `recent_max` per shard are kept."""
-        return self._page([(shard, self.keys.recent(shard)) for shard in self._shards()], Window(limit))
+        return self._page([(shard, self.keys.recent(shard)) for shard in self.keys.shards], Window(limit))
 
     def user_trade_ids(self, user_id: str) -> Iterator[str]:
         """Every trade id of the user, oldest first, a page at a time."""
@@ -97,9 +97,6 @@ class Indexes:
             yield from (text_of(user_id) for user_id in found)
             if cursor == 0:
                 return
-
-    def _shards(self) -> range:
-        return range(self.keys.shard_count)
 
     def _open_ids(self, shard: int, first: str, last: str) -> Iterator[str]:
         key = self.keys.open_trades(shard)

@@ -36,6 +36,11 @@ class Keys:
         self._tags = tuple(f"tp:{{{shard:02x}}}:" for shard in range(shard_count))
         self._shard_of_tag = {tag: shard for shard, tag in enumerate(self._tags)}
 
+    @property
+    def shards(self) -> range:
+        """All shards."""
+        return range(self.shard_count)
+
     def shard(self, slot: int) -> int:
         """The shard of a routing slot."""
         return slot % self.shard_count
@@ -58,7 +63,7 @@ class Keys:
         return _crc16(record_id) % BUCKETS
 
     def records(self, shard: int, bucket: int) -> str:
-        """Hash: record id → header and JSON."""
+        """Hash: record id → header and packed body."""
         return f"{self._tags[shard]}r:{bucket:x}"
 
     def digest(self, shard: int) -> str:
@@ -128,7 +133,7 @@ class Keys:
 
     def journal_fields(self) -> list[str]:
         """`journal_field` of each shard, from shard 0 on."""
-        return [self.journal_field(shard) for shard in range(self.shard_count)]
+        return [self.journal_field(shard) for shard in self.shards]
 
     @staticmethod
     def answer(short_command_id: str) -> str:
@@ -149,6 +154,11 @@ class Keys:
     def fill_claim(exchange: str, account_id: str, symbol: str, fill_id: str) -> str:
         """How a venue's fill is named among its user's: unique per exchange, account and symbol."""
         return _SEPARATOR.join((exchange, account_id, symbol, fill_id))
+
+    @staticmethod
+    def fill_of(claim: str) -> str:
+        """The fill id in a `fill_claim`."""
+        return claim.rpartition(_SEPARATOR)[2]
 
 
 def _crc16(text: str) -> int:

@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
+from tradepool.errors import JournalUnavailable
 from tradepool.store.connection import Client
 from tradepool.store.fence import current_generation
 from tradepool.store.keys import Keys
+from tradepool.store.shard_count import check_shard_count
 from tradepool.store.translation import text_of, translated
 
 __all__ = ["ANSWER_TTL_S", "Lookups"]
@@ -59,12 +61,8 @@ class Lookups:
                 pipeline.hget(self._routes(trade_id), trade_id)
             return [None if slot is None else int(slot) for slot in pipeline.execute()]
 
-    def put_route(self, trade_id: str, slot: int) -> int:
-        """Route an id to its user's slot unless it has a route; the slot in force."""
-        return self.put_routes({trade_id: slot})[trade_id]
-
     def put_routes(self, slots: Mapping[str, int]) -> dict[str, int]:
-        """`put_route` of each id, in one round trip."""
+        """Route ids to their users' slots unless they have a route; the slots in force, in one round trip."""
         with translated():
             pipeline = self._client.pipeline(transaction=False)
             for trade_id, slot in slots.items():
@@ -83,10 +81,25 @@ class Lookups:
         Asked again after a look, the same text means that what was seen is still there: a server that
         has restarted is not the same one, also while it still waits for its recovery.
 
-        Raises: Fenced while it waits.
+        Raises: Fenced while it waits; Misconfigured when the store was made with another number of shards.
         """
-        self._generation = current_generation(self._client, self._generation)
-        return self._generation
+        generation = current_generation(self._client, self._generation)
+        if generation != self._generation:
+            # A process may have begun before there was a store to ask.
+            check_shard_count(self._client, self.keys.shard_count)
+        self._generation = generation
+        return generation
+
+    def check_generation(self, generation: str) -> None:
+        """Make sure that the server is still of `generation`.
+
+        Raises: JournalUnavailable when it was recovered since, as what the journal did not have then may be
+        gone; Fenced while it waits.
+        """
+        if self.generation() != generation:
+            raise JournalUnavailable(
+                "the server was recovered before the journal had everything; try the same again"
+            )
 
     def put_answers(self, answers: Mapping[str, str]) -> None:
         """Keep for `ANSWER_TTL_S` how commands (by short id) ended that left no trace in a record."""

@@ -50,7 +50,7 @@ class Outbox:
         self._client = client
         self._keys = keys
         self._epoch: str | None = None
-        self._shards = {keys.outbox(shard).encode(): shard for shard in range(keys.shard_count)}
+        self._shards = {keys.outbox(shard).encode(): shard for shard in keys.shards}
 
     def take_over(self) -> None:
         """Become the writer whose watermark counts; any other one is Fenced from now on."""
@@ -64,9 +64,10 @@ class Outbox:
         self._epoch = epoch
 
     def is_taken(self) -> bool:
-        """Whether any writer has its place on the server."""
+        """Whether another writer has its place on the server."""
         with translated():
-            return bool(self._client.hexists(self._keys.journal, EPOCH_FIELD))
+            stored: Any = self._client.hget(self._keys.journal, EPOCH_FIELD)
+        return stored is not None and stored.decode() != self._epoch
 
     def read(self, after: Mapping[int, str], count: int, block_ms: int | None) -> list[OutboxEntry]:
         """Up to `count` entries of each shard that stand after its position, in order within a shard.

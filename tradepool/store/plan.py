@@ -2,7 +2,7 @@
 
 `plan_commit` turns changed records into the arguments of lua/commit.lua: the checks that must hold, and
 every key that follows from the change. It also spells the outbox item from which the journal is written;
-`parse_outbox_item` reads it back.
+`journaling.new_lines` reads it back.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from tradepool.errors import Corrupt
-from tradepool.model.codec import ARCHIVED_KIND, COMPARED_CHARS
+from tradepool.model.codec import ARCHIVED_KIND, DIGEST, LEDGER_KIND
 from tradepool.model.counters import contribution
+from tradepool.model.ids import slot_of_user
 from tradepool.model.trade import Trade
 from tradepool.store.draft import CommitPlan, Draft, OutboxField
 from tradepool.store.keys import Keys
 
 __all__ = [
     "CHANGES_MAX",
-    "CommitPlan",
-    "OutboxItem",
+    "ITEM_SEPARATOR",
+    "ITEM_SEPARATORS",
     "RecordChange",
     "claims_of",
     "draft_of",
     "new_claims",
-    "parse_outbox_item",
     "plan_commit",
+    "routes_of",
 ]
 
 CHANGES_MAX = 1000
 """Changes in one plan. A commit has `batch_max` at most; recovery may use larger batches."""
 
-_DIGEST = slice(8, COMPARED_CHARS)
-_SEPARATOR = "\x1e"
-_SEPARATORS = 4
+ITEM_SEPARATOR = "\x1e"
+"""Between the parts of an outbox item: record id, command id, task id, digest before, stored value."""
+ITEM_SEPARATORS = 4
 
 
 class RecordChange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -46,7 +46,7 @@ class RecordChange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     record_id: str
     user_id: str
     before: bytes | None
-    """The stored value (header and JSON) that this change was decided on; None: there is no record yet."""
+    """The stored value that this change was decided on; None: there is no record yet."""
     after: bytes
     trade_before: Trade | None = None
     """What `before` and `after` hold, where they are trades."""
@@ -59,52 +59,6 @@ class RecordChange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     command_id: str
     task_id: str = ""
-
-
-class OutboxItem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One change as the outbox carries it to the journal."""
-
-    position: str
-    """The entry's stream id; all items of one commit share it."""
-    index: int
-    """The place within the entry, from 0."""
-    kind: str
-    is_new: bool
-    """Whether the record did not exist before."""
-    record_id: str
-    command_id: str
-    task_id: str
-    digest_before: str
-    """16 hex; empty for a new record."""
-    value: bytes
-    """Header and JSON of the record after the change."""
-
-
-def parse_outbox_item(name: bytes, value: bytes, position: str) -> OutboxItem:
-    """Read one field of an outbox entry: `name` → `value`, found at `position`.
-
-    The name is the record's kind, `a` (added) or `u` (updated), and the item's index: `ta0`, `lu12`. The
-    index keeps the names of an entry apart, for clients that return an entry as a dictionary. The value
-    is record id, command id, task id, digest before and the stored value, separated by 0x1e.
-
-    Raises: Corrupt when it is not an outbox item.
-    """
-    try:
-        record_id, command_id, task_id, digest_before, stored = value.split(_SEPARATOR.encode(), 4)
-        kind, operation, index = name[:1].decode(), name[1:2].decode(), int(name[2:])
-        return OutboxItem(
-            position=position,
-            index=index,
-            kind=kind,
-            is_new=operation == "a",
-            record_id=record_id.decode(),
-            command_id=command_id.decode(),
-            task_id=task_id.decode(),
-            digest_before=digest_before.decode(),
-            value=stored,
-        )
-    except ValueError as problem:
-        raise Corrupt(f"outbox entry {position}: {name!r} is no outbox item") from problem
 
 
 def new_claims(before: Trade | None, after: Trade) -> list[str]:
@@ -124,6 +78,15 @@ def claims_of(trade: Trade) -> set[str]:
     venues = [fill.fill_id for fill in trade.fills if not fill.fill_id.startswith(own)]
     claim = Keys.fill_claim
     return {claim(trade.exchange, trade.account_id, trade.symbol, fill_id) for fill_id in venues}
+
+
+def routes_of(keys: Keys, changes: Iterable[RecordChange]) -> dict[str, int]:
+    """The slots of the users of those trades whose ids carry none, by id."""
+    return {
+        change.record_id: slot_of_user(change.user_id)
+        for change in changes
+        if change.kind != LEDGER_KIND and keys.home_shard(change.record_id) is None
+    }
 
 
 def plan_commit(
@@ -230,7 +193,8 @@ def _difference(before: Trade | None, counted: Mapping[str, int]) -> Mapping[str
 def _outbox_fields(changes: Iterable[RecordChange]) -> Iterator[OutboxField]:
     for index, change in enumerate(changes):
         before = change.before
-        operation, digest_before = ("a", "") if before is None else ("u", before[_DIGEST].decode())
-        prefix = f"{change.record_id}\x1e{change.command_id}\x1e{change.task_id}\x1e{digest_before}\x1e"
-        assert prefix.count(_SEPARATOR) == _SEPARATORS, "ids are checked where they come in"
+        operation, digest_before = ("a", "") if before is None else ("u", before[DIGEST].decode())
+        parts = (change.record_id, change.command_id, change.task_id, digest_before, "")
+        prefix = ITEM_SEPARATOR.join(parts)
+        assert prefix.count(ITEM_SEPARATOR) == ITEM_SEPARATORS, "ids are checked where they come in"
         yield OutboxField(f"{change.kind}{operation}{index}", prefix, change.after)

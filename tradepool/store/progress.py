@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -12,7 +12,7 @@ from tradepool.store.keys import Keys
 from tradepool.store.translation import text_of, translated
 from tradepool.store.watermark import JournaledShard, read_watermark
 
-__all__ = ["Progress", "ShardDigest"]
+__all__ = ["Progress", "ShardDigest", "bucket_text"]
 
 _POSITION_FIELD = "position"
 _DIGEST_CHARS = 16
@@ -49,26 +49,29 @@ class Progress:
 
     def digest(self, shard: int) -> ShardDigest:
         """The shard's digests and the position of its last commit, of one moment."""
-        with translated():
-            fields = self._client.hgetall(self.keys.digest(shard))
-        stored = {text_of(field): text_of(value) for field, value in fields.items()}
-        position = stored.pop(_POSITION_FIELD, START_POSITION)
-        buckets = {int(bucket, 16): _bucket_digest(text) for bucket, text in stored.items()}
-        return ShardDigest(position=position, buckets=buckets)
+        return self.digests([shard])[0]
 
-    def journaled(self, shard: int) -> JournaledShard:
-        """How far the journal is with the shard, and what it holds of it."""
-        return read_watermark(self._client, self.keys, [shard])[0]
+    def digests(self, shards: Iterable[int]) -> list[ShardDigest]:
+        """`digest` of each of `shards`, in one round trip."""
+        with translated():
+            pipeline = self._client.pipeline(transaction=False)
+            for shard in shards:
+                pipeline.hgetall(self.keys.digest(shard))
+            return [_shard_digest(fields) for fields in pipeline.execute()]
+
+    def journaled(self, shards: Sequence[int]) -> list[JournaledShard]:
+        """How far the journal is with each of `shards`, and what it holds of it; of one moment."""
+        return read_watermark(self._client, self.keys, shards)
 
     def journaled_shards(self) -> list[JournaledShard]:
         """`journaled` of each shard, from shard 0 on."""
-        return read_watermark(self._client, self.keys, self._shards())
+        return self.journaled(self.keys.shards)
 
     def outbox_lengths(self) -> list[int]:
         """Commits of each shard that wait in its outbox for the journal."""
         with translated():
             pipeline = self._client.pipeline(transaction=False)
-            for shard in self._shards():
+            for shard in self.keys.shards:
                 pipeline.xlen(self.keys.outbox(shard))
             return [int(length) for length in pipeline.execute()]
 
@@ -78,7 +81,7 @@ class Progress:
 
     def last_positions(self) -> list[str]:
         """`last_position` of each shard, from shard 0 on."""
-        return self.positions(self._shards())
+        return self.positions(self.keys.shards)
 
     def positions(self, shards: Sequence[int]) -> list[str]:
         """`last_position` of each of `shards`, in one round trip."""
@@ -107,8 +110,17 @@ class Progress:
             if isinstance(problem, Exception) and "equal or smaller" not in str(problem):
                 raise problem
 
-    def _shards(self) -> range:
-        return range(self.keys.shard_count)
+
+def _shard_digest(fields: Mapping[bytes, bytes]) -> ShardDigest:
+    stored = {text_of(field): text_of(value) for field, value in fields.items()}
+    position = stored.pop(_POSITION_FIELD, START_POSITION)
+    buckets = {int(bucket, 16): _bucket_digest(text) for bucket, text in stored.items()}
+    return ShardDigest(position=position, buckets=buckets)
+
+
+def bucket_text(digest: int, count: int) -> str:
+    """A bucket's field of `Keys.digest`, as lua/commit.lua writes it too."""
+    return f"{digest:0{_DIGEST_CHARS}x}:{count}"
 
 
 def _bucket_digest(text: str) -> tuple[str, int]:

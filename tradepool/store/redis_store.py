@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+from tradepool.batching import batched
 from tradepool.errors import Fenced, VersionConflict
 from tradepool.model.codec import COMPARED_CHARS, unpack
 from tradepool.model.trade import Trade
 from tradepool.settings import Settings
-from tradepool.store.connection import Client, routed
+from tradepool.store.connection import Client
 from tradepool.store.counting import Counting
 from tradepool.store.draft import CommitPlan
 from tradepool.store.fence import RESTORE_SCRIPT, commit_sha
@@ -19,11 +19,13 @@ from tradepool.store.keys import BUCKETS, Keys
 from tradepool.store.lookups import Lookups
 from tradepool.store.plan import RecordChange, plan_commit
 from tradepool.store.progress import Progress
+from tradepool.store.sending import has_come_to, send_plans
 from tradepool.store.translation import text_of, translated
 
 __all__ = ["RedisStore"]
 
-_SCAN_COUNT = 500
+_SCAN_COUNT = 128
+"""Records to a bucket and round trip, about: a page of each bucket is in memory at once."""
 _READ_PAGE = 500
 _LABELS_SHOWN = 3
 
@@ -57,7 +59,9 @@ class RedisStore(Counting, Progress, Lookups):
     def commit_all(self, changes: Mapping[int, Sequence[RecordChange]]) -> dict[int, str]:
         """`commit` of each shard, in one round trip: the positions of those that met no conflict.
 
-        What it writes belongs to the generation that was last asked for (`generation`).
+        A commit that was sent again, for its answer was lost, and found itself there has met none; its
+        position may be that of a later one. What is written belongs to the generation that was last asked
+        for (`generation`).
 
         Raises: Fenced; StoreUnavailable, after which any shard's changes may be written: read again.
         """
@@ -69,24 +73,39 @@ class RedisStore(Counting, Progress, Lookups):
             shard: plan_commit(self.keys, shard, of_shard, recent_max=self._settings.recent_max)
             for shard, of_shard in changes.items()
         }
-        answers = self._run(list(plans.values()), self._generation or self.generation())
+        answers, repeated = self._run(list(plans.values()))
+        sent_again = {shard for place, shard in enumerate(plans) if place in repeated}
         return {
-            shard: _conflict(shard, plan, answer) if isinstance(answer, list) else text_of(answer)
+            shard: self._refusal(shard, plan, changes[shard], answer, is_repeat=shard in sent_again)
+            if isinstance(answer, list)
+            else text_of(answer)
             for (shard, plan), answer in zip(plans.items(), answers, strict=True)
         }
 
-    def _run(self, plans: Sequence[CommitPlan], generation: str) -> list[Any]:
-        """What the server answers to each plan."""
+    def _run(self, plans: Sequence[CommitPlan]) -> tuple[list[Any], set[int]]:
+        """As `send_plans`, in the generation that was last asked for."""
         try:
-            with translated():
-                pipeline = self._client.pipeline(transaction=False)
-                for plan in plans:
-                    command = ("EVALSHA", commit_sha(generation), len(plan.keys), *plan.keys, *plan.argv)
-                    pipeline.execute_command(*command, **routed(self._client, plan.keys[0]))
-                return pipeline.execute()
+            return send_plans(self._client, commit_sha(self._generation or self.generation()), plans)
         except Fenced:
             self._generation = ""
             raise
+
+    def _refusal(
+        self,
+        shard: int,
+        plan: CommitPlan,
+        changes: Sequence[RecordChange],
+        failed: Sequence[int],
+        *,
+        is_repeat: bool,
+    ) -> str | VersionConflict:
+        """The conflict; or a position that covers `changes`, if it is they that the server found."""
+        if is_repeat:
+            newest = {change.record_id: change.after for change in changes}
+            stored = self.read([(shard, record_id) for record_id in newest])
+            if all(map(has_come_to, stored, newest.values())):
+                return self.positions([shard])[0]
+        return _conflict(shard, plan, failed)
 
     def restore(self, shard: int, changes: Sequence[RecordChange]) -> None:
         """What `commit` does, without outbox and through a closed fence: for recovery only.
@@ -100,7 +119,7 @@ class RedisStore(Counting, Progress, Lookups):
             raise _conflict(shard, plan, answer)
 
     def read(self, records: Sequence[tuple[int, str]]) -> list[bytes | None]:
-        """The stored values (header and JSON) of (shard, record id) pairs, in order; None: no such record."""
+        """The stored values of (shard, record id) pairs, in order; None: there is no such record."""
         groups: dict[str, list[int]] = defaultdict(list)
         for i, (shard, record_id) in enumerate(records):
             groups[self.keys.records(shard, self.keys.bucket_of(record_id))].append(i)
@@ -113,6 +132,12 @@ class RedisStore(Counting, Progress, Lookups):
                 for i, value in zip(indices, found, strict=True):
                     values[i] = value
         return values
+
+    def read_all(self, shard: int, record_ids: Iterable[str]) -> Iterator[bytes]:
+        """The stored values of those records of one shard that there are, in order, read in pages."""
+        for page in batched(record_ids, _READ_PAGE):
+            values = self.read([(shard, record_id) for record_id in page])
+            yield from (value for value in values if value is not None)
 
     def read_with_open(self, shard: int, user_id: str, trade_id: str) -> tuple[bytes | None, bool]:
         """A trade's stored value and whether it is listed as open, of one moment."""
@@ -132,27 +157,42 @@ class RedisStore(Counting, Progress, Lookups):
         return self._open_among(self.keys.shard_of_user(user_id), self.open_ids_of_user(user_id))
 
     def _open_among(self, shard: int, trade_ids: Iterator[str]) -> Iterator[Trade]:
-        while page := [(shard, trade_id) for trade_id in islice(trade_ids, _READ_PAGE)]:
-            records = (unpack(value) for value in self.read(page) if value is not None)
-            yield from (record for record in records if isinstance(record, Trade) and record.is_open)
+        records = map(unpack, self.read_all(shard, trade_ids))
+        return (record for record in records if isinstance(record, Trade) and record.is_open)
 
     def scan_records(self, shard: int, kind: str | None = None) -> Iterator[tuple[str, bytes]]:
         """(record id, stored value) of every record (of a kind), in bounded memory, in no order.
 
         A record that is there throughout comes at least once, and twice where a hash is resized
-        meanwhile.
+        meanwhile (`scan_once`).
         """
-        for bucket in range(BUCKETS):
-            key = self.keys.records(shard, bucket)
-            cursor = 0
-            while True:
-                with translated():
-                    cursor, found = self._client.hscan(key, cursor, count=_SCAN_COUNT)
-                for record_id, value in cast("dict[bytes, bytes]", found).items():
-                    if kind is None or value[COMPARED_CHARS] == ord(kind):
-                        yield text_of(record_id), value
-                if cursor == 0:
-                    break
+        wanted = None if kind is None else ord(kind)
+        for found in self._scan_pages(shard):
+            for record_id, value in found.items():
+                if wanted is None or value[COMPARED_CHARS] == wanted:
+                    yield record_id.decode(), value
+
+    def scan_once(self, shard: int) -> Iterator[tuple[str, bytes]]:
+        """`scan_records`, each record once; memory holds the shard's ids."""
+        seen: set[str] = set()
+        for record_id, value in self.scan_records(shard):
+            if record_id not in seen:
+                seen.add(record_id)
+                yield record_id, value
+
+    def _scan_pages(self, shard: int) -> Iterator[dict[bytes, bytes]]:
+        """A page of each bucket to a round trip, until every bucket's cursor is back where it began."""
+        cursors = dict.fromkeys((self.keys.records(shard, bucket) for bucket in range(BUCKETS)), 0)
+        while cursors:
+            with translated():
+                pipeline = self._client.pipeline(transaction=False)
+                for key, cursor in cursors.items():
+                    pipeline.hscan(key, cursor, count=_SCAN_COUNT)
+                pages = pipeline.execute()
+            for key, (cursor, found) in zip(list(cursors), pages, strict=True):
+                yield found
+                cursors[key] = cursor
+            cursors = {key: cursor for key, cursor in cursors.items() if cursor != 0}
 
 
 def _conflict(shard: int, plan: CommitPlan, failed: Sequence[int]) -> VersionConflict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import redis
 from redis.exceptions import (
@@ -21,7 +22,18 @@ from redis.exceptions import (
 
 from tradepool.errors import Corrupt, Fenced, Misconfigured, StoreUnavailable, TradePoolError
 
-__all__ = ["text_of", "translated"]
+__all__ = ["STORE", "ServerName", "causes", "of_redis", "text_of", "translated"]
+
+
+class ServerName(NamedTuple):
+    """What errors call a server, and the setting to look at."""
+
+    name: str
+    variable: str
+
+
+STORE = ServerName("the server", "TRADEPOOL_REDIS_URL")
+
 
 _REFUSED = (redis.AuthenticationError, AuthorizationError, NoPermissionError)
 _AWAY = (redis.ConnectionError, redis.TimeoutError, ClusterDownError, TryAgainError, AskError)
@@ -35,11 +47,13 @@ _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _HUNG_UP = "EOF occurred in violation of protocol"
 """What is left of a TLS server's refusal when it closes the connection behind it."""
 _NO_CERTIFICATE = re.compile("(?i)alert[ _]certificate[ _]required")
+_NO_HANDSHAKE = re.compile("handshake operation timed out|WRONG_VERSION_NUMBER")
+"""A port that does not speak TLS: servers wait for the rest of what they take for a command."""
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Run calls of redis-py; what they raise comes out as errors of tradepool.
+def translated(server: ServerName = STORE) -> Iterator[None]:
+    """Run calls of redis-py to `server`; what they raise comes out as errors of tradepool.
 
     Raises: StoreUnavailable (unreachable, loading, out of memory, read-only), Fenced, Misconfigured
     (wrong password, rights or certificate), Corrupt (a key of ours holds another type).
@@ -47,7 +61,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (redis.RedisError, RedisClusterException) as problem:
-        ours = _of_cluster(problem) if isinstance(problem, RedisClusterException) else _ours(problem)
+        ours = of_redis(problem, server)
         if ours is None:
             raise
         raise ours from problem
@@ -58,28 +72,49 @@ def text_of(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _ours(problem: BaseException) -> TradePoolError | None:
+def of_redis(problem: BaseException, server: ServerName = STORE) -> TradePoolError | None:
+    """What an error of redis-py means; None for what must be a mistake of ours."""
+    return _of_cluster(problem) if isinstance(problem, RedisClusterException) else _ours(problem, server)
+
+
+def causes(problem: BaseException) -> Iterator[BaseException]:
+    """`problem`, what it was raised for, and so on."""
+    cause: BaseException | None = problem
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _ours(problem: BaseException, server: ServerName) -> TradePoolError | None:
     """None for what must be a mistake of ours."""
     if isinstance(problem, NoScriptError):
         return Fenced("the server has restarted and recovery has not opened it yet")
     if _is_misconfigured(problem):
-        return _misconfigured(problem)
+        return _misconfigured(problem, server)
     if _WRONG_TYPE.search(str(problem)):
         return Corrupt(f"a key holds what it should not: {problem}")
-    why = _why_not_now(problem)
+    why = _why_not_now(problem, server)
     return None if why is None else StoreUnavailable(why)
 
 
-def _why_not_now(problem: BaseException) -> str | None:
+def _why_not_now(problem: BaseException, server: ServerName) -> str | None:
     """In what way the server is away for a while, if that is the problem."""
     if isinstance(problem, _AWAY):
-        hint = "; does it ask for TRADEPOOL_REDIS_CERT_FILE?" if _HUNG_UP in str(problem) else ""
-        return f"the server cannot be reached: {problem}{hint}"
+        return f"{server.name} cannot be reached: {str(problem).rstrip('.')}{_hint(problem, server)}"
     if isinstance(problem, OutOfMemoryError):
-        return "the server is out of memory; raise its maxmemory"
+        return f"{server.name} is out of memory; raise its maxmemory"
     if isinstance(problem, ReadOnlyError):
-        return "the server is a read-only replica; a failover is under way"
-    return f"the server does not write now: {problem}" if _NOT_NOW.search(str(problem)) else None
+        return f"{server.name} is a read-only replica; a failover is under way"
+    return f"{server.name} does not write now: {problem}" if _NOT_NOW.search(str(problem)) else None
+
+
+def _hint(problem: BaseException, server: ServerName) -> str:
+    """What may help to reach the server; of the store's, the command line knows better."""
+    if _HUNG_UP in str(problem):
+        return "; does it ask for TRADEPOOL_REDIS_CERT_FILE?"
+    if any(_NO_HANDSHAKE.search(str(cause)) for cause in causes(problem)):
+        return f"; does it speak TLS? If not, write {server.variable} without the second s of its scheme"
+    return "" if server == STORE else f"; start the server {server.variable} names"
 
 
 def _is_misconfigured(problem: BaseException) -> bool:
@@ -87,32 +122,32 @@ def _is_misconfigured(problem: BaseException) -> bool:
     return isinstance(problem, _REFUSED) or _UNTRUSTED in words or bool(_NO_CERTIFICATE.search(words))
 
 
-def _misconfigured(problem: BaseException) -> Misconfigured:
+def _misconfigured(problem: BaseException, server: ServerName = STORE) -> Misconfigured:
     if _NO_CERTIFICATE.search(str(problem)):
         return Misconfigured(
-            "the server asks for a certificate; set TRADEPOOL_REDIS_CERT_FILE and TRADEPOOL_REDIS_KEY_FILE"
+            f"{server.name} asks for a certificate; "
+            "set TRADEPOOL_REDIS_CERT_FILE and TRADEPOOL_REDIS_KEY_FILE"
         )
     if _UNTRUSTED in str(problem):
         return Misconfigured(
-            "the server's certificate is signed by nobody we trust, or for another host; "
+            f"{server.name}'s certificate is signed by nobody we trust, or for another host; "
             "set TRADEPOOL_REDIS_CA_FILE to its authority"
         )
     if isinstance(problem, NoPermissionError):
         return Misconfigured(
-            f"the server denies its user a right: {problem}; docs/operations.md has the rule to give it"
+            f"{server.name} denies its user a right: {problem}; docs/operations.md has the rule to give it"
         )
     return Misconfigured(
-        f"the server refuses us: {problem}; check user and password, in TRADEPOOL_REDIS_URL or beside it"
+        f"{server.name} refuses us: {str(problem).rstrip('.')}; "
+        f"check user and password, in {server.variable} or beside it"
     )
 
 
 def _of_cluster(problem: RedisClusterException) -> TradePoolError | None:
     """What is behind an error of the cluster's client, which wraps the answer of the last node it tried."""
-    cause: BaseException | None = problem
-    while cause is not None:
+    for cause in causes(problem):
         if _is_misconfigured(cause):
             return _misconfigured(cause)
-        cause = cause.__cause__ or cause.__context__
     if _NOT_A_CLUSTER.search(str(problem)):
         return Misconfigured("the server is no node of a cluster; write redis:// in TRADEPOOL_REDIS_URL")
     if _NO_CLUSTER.search(str(problem)):

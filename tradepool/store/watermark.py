@@ -18,7 +18,7 @@ from tradepool.store.connection import Client
 from tradepool.store.keys import Keys
 from tradepool.store.translation import translated
 
-__all__ = ["POLL_S", "JournaledShard", "Watermark", "parse_watermark", "read_watermark"]
+__all__ = ["POLL_S", "JournaledShard", "Watermark", "parse_watermark", "read_watermark", "watermark_text"]
 
 POLL_S = 0.001
 """How often the journal's hash is read while somebody waits."""
@@ -50,6 +50,11 @@ def parse_watermark(value: bytes | str | None) -> JournaledShard:
     text = value.decode() if isinstance(value, bytes) else value
     position, digest, count = text.split(" ")
     return JournaledShard(position, digest, int(count))
+
+
+def watermark_text(position: str, digest: str, count: int) -> str:
+    """What `parse_watermark` reads."""
+    return f"{position} {digest} {count}"
 
 
 def read_watermark(client: Client, keys: Keys, shards: Sequence[int]) -> list[JournaledShard]:
