@@ -5,21 +5,44 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from tests.loose_trades import buy, entry
-from tradepool import TradePool
+from tradepool import Receipt, TradePool, commanding
 from tradepool.clock import now_us
+from tradepool.placing import Command
 
 DAY_US = 86_400 * 1_000_000
 USERS = ("ann", "bob")
 
 
 def closed_trade(pool: TradePool, user_id: str = "ann", *, days_ago: float = 30, **fields: Any) -> str:
-    """A round trip that made 10 and ended `days_ago`; its id."""
+    """A round trip that made 10, all of it `days_ago`; its id."""
     at = now_us() - int(days_ago * DAY_US)
-    trade_id = pool.add_trade(buy(**{"user_id": user_id, "created_at": at} | fields)).trade_id
-    pool.add_fill(trade_id, entry(f"f-{trade_id}", fields.get("amount", "1"), at=at))
-    pool.close_trade(trade_id, "110", at=at)
+    trade = buy(**{"user_id": user_id, "created_at": at} | fields)
+    trade_id = applied_at(pool, commanding.add_trade(trade), at).trade_id
+    amount = fields.get("amount", "1")
+    applied_at(pool, commanding.add_fill(trade_id, entry(f"f-{trade_id}", amount, at=at)), at)
+    applied_at(pool, closing(trade_id, at), at)
     return trade_id
+
+
+def applied_at(pool: TradePool, command: Command, at: int) -> Receipt:
+    """What came of the command, given at a time long ago."""
+    (receipt,) = pool.core.apply([msgspec.structs.replace(command, as_of=at)])
+    assert isinstance(receipt, Receipt), receipt
+    return receipt
+
+
+def changed(pool: TradePool, trade_id: str) -> None:
+    """Somebody changes such a trade, long ago, but only now is it told."""
+    at = now_us() - 20 * DAY_US
+    applied_at(pool, commanding.update_trade(trade_id, {"strategy": "late"}, expected_version=None), at)
+
+
+def closing(trade_id: str, at: int) -> Command:
+    """The command that closes such a trade."""
+    return commanding.close_trade(trade_id, "110", fee=0, fee_currency=None, amount=None, at=at)
 
 
 def some_of_each(pool: TradePool) -> list[str]:

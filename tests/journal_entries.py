@@ -10,7 +10,7 @@ import msgspec
 from tests.waiting import eventually
 from tradepool.files.checkpoint import checkpoint_of
 from tradepool.files.journal import Journal
-from tradepool.files.lines import JournalEntry
+from tradepool.files.lines import NewLine, spelled
 from tradepool.files.point import Place
 from tradepool.files.segments import finished_segments
 from tradepool.model.codec import digest_of
@@ -20,33 +20,32 @@ SEGMENT_BYTES = 3000
 """From which size on `write_segments` finishes a segment."""
 
 
-def entry(
-    record_id: str, version: int, *, shard: int = 1, position: str = "1-1", size: int = 0
-) -> JournalEntry:
+def entry(record_id: str, version: int, *, shard: int = 1, position: str = "1-1", size: int = 0) -> NewLine:
     """Version `version` of a record; its content follows from its name and version."""
     body = _body(record_id, version, size)
-    return JournalEntry(
+    previous = digest_of(_body(record_id, version - 1, size)) if version > 1 else ""
+    return NewLine(
         shard=shard,
-        position=position,
-        index=0,
-        kind="t",
-        record_id=record_id,
-        command_id=f"command-{version}",
-        task_id="",
+        position=position.encode(),
+        place=0,
+        kind=b"t",
+        record_id=spelled(record_id.encode()),
+        command_id=b"command-%d" % version,
+        task_id=b"",
         version=version,
-        digest=digest_of(body),
-        previous=digest_of(_body(record_id, version - 1, size)) if version > 1 else "",
-        status="p",
-        record=msgspec.Raw(body),
+        digest=digest_of(body).encode(),
+        previous=previous.encode(),
+        status=b"p",
+        record=body,
     )
 
 
-def group(shard: int) -> list[JournalEntry]:
+def group(shard: int) -> list[NewLine]:
     """Two records of `shard`, one commit."""
     return [entry(f"{shard}-{name}", 1, shard=shard, position=f"{shard}-1") for name in "ab"]
 
 
-def write_groups(log: Path, groups: Iterable[list[JournalEntry]], *, checkpoint: bool = True) -> None:
+def write_groups(log: Path, groups: Iterable[list[NewLine]], *, checkpoint: bool = True) -> None:
     """Append each group with a commit of its own, as a writer that then stops, or is killed."""
     kept = checkpoint_of(log).read_bytes() if checkpoint_of(log).exists() else None
     with Journal(log, SHARDS) as journal:

@@ -10,7 +10,7 @@ import msgspec
 
 from tests.store_changes import START_US, filled, new_trade
 from tradepool.files.journal import Journal
-from tradepool.files.lines import JournalEntry
+from tradepool.files.lines import NewLine
 from tradepool.model.archived import archived
 from tradepool.model.codec import ARCHIVED_KIND, NO_STATUS, TRADE_KIND, digest_of, encode_trade
 from tradepool.model.counters import add_counters, contribution
@@ -52,7 +52,7 @@ def counters_of(count: int, user_id: str, *, archived_every: int = 0) -> dict[st
 
 def write_trades(journal: Journal, keys: Keys, count: int, *, archived_every: int = 0) -> None:
     """Journal `count` trades in groups over all shards, and every so manieth's archiving."""
-    entries: list[JournalEntry] = []
+    entries: list[NewLine] = []
     position = 0
     for number in range(count):
         entries += _entries(keys, number, archived_every)
@@ -70,20 +70,20 @@ def _life(number: int, archived_every: int) -> tuple[Trade, ...]:
     return _LIVES[0] if _is_archived(number, archived_every) else _LIVES[number % len(_LIVES)]
 
 
-def _commit(journal: Journal, entries: list[JournalEntry], position: str) -> None:
+def _commit(journal: Journal, entries: list[NewLine], position: str) -> None:
     positions: dict[int, str] = defaultdict(lambda: position)
-    journal.append(msgspec.structs.replace(entry, position=positions[entry.shard]) for entry in entries)
+    journal.append(entry._replace(position=positions[entry.shard].encode()) for entry in entries)
     journal.commit(positions)
 
 
-def _entries(keys: Keys, number: int, archived_every: int) -> Iterator[JournalEntry]:
+def _entries(keys: Keys, number: int, archived_every: int) -> Iterator[NewLine]:
     at, user_id = START_US + number, user_of(number)
     names: dict[str, Any] = {
         "trade_id": mint_id(user_id, at_us=at, random_bits=number),
         "user_id": user_id,
         "created_at": at,
     }
-    shard, previous = keys.shard_of_user(user_id), ""
+    shard, previous = keys.shard_of_user(user_id), b""
     for trade in _life(number, archived_every):
         # A venue's fill belongs to one trade.
         fills = tuple(
@@ -97,19 +97,19 @@ def _entries(keys: Keys, number: int, archived_every: int) -> Iterator[JournalEn
         yield _entry(shard, made, msgspec.json.encode(left), ARCHIVED_KIND, previous)
 
 
-def _entry(shard: int, trade: Trade, body: bytes, kind: str, previous: str) -> JournalEntry:
+def _entry(shard: int, trade: Trade, body: bytes, kind: str, previous: bytes) -> NewLine:
     is_trade = kind == TRADE_KIND
-    return JournalEntry(
+    return NewLine(
         shard=shard,
-        position="",
-        index=0,
-        kind=kind,
-        record_id=trade.trade_id,
-        command_id="",
-        task_id="",
+        position=b"",
+        place=0,
+        kind=kind.encode(),
+        record_id=trade.trade_id.encode(),
+        command_id=b"",
+        task_id=b"",
         version=trade.version if is_trade else trade.version + 1,
-        digest=digest_of(body),
+        digest=digest_of(body).encode(),
         previous=previous,
-        status=trade.status.code if is_trade else NO_STATUS,
-        record=msgspec.Raw(body),
+        status=(trade.status.code if is_trade else NO_STATUS).encode(),
+        record=body,
     )

@@ -63,7 +63,7 @@ class PoolAtWork:
         trade = new_trade(user_id, **fields)
         shard = self.keys.shard_of_user(user_id)
         if self.keys.home_shard(trade.trade_id) is None:
-            self.store.put_route(trade.trade_id, slot_of_user(user_id))
+            self.store.put_routes({trade.trade_id: slot_of_user(user_id)})
         self.store.commit(shard, [change(None, trade, task_id="task")])
         self.store.commit(shard, [change(trade, done := filled(trade, fill_id=f"v-{trade.trade_id}"))])
         return done

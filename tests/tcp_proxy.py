@@ -44,7 +44,8 @@ class TcpProxy:
         self._delay_s = 0.0
         self._passes_requests = True
         self._passes_answers = True
-        self._port = port
+        self._place = _bound(port)
+        self._port: int = self._place.getsockname()[1]
         self._listener: socket.socket | None = None
         self._acceptor = threading.Thread()
         self._listen()
@@ -95,6 +96,7 @@ class TcpProxy:
         """Stop; calling it twice is fine."""
         self._stop_listening()
         self._reset_links()
+        self._place.close()
 
     def __enter__(self) -> Self:
         return self
@@ -117,9 +119,9 @@ class TcpProxy:
             self._links.discard(link)
 
     def _listen(self) -> None:
-        listener = socket.create_server(("127.0.0.1", self._port), backlog=128)
+        listener = _bound(self._port)
+        listener.listen(128)
         listener.settimeout(_LOOK_S)
-        self._port = listener.getsockname()[1]
         self._listener = listener
         self._acceptor = threading.Thread(target=self._accept, args=[listener], name="tcp-proxy", daemon=True)
         self._acceptor.start()
@@ -227,6 +229,17 @@ class _Link:
             to.settimeout(_CONNECT_TIMEOUT_S)
             to.sendall(data)
             to.settimeout(0.0)
+
+
+def _bound(port: int) -> socket.socket:
+    """A socket that has the port (0: any) and refuses connections until it listens.
+
+    A proxy keeps one while it is cut: else a client that tries to connect may get the port for its own end.
+    """
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind(("127.0.0.1", port))
+    return made
 
 
 def _connected(target: Address) -> socket.socket:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.archived_trades import DAY_US, USERS, closed_trade, everything, pages, some_of_each
+from tests.archived_trades import DAY_US, USERS, changed, closed_trade, everything, pages, some_of_each
 from tests.loose_trades import buy, entry
 from tradepool import Settings, TradePool, archiving, errors
 from tradepool.archive.parts import read_rows
@@ -180,7 +180,7 @@ def test_a_trade_that_changes_while_it_is_archived_stays_live(pool, monkeypatch)
 
     def write_while_others_work(part, trades, **options):
         count = write(part, trades, **options)
-        pool.update_trade(trade_id, strategy="late")
+        changed(pool, trade_id)
         return count
 
     monkeypatch.setattr(archiving, "write_part", write_while_others_work)
@@ -201,7 +201,7 @@ def test_a_commit_that_loses_its_race_does_not_take_the_others_with_it(pool, mon
     def commit_after_others(changes):
         if not late:
             late.append(trade_id)
-            pool.update_trade(trade_id, strategy="late")
+            changed(pool, trade_id)
         return commit(changes)
 
     monkeypatch.setattr(pool.store, "commit_all", commit_after_others)

@@ -102,6 +102,15 @@ def test_a_flipped_byte_is_found(pool, trade_id):
     assert "corrupt_record" in rules_of(pool.check_trades("ann"))
 
 
+def test_a_kind_of_a_newer_release_is_not_taken_for_another(pool, trade_id):
+    body = codec.encode_trade(pool.get_trade(trade_id))
+    pool.redis.hset(record_key(pool, trade_id), trade_id, codec.pack(9, body, "z", codec.NO_STATUS))
+
+    found = [f for f in pool.check_all_trades(deep=True).findings if f.rule == "corrupt_record"]
+
+    assert [(f.subject, "only a newer release" in f.detail) for f in found] == [(trade_id, True)]
+
+
 def test_forged_figures_do_not_follow_from_the_fills(pool, trade_id):
     overwrite(pool, trade_id, pnl_net=pool.get_trade(trade_id).pnl_net + 1)
 

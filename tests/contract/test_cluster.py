@@ -12,11 +12,12 @@ import pytest
 from tests.loose_trades import buy, entry
 from tests.servers import ClusterServers, Server, cluster_node, cluster_servers, meet
 from tests.waiting import eventually
-from tradepool import TradePool
+from tradepool import TradePool, recovery
 from tradepool.client.confirmation import Confirmation
 from tradepool.errors import (
     Corrupt,
     Fenced,
+    IdempotencyConflict,
     JournalAhead,
     JournalUnavailable,
     Misconfigured,
@@ -27,6 +28,7 @@ from tradepool.journal_service import JournalService
 from tradepool.settings import Settings
 from tradepool.store import fence
 from tradepool.store.connection import Client, connect
+from tradepool.store.plan import CHANGES_MAX
 
 USERS = [f"user-{n}" for n in range(24)]
 SHARD_COUNT = 16
@@ -126,16 +128,39 @@ def test_a_node_that_crashed_and_lost_its_tail_is_fenced_and_gets_it_back(pool, 
     before = pool.add_trades([buy(user_id=name) for name in USERS])
     kept = node.aof_bytes()
     lost = pool.add_trades([buy(user_id=name) for name in USERS])
-    node.kill()
-    node.set_back(kept)
-    node.start()
-    cluster.wait_whole()
+    set_back(cluster, node, kept)
 
     eventually(lambda: fence.is_open(client))
     trades = {trade.trade_id for trade in pool.get_all_trades()}
     assert trades == {receipt.trade_id for receipt in (*before, *lost)}
     assert pool.check_all_trades(deep=True).ok
     assert pool.add_trade(buy(user_id=user_id)).durable
+
+
+def test_a_node_that_crashes_while_another_is_recovered_is_recovered_as_well(
+    pool, journal, client, cluster, settings, monkeypatch
+):
+    """Its shards were not behind when recovery looked at them."""
+    first, second = cluster.nodes[:2]
+    before = pool.add_trades([buy(user_id=name) for name in USERS])
+    kept = {node: node.aof_bytes() for node in (first, second)}
+    lost = pool.add_trades([buy(user_id=name) for name in USERS])
+    journal.close()
+    set_back(cluster, first, kept[first])
+    real, crashes = recovery._check_nothing_lost, [second]
+
+    def check_then_crash(*arguments: object) -> None:
+        real(*arguments)
+        if crashes:
+            set_back(cluster, node := crashes.pop(), kept[node])
+
+    monkeypatch.setattr(recovery, "_check_nothing_lost", check_then_crash)
+    with closing(JournalService(settings, client)) as again:
+        with pytest.raises(StoreUnavailable):
+            again.recover()
+        again.recover()
+    trades = {trade.trade_id for trade in pool.get_all_trades()}
+    assert trades == {receipt.trade_id for receipt in (*before, *lost)}
 
 
 @pytest.mark.slow
@@ -194,6 +219,35 @@ def test_writers_go_on_while_a_node_dies_and_nothing_acknowledged_is_missing(poo
     there = {trade.trade_id for trade in pool.get_all_trades()}
     assert not {trade_id for mine in acknowledged for trade_id in mine} - there
     assert pool.check_all_trades(deep=True).ok
+
+
+@pytest.mark.slow
+def test_routes_that_a_node_has_lost_lead_to_trades_on_the_others_again(pool, journal, client, cluster):
+    """The trades' own shards lack nothing."""
+    ids = {f"freq-{number}": user_id for number, user_id in enumerate(USERS)}
+    pool.add_trades([buy(user_id=user_id, trade_id=trade_id) for trade_id, user_id in ids.items()])
+    keys = pool.store.keys
+    for node in cluster.nodes:
+        with node.client() as direct:
+            direct.flushall()
+            direct.script_flush()
+        eventually(lambda: opened(client))
+        assert {trade_id: pool.get_trade(trade_id).user_id for trade_id in ids} == ids
+    trade_id, user_id = next(iter(ids.items()))
+    stranger = next(name for name in USERS if keys.shard_of_user(name) != keys.shard_of_user(user_id))
+    with pytest.raises(IdempotencyConflict):
+        pool.add_trade(buy(user_id=stranger, trade_id=trade_id))
+
+
+@pytest.mark.slow
+def test_a_shard_of_more_records_than_a_plan_takes_is_filled_again(pool, journal, client, cluster):
+    count = CHANGES_MAX + 100
+    pool.add_trades([buy(user_id=USERS[0]) for _ in range(count)])
+    with node_of_user(pool, cluster, USERS[0]).client() as direct:
+        direct.flushall()
+        direct.script_flush()
+    eventually(lambda: opened(client), 30)
+    assert len(list(pool.get_all_trades())) == count
 
 
 @pytest.mark.slow
@@ -285,6 +339,14 @@ def test_a_promoted_replica_that_lacks_the_tail_is_fenced_and_gets_it_back(pool,
         assert pool.get_trade(first.trade_id).version == 1
         assert pool.get_trade(second.trade_id).version == 1
         assert pool.check_all_trades(deep=True).ok
+
+
+def set_back(cluster: ClusterServers, node: Server, aof_bytes: int) -> None:
+    """The node crashes, loses the end of its append-only file, and is back."""
+    node.kill()
+    node.set_back(aof_bytes)
+    node.start()
+    cluster.wait_whole()
 
 
 def is_durable(pool: TradePool) -> bool:

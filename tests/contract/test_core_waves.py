@@ -11,11 +11,13 @@ import pytest
 
 from tests.loose_trades import buy
 from tests.store_changes import change
+from tradepool import core as core_module
 from tradepool.commanding import new_command_id
 from tradepool.core import TradeCore
 from tradepool.errors import VersionConflict
 from tradepool.model.codec import unpack_trade
 from tradepool.model.commands import AddTrade, UpdateTrade
+from tradepool.model.ids import short_id
 from tradepool.model.trade import Trade
 from tradepool.settings import Durability, Settings
 from tradepool.store.keys import Keys
@@ -131,6 +133,39 @@ def test_a_new_trade_is_looked_for_where_a_command_beside_its_add_means_it(core,
     changed, again = core.apply([named(added.trade_id, 1), command])
     assert (changed.outcome, changed.version) == ("applied", 2)
     assert (again.outcome, again.version) == ("duplicate", 2)
+
+
+def test_a_long_list_is_begun_no_further_ahead_than_a_few_windows(core, monkeypatch):
+    """What is committed and not finished is held in memory, with all its receipts."""
+    under_way, most = [0], [0]
+    begin, finish = core._begin, core._finish
+
+    def counted_begin(*given):
+        under_way[0] += 1
+        most[0] = max(most[0], under_way[0])
+        return begin(*given)
+
+    def counted_finish(begun):
+        under_way[0] -= 1
+        return finish(begun)
+
+    monkeypatch.setattr(core, "_begin", counted_begin)
+    monkeypatch.setattr(core, "_finish", counted_finish)
+    monkeypatch.setattr(core_module, "WINDOW", 2)
+    receipts = core.apply([add(f"t{n}") for n in range(20)] + [add("t0")], task_id="task")
+    assert [receipt.trade_id for receipt in receipts] == [*(f"t{n}" for n in range(20)), "t0"]
+    assert receipts[-1].outcome == "duplicate"
+    assert most == [core_module.BATCHES_AHEAD_MAX + 1]
+    assert under_way == [0]
+
+
+def test_the_answers_of_every_window_are_left(core, contended, monkeypatch):
+    monkeypatch.setattr(core_module, "WINDOW", 2)
+    commands = [add("t1"), add("t2"), add("t3"), add("t4")]
+    core.apply(commands, task_id="task")
+    again = [msgspec.structs.replace(command, command_id=new_command_id()) for command in commands]
+    core.apply(again, task_id="task")
+    assert contended.answers([short_id(command.command_id) for command in again]) == ["duplicate"] * 4
 
 
 def test_races_lost_again_and_again_end_in_a_conflict(core, contended):

@@ -54,7 +54,7 @@ def test_a_commit_that_a_crash_took_is_not_acknowledged_on_later_positions(pool)
     pool.drain()
     waiting.join()
 
-    assert refusals == ["the server was recovered before the change was journaled; send it again"]
+    assert refusals == ["the server was recovered before the journal had everything; try the same again"]
     assert pool.store.read([(pool.keys.shard_of_user("ann"), "lost")]) == [None]
 
 
@@ -69,7 +69,7 @@ def test_a_snapshot_across_a_recovery_is_not_kept(pool, monkeypatch):
 
     monkeypatch.setattr(pool.store, "scan_records", scan_then_recover)
 
-    with pytest.raises(JournalUnavailable, match="recovered meanwhile"):
+    with pytest.raises(JournalUnavailable, match="was recovered before"):
         write_snapshot(pool.store, pool.journal, pool.settings.data_dir)
     assert not (pool.settings.data_dir / "trades.json").exists()
 
@@ -96,7 +96,7 @@ def lost(pool):
     """A server that has applied a command; calling it takes the command back, before any recovery."""
     pool.add("ann")
     pool.drain()
-    pool.store.put_route("lost", slot_of_user("ann"))
+    pool.store.put_routes({"lost": slot_of_user("ann")})
     before = image_of(pool.client)
     loose = pool.settings.model_copy(update={"durability": Durability.REDIS})
     TradeCore(pool.store, Watermark(pool.client, pool.keys), loose).apply([add("lost")])

@@ -12,9 +12,9 @@ from tests.store_changes import change, filled, new_trade
 from tradepool import recovery, refilling
 from tradepool.errors import Corrupt, Fenced, JournalAhead, Misconfigured, SequenceGap, StoreUnavailable
 from tradepool.files.checkpoint import checkpoint_of, save_checkpoint
-from tradepool.files.lines import JournalEntry
+from tradepool.files.lines import NewLine
 from tradepool.files.reading import read_lines
-from tradepool.files.snapshot import SNAPSHOT_NAME, TRADES_NAME
+from tradepool.files.snapshot_info import SNAPSHOT_NAME, TRADES_NAME
 from tradepool.model.codec import TRADE_KIND, digest_of, encode_trade, pack
 from tradepool.model.trade import Trade
 from tradepool.settings import Settings
@@ -94,14 +94,15 @@ def test_the_log_is_read_from_the_checkpoint_if_the_server_is_not_older(
     if not held_at_checkpoint:
         pool.add("ann")
         pool.drain()
-    save_checkpoint(pool.log, pool.journal.id, checkpoint := pool.journal.point)
+    checkpoint = pool.journal.point
+    save_checkpoint(pool.log, pool.journal.id, checkpoint, reached=checkpoint.offset)
     pool.add("ann")
     pool.drain()
     before, places = contents(pool), []
 
-    def read_from(path, *, since):
+    def read_from(path, *, since, until):
         places.append(since)
-        return read_lines(path, since=since)
+        return read_lines(path, since=since, until=until)
 
     monkeypatch.setattr(recovery, "read_lines", read_from)
     pool.come_back_as(image)
@@ -365,7 +366,7 @@ def test_a_store_with_other_records_than_the_journals_is_refused(pool):
     pool.come_back_as(image)
     shard = pool.keys.shard_of_user("ann")
     pool.client.hset(pool.keys.digest(shard), "0", f"{7:016x}:1")
-    with pytest.raises(Corrupt, match="after its replay"):
+    with pytest.raises(Corrupt, match=r"holds \d+ records .* empty the store"):
         pool.recover()
     assert not fence.is_open(pool.client)
 
@@ -387,20 +388,35 @@ def test_a_journal_that_adds_something_twice_is_refused(pool, monkeypatch, what)
     assert not fence.is_open(pool.client)
 
 
-def journaled(shard: int, trade: Trade, position: str) -> JournalEntry:
-    return JournalEntry(
+@pytest.mark.parametrize("has_older", [False, True])
+def test_a_line_of_a_newer_releases_kind_is_refused(pool, has_older):
+    """Replayed as something else, it would be gone without a word."""
+    if has_older:
+        pool.add("ann")
+        pool.drain()
+    image, shard = image_of(pool.client), pool.keys.shard_of_user("ann")
+    pool.journal.append([journaled(shard, new_trade("ann"), f"{2**62}-0", kind="z")])
+    pool.journal.commit({shard: f"{2**62}-0"})
+    pool.come_back_as(image)
+    with pytest.raises(Corrupt, match="kind 'z'; only a newer release can read it"):
+        pool.recover()
+    assert not fence.is_open(pool.client)
+
+
+def journaled(shard: int, trade: Trade, position: str, kind: str = TRADE_KIND) -> NewLine:
+    return NewLine(
         shard=shard,
-        position=position,
-        index=0,
-        kind=TRADE_KIND,
-        record_id=trade.trade_id,
-        command_id="",
-        task_id="",
+        position=position.encode(),
+        place=0,
+        kind=kind.encode(),
+        record_id=trade.trade_id.encode(),
+        command_id=b"",
+        task_id=b"",
         version=1,
-        digest=digest_of(encode_trade(trade)),
-        previous="",
-        status=trade.status.code,
-        record=msgspec.Raw(encode_trade(trade)),
+        digest=digest_of(encode_trade(trade)).encode(),
+        previous=b"",
+        status=trade.status.code.encode(),
+        record=encode_trade(trade),
     )
 
 

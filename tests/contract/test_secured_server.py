@@ -18,13 +18,13 @@ from tests.servers import PASSWORD, Server
 from tests.tcp_proxy import TcpProxy
 from tradepool import TradePool
 from tradepool.broker import ChangeSender
-from tradepool.cli.opening import check_reachable
 from tradepool.errors import Misconfigured, StoreUnavailable
 from tradepool.journal_service import JournalService
 from tradepool.server.embedded import EmbeddedServer
 from tradepool.settings import Settings
 from tradepool.store import fence
 from tradepool.store.connection import connect
+from tradepool.store.shard_count import check_shard_count
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 RULE = re.compile(r"ACL SETUSER (tradepool on .*)")
@@ -77,7 +77,7 @@ def pool_works(settings: Settings) -> None:
 
 def refusal_of(settings: Settings) -> str:
     with closing(connect(settings)) as client, pytest.raises(Misconfigured) as refusal:
-        check_reachable(client)
+        check_shard_count(client, settings.shard_count)
     words = str(refusal.value)
     assert "\n" not in words
     assert PASSWORD not in words
@@ -175,7 +175,7 @@ def test_a_server_that_asks_for_a_certificate_gets_ours(settings, server, author
         # The server's alert and the end of the connection race; both lead to the setting.
         told = pytest.raises((Misconfigured, StoreUnavailable), match="TRADEPOOL_REDIS_CERT_FILE")
         with closing(connect(trusting)) as client, told as why:
-            check_reachable(client)
+            check_shard_count(client, settings.shard_count)
         assert "\n" not in str(why.value)
         certificate, key = authority.issue("client")
         pool_works(given(trusting, redis_cert_file=certificate, redis_key_file=key))
@@ -186,7 +186,7 @@ def test_a_server_without_tls_is_not_reached_by_rediss(settings, server):
     impatient = given(settings, socket_timeout_s=0.1, connect_timeout_s=0.1)
     with closing(connect(given(impatient, redis_url=f"rediss://127.0.0.1:{server.port}/0"))) as client:
         with pytest.raises(StoreUnavailable) as problem:
-            check_reachable(client)
+            check_shard_count(client, settings.shard_count)
         assert "\n" not in str(problem.value)
 
 

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
+from pathlib import Path
 
 import pytest
 
 from tests.pool_at_work import PoolAtWork, at_work, contents
-from tradepool.errors import JournalUnavailable, PoolLocked
-from tradepool.files import snapshot as snapshot_files
+from tradepool.errors import Corrupt, JournalUnavailable, PoolLocked
 from tradepool.files.durable import FileLock
 from tradepool.files.journal import Journal
-from tradepool.files.snapshot import (
+from tradepool.files.snapshot import read_archived_counters, read_snapshot
+from tradepool.files.snapshot_info import (
     ARCHIVED_COUNTERS_NAME,
     ARCHIVED_NAME,
     LEDGERS_NAME,
+    NAMES,
     SNAPSHOT_NAME,
     TRADES_NAME,
+    finish_snapshot,
     is_whole,
     load_snapshot,
-    read_archived_counters,
-    read_snapshot,
 )
-from tradepool.model.codec import unpack_trade
+from tradepool.model.codec import pack, unpack_trade
 from tradepool.snapshots import write_snapshot
 
 
@@ -128,23 +131,14 @@ def test_a_full_disk_leaves_the_last_snapshot(pool, monkeypatch):
     assert load_snapshot(pool.settings.data_dir) == info
 
 
-def test_files_that_changed_hands_without_their_sidecar_are_not_whole(pool, monkeypatch):
-    """Killed between the renames: the old sidecar does not vouch for the new files."""
-    pool.add("ann")
+def test_a_record_of_a_newer_release_is_not_left_out(pool):
+    trade = pool.add("ann")
     pool.drain()
-    take(pool)
-    pool.add("bob")
-    pool.drain()
-
-    def killed(*_args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(snapshot_files.msgspec.json, "format", killed)
-    with pytest.raises(KeyboardInterrupt):
+    key = pool.keys.records(pool.keys.shard_of_user("ann"), pool.keys.bucket_of(trade.trade_id))
+    pool.client.hset(key, trade.trade_id, pack(2, b"{}", "z", "-"))
+    with pytest.raises(Corrupt, match="only a newer release"):
         take(pool)
-    info = load_snapshot(pool.settings.data_dir)
-    assert info.trades.count == 1
-    assert not is_whole(pool.settings.data_dir, info)
+    assert load_snapshot(pool.settings.data_dir) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[]"])
@@ -271,3 +265,57 @@ def test_a_shard_that_is_never_quiet_costs_the_snapshot_not_the_truth(pool, monk
     monkeypatch.setattr(pool.store, "scan_records", scan_while_archiving)
     with pytest.raises(JournalUnavailable, match="trades are being archived"):
         take(pool)
+
+
+@pytest.mark.parametrize("renamed", range(len(NAMES)))
+def test_a_crash_between_two_names_costs_neither_snapshot(pool, monkeypatch, renamed):
+    folder = pool.settings.data_dir
+    pool.add("ann")
+    pool.drain()
+    take(pool)
+    pool.add("bob")
+    pool.drain()
+    replace, done = Path.replace, []
+
+    def dies(path, target):
+        if len(done) == renamed:
+            raise KeyboardInterrupt
+        done.append(path)
+        return replace(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", dies)
+        with pytest.raises(KeyboardInterrupt):
+            take(pool)
+    finish_snapshot(folder)
+
+    info = load_snapshot(folder)
+    assert is_whole(folder, info)
+    assert info.trades.count == 2
+    assert not list(folder.glob("*.new"))
+
+
+@pytest.mark.parametrize("file", range(len(NAMES)))
+def test_a_disk_that_fails_under_a_snapshot_leaves_the_last_one(pool, monkeypatch, file):
+    folder = pool.settings.data_dir
+    pool.add("ann")
+    pool.drain()
+    before = take(pool)
+    pool.add("bob")
+    pool.drain()
+    fsync, done = os.fsync, []
+
+    def fails(descriptor):
+        if len(done) == file:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        done.append(descriptor)
+        fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fails)
+        with pytest.raises(JournalUnavailable, match="No space"):
+            take(pool)
+    finish_snapshot(folder)
+
+    assert load_snapshot(folder) == before
+    assert is_whole(folder, before)

@@ -10,8 +10,9 @@ from tests.loose_trades import buy
 from tests.store_changes import archiving, cancelled, change, filled, new_trade
 from tradepool.core import TradeCore
 from tradepool.errors import IdempotencyConflict, IllegalTransition, VersionConflict
+from tradepool.journaling import new_lines
 from tradepool.model.archived import archived
-from tradepool.model.codec import ARCHIVED_KIND, pack_archived, read_header, unpack_trade
+from tradepool.model.codec import ARCHIVED_KIND, digest_of, encode_trade, pack_archived, unpack_trade
 from tradepool.model.commands import AddFill, AddTrade, UpdateTrade
 from tradepool.model.counters import add_counters, contribution
 from tradepool.model.kinds import Role
@@ -19,7 +20,7 @@ from tradepool.model.trade import Trade
 from tradepool.settings import Durability, Settings
 from tradepool.store.indexes import Window
 from tradepool.store.keys import Keys
-from tradepool.store.plan import parse_outbox_item
+from tradepool.store.outbox import OutboxEntry
 from tradepool.store.watermark import Watermark
 
 USER = "ann"
@@ -72,12 +73,9 @@ def test_an_archived_trade_leaves_its_record_and_nothing_else_that_names_it(stor
     assert store.read([(shard, trade.trade_id)]) == [pack_archived(archived(trade, "2026-11-01"))]
     assert store.digest(shard).count == 1
     (_, fields) = redis_client.xrange(store.keys.outbox(shard))[-1]
-    (item,) = (parse_outbox_item(name, value, position) for name, value in fields.items())
-    assert (item.kind, item.is_new, read_header(item.value).version) == (
-        ARCHIVED_KIND,
-        False,
-        trade.version + 1,
-    )
+    (line,) = new_lines(OutboxEntry(shard, position, fields))
+    before = digest_of(encode_trade(trade)).encode()
+    assert (line.kind.decode(), line.previous, line.version) == (ARCHIVED_KIND, before, trade.version + 1)
 
 
 def test_counters_stay_and_the_archived_part_of_them_is_counted_beside(store, shard):

@@ -10,6 +10,7 @@ import redis
 
 from tests.store_changes import cancelled, change, filled, ledger_change, new_trade
 from tradepool.errors import Corrupt, Fenced, Misconfigured, StoreUnavailable, VersionConflict
+from tradepool.journaling import new_lines
 from tradepool.model.codec import TRADE_KIND, digest_of, encode_trade, pack_trade, unpack_trade
 from tradepool.model.counters import add_counters, contribution
 from tradepool.model.kinds import Role
@@ -17,7 +18,7 @@ from tradepool.model.positions import START_POSITION, parse_position
 from tradepool.settings import Settings
 from tradepool.store.connection import connect
 from tradepool.store.fence import COMMIT_SCRIPT, is_open, open_fence
-from tradepool.store.plan import parse_outbox_item
+from tradepool.store.outbox import OutboxEntry
 from tradepool.store.redis_store import RedisStore
 
 
@@ -31,12 +32,12 @@ def everything(client: redis.Redis) -> dict[bytes, object]:
     return {key: client.dump(key) for key in client.keys("*")}
 
 
-def outbox_items(client: redis.Redis, store: RedisStore, shard: int):
+def outbox_lines(client: redis.Redis, store: RedisStore, shard: int):
     entries = client.xrange(store.keys.outbox(shard))
     return [
-        parse_outbox_item(name, value, position.decode())
-        for position, fields in entries
-        for name, value in fields.items()
+        line
+        for position, items in entries
+        for line in new_lines(OutboxEntry(shard, position.decode(), items))
     ]
 
 
@@ -45,14 +46,14 @@ def test_an_added_trade_can_be_read_and_stands_in_the_outbox(store, shard, redis
     position = store.commit(shard, [change(None, trade, command_id="c1", task_id="t1")])
     assert store.read([(shard, trade.trade_id), (shard, "nobody")]) == [pack_trade(trade), None]
     assert store.last_position(shard) == position
-    (item,) = outbox_items(redis_client, store, shard)
-    assert (item.position, item.record_id, item.command_id, item.task_id) == (
-        position,
-        trade.trade_id,
-        "c1",
-        "t1",
+    (line,) = outbox_lines(redis_client, store, shard)
+    assert (line.position, line.record_id, line.command_id, line.task_id) == (
+        position.encode(),
+        trade.trade_id.encode(),
+        b"c1",
+        b"t1",
     )
-    assert unpack_trade(item.value) == trade
+    assert line.record == encode_trade(trade)
 
 
 def test_positions_grow_from_commit_to_commit(store, shard):
@@ -131,7 +132,7 @@ def test_digests_tell_what_the_shard_holds_and_up_to_where(store, shard):
 def test_what_the_journal_has_published_is_compared_with_what_waits(store, shard, redis_client):
     store.commit(shard, [change(None, new_trade("ann"))])
     redis_client.hset(store.keys.journal, f"{shard:02x}", "5-1 00000000000000ff 12")
-    journaled = store.journaled(shard)
+    journaled = store.journaled([shard])[0]
     assert (journaled.position, journaled.digest, journaled.count) == ("5-1", "00000000000000ff", 12)
     others = [known for known in store.journaled_shards() if known != journaled]
     assert [(known.position, known.count) for known in others] == [(START_POSITION, 0)] * 3

@@ -10,6 +10,7 @@ from tests.store_changes import START_US, cancelled, change, ledger_change, new_
 from tradepool.model.codec import LEDGER_KIND, TRADE_KIND, unpack_trade
 from tradepool.model.ids import slot_of_user
 from tradepool.settings import Settings
+from tradepool.store import redis_store
 from tradepool.store.indexes import Window
 from tradepool.store.keys import Keys
 from tradepool.store.lookups import ANSWER_TTL_S
@@ -174,6 +175,19 @@ def test_a_scan_finds_every_record_of_its_kind(store):
     assert len([1 for shard in range(4) for _ in store.scan_records(shard)]) == 701
 
 
+def test_a_scan_of_many_pages_finds_all_that_is_there_throughout_while_the_hashes_grow(store, monkeypatch):
+    monkeypatch.setattr(redis_store, "_SCAN_COUNT", 3)
+    trades = [new_trade("ann") for _ in range(300)]
+    add(store, *trades)
+    shard, found = store.keys.shard_of_user("ann"), set()
+    for number, (record_id, value) in enumerate(store.scan_records(shard)):
+        found.add(record_id)
+        assert unpack_trade(value).trade_id == record_id
+        if number % 50 == 0 and number < 400:
+            add(store, *(new_trade("ann") for _ in range(200)))
+    assert found >= {trade.trade_id for trade in trades}
+
+
 def test_users_are_all_who_have_a_record(store, crowd):
     store.commit(store.keys.shard_of_user("ann"), [ledger_change("ann", None, b"{}")])
     found = {user for shard in range(4) for user in store.users(shard)}
@@ -195,8 +209,9 @@ def test_reading_keeps_the_order_asked_for(store, crowd):
 def test_a_minted_id_needs_no_route_and_a_foreign_one_is_found_by_its_route(store):
     trade = new_trade("ann")
     assert store.shards_of_trades([trade.trade_id, "trade:7"]) == [store.keys.shard_of_user("ann"), None]
-    assert store.put_route("trade:7", slot_of_user("bob")) == slot_of_user("bob")
-    assert store.put_route("trade:7", slot_of_user("ann")) == slot_of_user("bob"), "the first one stands"
+    for user_id in ("bob", "ann"):
+        in_force = store.put_routes({"trade:7": slot_of_user(user_id)})
+        assert in_force == {"trade:7": slot_of_user("bob")}, "the first one stands"
     assert store.shard_of_trade("trade:7") == store.keys.shard_of_user("bob")
     store.move_route("trade:7", slot_of_user("ann"))
     assert store.shard_of_trade("trade:7") == store.keys.shard_of_user("ann")

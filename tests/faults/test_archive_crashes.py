@@ -13,7 +13,7 @@ from itertools import chain
 import pytest
 
 from tests.archive_steps import KILLED, PART_TRADES, ROUND_TRIP, SHARD_COUNT, STEPS, stop_at
-from tests.archived_trades import USERS, closed_trade, everything, pages, some_of_each
+from tests.archived_trades import USERS, changed, closed_trade, everything, pages, some_of_each
 from tradepool import TradePool, archiving, errors
 from tradepool.archive.parts import read_rows
 
@@ -98,7 +98,7 @@ def test_a_trade_that_changes_after_the_crash_is_archived_in_its_new_version_onl
         stop_at(STEPS["after a part is written"], die, broken.setattr)
         with pytest.raises(Died):
             pool.archive_closed_trades()
-    pool.update_trade(trade_id, strategy="late")
+    changed(pool, trade_id)
     before = everything(pool)
     assert [trade.strategy for trade in before["users"]["ann"]] == ["late"]
     assert_whole(pool, before, [trade_id])

@@ -61,7 +61,7 @@ def test_a_group_that_does_not_fit_is_cut_back_and_written_once_it_does(log, lim
         limited_disk()
         commit(journal, BIG, "2-0")
         after = journal.point
-    assert record_ids(log) == ["1-a", "1-b", *(e.record_id for e in BIG)]
+    assert record_ids(log) == ["1-a", "1-b", *(e.record_id.decode() for e in BIG)]
     checkpoint_of(log).unlink()
     with reopened(log) as again:
         assert again.point == after
@@ -266,3 +266,13 @@ def watched(monkeypatch, call: str) -> list[int]:
 
     monkeypatch.setattr(os, call, watch)
     return seen
+
+
+def test_a_lock_whose_note_cannot_be_written_is_let_go(log, monkeypatch):
+    """Else this process could not open its own journal once the disk has room."""
+    for call in ("ftruncate", "pwrite"):
+        with monkeypatch.context() as broken:
+            broken.setattr(os, call, failing(errno.ENOSPC))
+            with pytest.raises(JournalUnavailable, match="No space"):
+                Journal(log, SHARDS)
+        Journal(log, SHARDS).close()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from tests.archived_trades import applied_at
 from tests.fleet.conftest import Fleet
 from tests.fleet.trades import new_trade
 from tests.trade_builders import fill_fields
 from tests.waiting import eventually
-from tradepool import errors
+from tradepool import commanding, errors
 from tradepool.clock import now_us
 from tradepool.model import codec
 
@@ -28,7 +29,8 @@ def test_the_files_worker_archives_what_closed_long_ago(fleet: Fleet):
     fills = [fill_fields(name, role, "2", "100", at=at) for name, role in (("a", "entry"), ("b", "exit"))]
     given = new_trade(created_at=at, fills=fills)
     young = new_trade()
-    fleet.call("trades.add_trades", [given, young])
+    applied_at(fleet.pool, commanding.add_trade(given), at)
+    fleet.call("trades.add_trades", [young])
     eventually(lambda: kind_of(fleet, given["trade_id"]) == kind_of(fleet, young["trade_id"]) == "t")
     before = fleet.pool.get_trade(given["trade_id"])
 

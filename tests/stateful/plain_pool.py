@@ -46,8 +46,6 @@ class PlainTrade:
     status: str = "pending"
     version: int = 1
     is_shrunk: bool = False
-    is_recent: bool = False
-    """It was filled by a status word, which happens now; everything else here happened long ago."""
     is_archived: bool = False
     fills: list[PlainFill] = field(default_factory=list)
     stop_loss: Fraction | None = None
@@ -201,7 +199,6 @@ class PlainPool:
         if status == "cancelled" and trade.status == "partially_filled":
             trade.is_shrunk, trade.status = True, "filled"
         elif status == "filled" and (is_order or trade.status == "partially_filled"):
-            trade.is_recent = not trade.fills
             self._fill_rest(trade)
         elif (status in ("cancelled", "expired", "rejected") and is_order) or (
             status == "submitted" and trade.status == "pending"
@@ -227,17 +224,16 @@ class PlainPool:
         trade.reported, trade.reported_at, trade.status = pnl, as_of, "completed"
         return self._applied(trade)
 
-    def repeat(self, trade_id: str | None, *, is_add: bool) -> Answer:
+    def repeat(self, trade_id: str | None) -> Answer:
         """A command that was applied comes again; None: one about balances."""
         if trade_id is None:
             return Answer("duplicate")
-        trade = self.trades[trade_id]
-        return self._same(trade) if is_add or not trade.is_archived else Answer("IllegalTransition")
+        return self._same(self.trades[trade_id])
 
     def archive(self) -> None:
-        """What was completed long ago becomes final for good, and lets go of its key and fills."""
+        """What is final becomes so for good, and lets go of its key and fills."""
         for trade in self.trades.values():
-            if trade.status == "completed" and not trade.is_recent:
+            if trade.status in FINAL | LATE:
                 trade.is_archived = True
         gone = {trade.trade_id for trade in self.trades.values() if trade.is_archived}
         self.keys = {key: owner for key, owner in self.keys.items() if owner not in gone}

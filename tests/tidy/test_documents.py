@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 import re
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.tidy import settings_table
-from tests.tidy.source_tree import ROOT, committed_files
+from tests.tidy.source_tree import ROOT, committed_files, product_modules
+from tradepool import cli
 from tradepool.store.keys import Keys
 
 DOCUMENTS = tuple(path for path in committed_files() if path.endswith(".md"))
@@ -58,6 +60,19 @@ def test_the_table_of_settings_is_the_one_in_the_code():
     assert settings_table.written() == settings_table.rendered(), "run: make docs"
 
 
+def test_the_layers_of_the_architecture_are_those_that_the_linter_holds():
+    contracts = tomllib.loads(_text("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    held = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    assert _drawn_layers() == [{name.strip(" ()") for name in layer.split("|")} for layer in held]
+
+
+def test_every_line_that_the_operations_explain_is_one_that_the_code_says():
+    said = [line for module in product_modules() for line in _spoken(module.tree)]
+    explained = _explained_lines()
+    assert explained
+    assert [line for line in explained if not any(_has(text, line.split("…")) for text in said)] == []
+
+
 def test_every_old_module_has_a_new_home():
     document = _text("docs/seed-map.md")
     assert [module for module in OLD_MODULES if f"| `{module}` |" not in document] == []
@@ -86,6 +101,12 @@ def test_the_changelog_knows_the_version_of_the_project():
     assert version in _text("CHANGELOG.md")
 
 
+def test_the_readme_lists_every_command():
+    listed = _text("README.md").partition("## Command line")[2].split("```")[1]
+    names = set(re.findall(r"(?:tradepool|\|) ([a-z-]+)", listed))
+    assert names == {name for name, *_ in cli._COMMANDS}
+
+
 @pytest.mark.usefixtures("server_binary")
 def test_the_example_of_the_readme_runs(tmp_path: Path):
     example = re.search(r"```python\n(.*?)```", _text("README.md"), re.DOTALL).group(1)
@@ -103,6 +124,35 @@ def test_the_example_of_the_readme_runs(tmp_path: Path):
 
 def _text(path: str) -> str:
     return (ROOT / path).read_text(encoding="utf-8")
+
+
+def _drawn_layers() -> list[set[str]]:
+    """The layers as docs/architecture.md draws them: names with bars between, then what they are."""
+    drawing = _text("docs/architecture.md").partition("## Layers")[2].split("```")[1]
+    _, *lines = [line for line in drawing.strip().splitlines() if not line.startswith(" ")]
+    return [set(re.split(r"\s{2,}", line)[0].split(" | ")) for line in lines]
+
+
+def _explained_lines() -> list[str]:
+    """What stands in the first column of the table "it says"; a value that varies is written as …"""
+    table = _text("docs/operations.md").partition("| it says |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    return [line for row in rows for line in re.findall(r"`([^`]+)`", row)]
+
+
+def _spoken(tree: ast.Module) -> list[str]:
+    """Every text of a module, as one piece where the source breaks it; … for what is put in."""
+    return [
+        "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+        if isinstance(node, ast.JoinedStr)
+        else node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    ]
+
+
+def _has(text: str, parts: list[str]) -> bool:
+    return re.search(".*".join(map(re.escape, parts)), text, re.DOTALL) is not None
 
 
 def _key_families() -> set[str]:

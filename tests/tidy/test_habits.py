@@ -5,6 +5,10 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
 
 from tests.tidy.source_tree import (
     ROOT,
@@ -18,6 +22,7 @@ from tests.tidy.source_tree import (
 KEYS_HOME = "tradepool/store/keys.py"
 REASON_WORDS_MIN = 3
 LOCK = ROOT / "requirements.lock"
+RUN_LOCK = ROOT / "requirements-run.lock"
 
 
 def test_a_broad_except_has_a_reason_beside_it():
@@ -67,8 +72,9 @@ def test_no_file_names_a_package_host():
     assert _places(host, committed_texts()) == []
 
 
-def test_the_lock_pins_by_hash_and_names_no_address():
-    pins = re.split(r"\n(?=\S)", LOCK.read_text(encoding="utf-8").strip())
+@pytest.mark.parametrize("lock", [LOCK, RUN_LOCK], ids=lambda lock: lock.name)
+def test_a_lock_pins_by_hash_and_names_no_address(lock: Path):
+    pins = re.split(r"\n(?=\S)", lock.read_text(encoding="utf-8").strip())
     pinned = re.compile(r"[\w.-]+==\S+( ; [^\\:]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+")
     assert [pin.splitlines()[0] for pin in pins if not pinned.fullmatch(pin)] == []
 
@@ -76,16 +82,36 @@ def test_the_lock_pins_by_hash_and_names_no_address():
 def test_every_dependency_of_the_project_is_locked():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     optional = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *optional["embedded"], *optional["dev"]]
-    names = {re.match(r"[\w.-]+", requirement).group().lower() for requirement in wanted}
-    locked = set(re.findall(r"^([\w.-]+)==", LOCK.read_text(encoding="utf-8"), re.MULTILINE))
-    assert names - locked == set()
+    run = _names_of(project["dependencies"]) | _names_of(optional["archive"])
+    tools = _names_of(optional["embedded"]) | _names_of(optional["dev"])
+    assert (run | tools) - _pins(LOCK).keys() == set()
+    assert run - _pins(RUN_LOCK).keys() == set()
+    assert (tools - run) & _pins(RUN_LOCK).keys() == set()
+
+
+def test_production_runs_the_versions_that_the_tests_ran_with():
+    tested = _pins(LOCK)
+    assert {name: pins for name, pins in _pins(RUN_LOCK).items() if not pins <= tested[name]} == {}
 
 
 def test_scripts_can_be_run_by_anyone():
     scripts = [path for path in committed_files() if path.startswith(".ci/")]
     assert scripts
     assert all((ROOT / path).stat().st_mode & 0o111 == 0o111 for path in scripts)
+
+
+def _names_of(requirements: list[str]) -> set[str]:
+    return {re.match(r"[\w.-]+", requirement).group().lower() for requirement in requirements}
+
+
+def _pins(lock: Path) -> dict[str, set[str]]:
+    """Name → the versions that the lock pins: one, or one for each platform."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, version in re.findall(
+        r"^([\w.-]+)==([\w.!+-]+)", lock.read_text(encoding="utf-8"), re.MULTILINE
+    ):
+        found[name].add(version)
+    return found
 
 
 def _broad_handlers(module: Module) -> list[ast.ExceptHandler]:

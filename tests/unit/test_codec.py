@@ -17,6 +17,7 @@ from tradepool.model.codec import (
     COMPARED_CHARS,
     HEADER_CHARS,
     Header,
+    decode,
     decode_trade,
     digest_of,
     encode_trade,
@@ -117,5 +118,6 @@ def test_what_cannot_be_unpacked_is_corrupt(stored):
 
 
 def test_a_kind_of_a_newer_release_is_corrupt():
-    with pytest.raises(Corrupt, match="kind 'z'"):
-        unpack(pack(1, b"{}", "z", "-"))
+    for read in (lambda: unpack(pack(1, b"{}", "z", "-")), lambda: decode("z", b"{}")):
+        with pytest.raises(Corrupt, match="kind 'z'; only a newer release can read it"):
+            read()

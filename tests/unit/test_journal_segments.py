@@ -23,12 +23,11 @@ from tests.journal_entries import (
 )
 from tests.waiting import eventually
 from tradepool.errors import ChecksumMismatch, Corrupt, SequenceGap
-from tradepool.files import sealing, segments
+from tradepool.files import sealing
 from tradepool.files.checkpoint import checkpoint_of, load_checkpoint
 from tradepool.files.journal import Journal
 from tradepool.files.reading import newest_versions, points_back, read_groups, read_history, read_lines
 from tradepool.files.segments import active_header, compressed_path, finished_segments, sealed_path
-from tradepool.settings import Settings
 
 GROUPS = 20
 
@@ -51,10 +50,6 @@ def opened(log: Path) -> Journal:
 def content(path: Path) -> bytes:
     data = path.read_bytes()
     return zstandard.ZstdDecompressor().decompressobj().decompress(data) if path.suffix == ".zst" else data
-
-
-def test_the_settings_have_the_size_that_a_journal_has_by_itself():
-    assert Settings.model_fields["segment_bytes"].default == segments.SEGMENT_BYTES
 
 
 def test_finished_segments_are_numbered_and_read_as_one(log, places):

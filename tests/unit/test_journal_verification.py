@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from functools import cache
+from itertools import count, islice
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.journal_entries import SHARDS, entry, write_segments
 from tradepool.errors import ChecksumMismatch, SequenceGap
+from tradepool.files import verification
 from tradepool.files.checkpoint import checkpoint_of
 from tradepool.files.header import encode_header
 from tradepool.files.journal import Journal, read_lines
@@ -168,7 +170,7 @@ def test_a_header_that_tells_another_state_is_found(log):
 def test_a_record_that_is_not_what_its_digest_says_is_found(tmp_path):
     log = tmp_path / NAME
     with Journal(log, SHARDS) as journal:
-        journal.append([entry("a", 1), msgspec.structs.replace(entry("b", 1), digest="0" * 16)])
+        journal.append([entry("a", 1), entry("b", 1)._replace(digest=b"0" * 16)])
         journal.commit({1: "1-0"})
     with pytest.raises(
         ChecksumMismatch, match=rf"{NAME}:3: record 'b' version 1 is not what its digest says"
@@ -205,3 +207,45 @@ def flipped(data: bytes, at: int, bit: int) -> bytes:
     changed = bytearray(data)
     changed[at] ^= 1 << bit
     return bytes(changed)
+
+
+@pytest.mark.parametrize("from_end", [20, 5, 1])
+def test_a_damaged_last_commit_is_no_torn_tail_once_a_checkpoint_knows_it(tmp_path, from_end):
+    log = tmp_path / "trade_pool.log"
+    with Journal(log, 4) as journal:
+        for number in (1, 2):
+            journal.append([entry(f"r{number}", 1, position=f"{number}-1")])
+            journal.commit({1: f"{number}-1"})
+    data = bytearray(log.read_bytes())
+    data[-from_end] ^= 1
+    log.write_bytes(data)
+
+    with pytest.raises(ChecksumMismatch, match=r"trade_pool\.log:4: damaged"):
+        verify_log(log)
+    with pytest.raises(ChecksumMismatch, match=r"trade_pool\.log:4: damaged"):
+        Journal(log, 4)
+
+
+def test_a_writer_that_goes_on_and_rotates_under_the_verification_is_no_damage(tmp_path, monkeypatch):
+    log = tmp_path / "trade_pool.log"
+    numbers = count(1)
+
+    def write(journal, groups):
+        for number in islice(numbers, groups):
+            journal.append([entry(f"r{number}", 1, position=f"{number}-1")])
+            journal.commit({1: f"{number}-1"})
+
+    with Journal(log, 4, segment_bytes=3000) as journal:
+        write(journal, 5)
+        read = verification.read_groups
+        looks = iter((12, 3))
+
+        def then_busy(path, *, since):
+            yield from read(path, since=since)
+            write(journal, next(looks, 0))
+
+        monkeypatch.setattr(verification, "read_groups", then_busy)
+        report = verify_log(log)
+
+    assert report.segments > 1
+    assert report.lines in (17, 20)

@@ -11,13 +11,16 @@ from hypothesis import strategies as st
 
 from tests.store_changes import cancelled, change, filled, ledger_change, new_trade
 from tradepool.errors import Corrupt
-from tradepool.model.codec import digest_of, encode_trade, pack_trade
+from tradepool.files.lines import JournalLine, decode, encode_lines
+from tradepool.journaling import new_lines
+from tradepool.model.codec import digest_of, encode_trade, pack, pack_trade
 from tradepool.model.counters import contribution
 from tradepool.model.kinds import Role
 from tradepool.model.positions import parse_position
 from tradepool.store.keys import Keys
 from tradepool.store.limbs import join_limbs, split_limbs
-from tradepool.store.plan import claims_of, parse_outbox_item, plan_commit
+from tradepool.store.outbox import OutboxEntry
+from tradepool.store.plan import claims_of, plan_commit
 
 KEYS = Keys(4)
 SHARD = KEYS.shard_of_user("ann")
@@ -108,19 +111,35 @@ def test_changes_of_one_record_become_one_write_and_an_outbox_item_each():
     assert planned.increments[KEYS.counters(SHARD, "ann"), "rev"] == 1
     names, values = planned.outbox[::2], planned.outbox[1::2]
     assert names == ["ta0", "tu1", "tu2"]
-    items = [parse_outbox_item(n.encode(), v, "7-1") for n, v in zip(names, values, strict=True)]
-    assert [item.value for item in items] == [pack_trade(t) for t in (trade, entered, closed)]
-    assert [item.digest_before for item in items] == [
-        "",
-        *(digest_of(encode_trade(t)) for t in (trade, entered)),
+    items = {name.encode(): value for name, value in zip(names, values, strict=True)}
+    lines = list(new_lines(OutboxEntry(SHARD, "7-1", items)))
+    assert [line.record for line in lines] == [encode_trade(t) for t in (trade, entered, closed)]
+    digests = [digest_of(line.record).encode() for line in lines]
+    assert [line.digest for line in lines] == digests
+    assert [line.previous for line in lines] == [b"", *digests[:-1]]
+    assert [line.command_id.decode() for line in lines] == [step.command_id for step in steps]
+    assert [(line.task_id, line.place, line.version) for line in lines] == [
+        (b"", 0, trade.version),
+        (b"task-9", 1, entered.version),
+        (b"", 2, closed.version),
     ]
-    assert [item.command_id for item in items] == [step.command_id for step in steps]
-    assert [(item.task_id, item.index, item.is_new) for item in items] == [
-        ("", 0, True),
-        ("task-9", 1, False),
-        ("", 2, False),
+    assert {(line.shard, line.position, line.kind) for line in lines} == {(SHARD, b"7-1", b"t")}
+    assert {line.record_id.decode() for line in lines} == {trade.trade_id}
+    assert [line.status.decode() for line in lines] == [t.status.code for t in (trade, entered, closed)]
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "ä", "\u2028", "a\tb", "a\x7fb"])
+def test_an_id_is_spelled_in_the_line_as_json_spells_it(name):
+    stored = pack(3, b'{"n":1}', "t", "p")
+    value = "\x1e".join((name, f"c{name}", name * 2, "0" * 16, "")).encode() + stored
+    (line,) = new_lines(OutboxEntry(SHARD, "7-1", {b"tu0": value}))
+    assert [line.record_id, line.command_id, line.task_id] == [
+        msgspec.json.encode(text)[1:-1] for text in (name, f"c{name}", name * 2)
     ]
-    assert {(item.position, item.kind, item.record_id) for item in items} == {("7-1", "t", trade.trade_id)}
+    parts, _ = encode_lines([line], 0, 0)
+    read = decode(b"".join(parts), JournalLine)
+    assert (read.record_id, read.command_id, read.task_id) == (name, f"c{name}", name * 2)
+    assert (read.value, read.previous, read.version) == (stored, "0" * 16, 3)
 
 
 def test_a_value_is_sent_once_for_the_record_and_its_outbox_item():
@@ -219,11 +238,14 @@ def test_no_call_of_a_large_plan_has_more_arguments_than_lua_can_unpack():
         (b"tax", b"i\x1ec\x1et\x1ed\x1ev"),
         (b"t", b"i\x1ec\x1et\x1ed\x1ev"),
         (b"", b""),
+        (b"ta0", b"\xff\x1ec\x1et\x1ed\x1e" + pack(1, b"{}", "t", "p")),
+        (b"ta0", b"i\x1ec\x1et\x1ed\x1e" + pack(1, b"{}", "t", '"')),
+        (b"ta0", b"i\x1ec\x1et\x1ed\x1ex" + pack(1, b"{}", "t", "p")),
     ],
 )
 def test_what_is_no_outbox_item_is_corrupt(name, value):
     with pytest.raises(Corrupt, match="7-1"):
-        parse_outbox_item(name, value, "7-1")
+        list(new_lines(OutboxEntry(SHARD, "7-1", {name: value})))
 
 
 def test_positions_compare_as_numbers():

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from tests.faults.simulator.breaks import BREAKS
 from tests.faults.simulator.campaign import replay_command, run_seeds, summary
@@ -44,21 +45,36 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.simulator", description=__doc__)
+    parser = _Parser(prog="python -m tests.faults.simulator", description=__doc__)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--seed", type=int, help="one seed")
     which.add_argument("--seeds", type=_span, help="from-to, both included")
-    parser.add_argument("--runs", type=int, default=1, help="how often the plan of each seed is run")
-    parser.add_argument("--jobs", type=int, default=_JOBS, help="runs at a time")
+    parser.add_argument("--runs", type=_count, default=1, help="how often the plan of each seed is run")
+    parser.add_argument("--jobs", type=_count, default=_JOBS, help="runs at a time")
     parser.add_argument("--first", action="store_true", help="stop at the first violation")
     parser.add_argument("--show", action="store_true", help="print the plan and run nothing")
     parser.add_argument("--break", dest="broken", choices=BREAKS, default="", help="run a broken build")
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage before it."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
 def _span(text: str) -> range:
     first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1)
+    numbers = (first, last or first)
+    if not all(number.isdecimal() for number in numbers) or int(numbers[0]) > int(numbers[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no span of seeds; write from-to, like 0-199, or one")
+    return range(int(numbers[0]), int(numbers[1]) + 1)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
 
 
 def _report(outcome: Outcome, broken: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import re
 import sys
+from typing import Any
 
 import redis
 
 from tradepool.store import fence
+from tradepool.store.connection import Client
+from tradepool.store.keys import Keys
 from tradepool.store.watermark import Watermark
 
 __all__ = ["BREAKS", "break_build", "load_the_script"]
@@ -32,20 +35,18 @@ def break_build(what: str) -> None:
         _replace_scripts(_COMPARISON.sub("", fence.COMMIT_SCRIPT))
 
 
-def load_the_script(client: redis.Redis) -> None:
+def load_the_script(client: Client) -> None:
     """Open the fence without any recovery."""
-    try:
-        client.script_load(fence.COMMIT_SCRIPT)
-    except redis.RedisError:
-        return
+    with contextlib.suppress(redis.RedisError):
+        generation: Any = client.hget(Keys.meta, fence.GENERATION_FIELD) or b""
+        client.script_load(fence._commit_script(generation.decode()))
 
 
 def _replace_scripts(script: str) -> None:
-    """Have every module that imported a script, or its hash, use `script` instead."""
+    """Have every module that imported a script use `script` instead."""
     assert script != fence.COMMIT_SCRIPT, "the comparison in commit.lua is spelled otherwise now"
-    sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
     restore = _COMPARISON.sub("", fence.RESTORE_SCRIPT)
-    values = {"COMMIT_SCRIPT": script, "COMMIT_SHA": sha, "RESTORE_SCRIPT": restore}
+    values = {"COMMIT_SCRIPT": script, "RESTORE_SCRIPT": restore}
     for module in [module for name, module in sys.modules.items() if name.startswith("tradepool.")]:
         for name, value in values.items():
             if hasattr(module, name):

@@ -8,7 +8,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -74,7 +74,9 @@ class _Job:
         )
 
 
-def run_seeds(seeds: Iterable[int], results: Path, *, jobs: int = 1, broken: str = "") -> Iterator[Outcome]:
+def run_seeds(
+    seeds: Iterable[int], results: Path, *, jobs: int = 1, broken: str = ""
+) -> Generator[Outcome, None, None]:
     """Run the plan of each seed, `jobs` at a time; outcomes as they come. `results` is a folder for them."""
     waiting: Iterator[int] = iter(seeds)
     running: list[_Job] = []

@@ -46,7 +46,10 @@ def strike(stage: Stage, fault: Fault) -> Undo | None:
     if fault.kind in _DEATHS:
         stage.disk.arm(_DEATHS[fault.kind], fault.amount)
         return None
-    return _strike_once(stage, fault) if fault.kind in _ONCE else _strike_for_a_while(stage, fault)
+    if fault.kind in _ONCE:
+        _strike_once(stage, fault)
+        return None
+    return _strike_for_a_while(stage, fault)
 
 
 def heal(stage: Stage) -> None:

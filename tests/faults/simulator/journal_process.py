@@ -5,19 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import sys
 import threading
 import time
 import traceback
 from types import SimpleNamespace
-from typing import TextIO
-
-import structlog
 
 from tests.faults.simulator.disk import Disk
 from tradepool import clock, wiring
 from tradepool.errors import Misconfigured, TradePoolError, Unavailable
 from tradepool.journal_service import JournalService
+from tradepool.logger import Logger
 from tradepool.settings import Settings
 
 __all__ = ["STOPPED", "keep_journal"]
@@ -26,7 +23,7 @@ STOPPED = 71
 """Exit status after the journal has stopped by itself: Corrupt, or another writer in its place."""
 
 _RETRY_S = 0.02
-_log = structlog.get_logger(__name__)
+_log = Logger(__name__)
 
 
 def keep_journal(settings: Settings, disk: Disk, orders: int) -> int:
@@ -35,7 +32,6 @@ def keep_journal(settings: Settings, disk: Disk, orders: int) -> int:
     What passes by itself is waited for; what does not ends the process with `STOPPED`.
     """
     disk.install()
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=_Log(sys.stdout)))
     threading.excepthook = _thread_died
     # The module reads the time through the module `time`, whoever imported what from it.
     clock.time = SimpleNamespace(time_ns=lambda: time.time_ns() + disk.clock_step_ns)  # type: ignore[assignment]
@@ -69,21 +65,6 @@ def _next(orders: int) -> str:
     while not line.endswith(b"\n"):
         line += os.read(orders, 1)
     return line.decode().strip()
-
-
-class _Log:
-    """What is said, unless it cannot be written: the limit on files is one on this log as well."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-
-    def write(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            self._out.write(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._out.flush()
 
 
 def _thread_died(died: threading.ExceptHookArgs) -> None:

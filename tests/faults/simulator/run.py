@@ -62,7 +62,8 @@ def run_plan(plan: Plan, folder: Path, *, broken: str = "") -> Outcome:
         stage.begin()
         run.play()
         run.catch_up()
-        violations, lines = run.violations, {}
+        violations: list[str] = run.violations
+        lines: dict[str, int] = {}
         if not violations:
             violations, lines = check_everything(stage)
     finally:

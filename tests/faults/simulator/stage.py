@@ -9,6 +9,7 @@ import signal
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.faults.simulator.children import Child
 from tests.faults.simulator.disk import Disk
@@ -69,7 +70,7 @@ class Stage:
 
     def settings(self, name: str) -> Settings:
         """What the process `name` is given."""
-        quick: dict[str, object] = dict(_QUICK)
+        quick: dict[str, Any] = dict(_QUICK)
         if "segment_bytes" in Settings.model_fields:
             quick["segment_bytes"] = _SEGMENT_BYTES
         url = self.server.url

@@ -83,7 +83,7 @@ def write_batches(
     begun, answered = read_notes(notes)
     fd = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     _end_torn_line(fd, notes)
-    with contextlib.closing(wiring.connect(settings)) as services:
+    with contextlib.closing(_connected(settings)) as services:
         writer = _Writer(number, services, fd, broken=broken)
         for place, batch in enumerate(batches):
             if place in answered:
@@ -102,6 +102,18 @@ def wait(seconds: float) -> None:
     """Let that time pass."""
     if seconds > 0:
         threading.Event().wait(seconds)
+
+
+def _connected(settings: Settings) -> wiring.Services:
+    """A pool on the server, which may be away just now. Raises: StoreUnavailable when it stays away."""
+    deadline = time.monotonic() + _GIVE_UP_S
+    while True:
+        try:
+            return wiring.connect(settings)
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            wait(random.uniform(0, _PAUSE_S))
 
 
 class _Writer:

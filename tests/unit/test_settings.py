@@ -1,0 +1,77 @@
+"""A wrong setting is one line that names its variable and what it may be, never what it is."""
+
+from __future__ import annotations
+
+import traceback
+
+import pytest
+
+from tasks.app import PoolApp
+from tradepool import TradePool
+from tradepool.client.pool_client import PoolClient
+from tradepool.errors import Misconfigured
+from tradepool.settings import load_settings
+
+HUSH = "hush-hush"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("batch_max", "0", "greater than or equal to 1"),
+        ("shard_count", "many", "valid integer"),
+        ("durability", "perhaps", "'journal' or 'redis'"),
+        ("pnl_backend", "abacus", "auto"),
+        ("flower_port", "70000", "65535"),
+    ],
+)
+def test_the_variable_and_its_limits_are_named(monkeypatch, name, value, told):
+    monkeypatch.setenv(f"TRADEPOOL_{name.upper()}", value)
+    with pytest.raises(Misconfigured, match=rf"^TRADEPOOL_{name.upper()}: .*{told}.*; correct") as refusal:
+        load_settings()
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_setting_given_by_hand_is_named_like_a_variable():
+    with pytest.raises(Misconfigured, match=r"^TRADEPOOL_BATCH_MAX: "):
+        load_settings(batch_max=0)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"redis_pasword": HUSH},
+        {"redis_password": [HUSH]},
+        {"redis_url": [f"redis://:{HUSH}@h/0"]},
+        {"flower_basic_auth": {"user": HUSH}},
+        {"flower_port": f"5555:{HUSH}"},
+        {"redis_password_file": [HUSH]},
+    ],
+)
+def test_what_was_given_is_told_nowhere(given):
+    (name,) = given
+    with pytest.raises(Misconfigured, match=f"^TRADEPOOL_{name.upper()}: ") as refusal:
+        load_settings(**given)
+    # As a log or `--debug` would show it; the test's own lines name the value as well.
+    shown = traceback.TracebackException.from_exception(refusal.value, capture_locals=False)
+    assert HUSH not in "".join(shown.format())
+    assert refusal.value.__context__ is None
+
+
+def test_a_mistyped_setting_is_told_so():
+    with pytest.raises(Misconfigured, match="TRADEPOOL_REDIS_PASWORD: there is no such setting"):
+        load_settings(redis_pasword=HUSH)
+
+
+def test_everybody_who_reads_the_environment_tells_it_the_same(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRADEPOOL_BATCH_MAX", "0")
+    readers = (
+        TradePool.connect,
+        lambda: TradePool.embedded(tmp_path / "pool"),
+        lambda: PoolClient.connect(spool=tmp_path / "spool"),
+        lambda: PoolApp("worker", set_as_current=False).settings,
+    )
+    for read in readers:
+        with pytest.raises(Misconfigured, match=r"^TRADEPOOL_BATCH_MAX: .*; correct this setting$"):
+            read()
+    assert not (tmp_path / "spool").exists()
