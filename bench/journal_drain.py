@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from bench.measurement import Numbers, median_ratio, medians, per_second, rounds_of, run
 from bench.pool_load import pin_append_only_file, trades
 from bench.set_rate import SetClients
 from tradepool import Settings, TradePool
 from tradepool.files.journal import JOURNAL_NAME, Journal, read_lines
-from tradepool.files.lines import JournalEntry
+from tradepool.files.lines import JournalLine, NewLine
 from tradepool.journaling import JournalWriter
 from tradepool.recovery import recover
 from tradepool.server.embedded import EmbeddedServer
@@ -35,6 +36,7 @@ ROUNDS = 5
 LINES = 60_000
 """A round."""
 SET_ROUND_S = 1.0
+_READ_FIELDS = JournalLine.__struct_fields__[1:]
 GROUP_LINES = 10_000
 """Lines to a commit where only the files are measured: as many as the writer takes at once."""
 
@@ -97,28 +99,33 @@ def opened(folder: Path, server: EmbeddedServer) -> Iterator[Drain]:
         yield Drain(stack.enter_context(TradePool.connect(settings)), journal, writer)
 
 
-def append_rate(folder: Path, entries: list[JournalEntry], stopwatch: Stopwatch) -> float:
+def append_rate(folder: Path, lines: list[NewLine], stopwatch: Stopwatch) -> float:
     """Lines a second into a journal of their own, groups fsynced."""
     with (
         tempfile.TemporaryDirectory(dir=folder) as place,
         Journal(Path(place) / JOURNAL_NAME, 256) as journal,
     ):
-        return stopwatch.rate(lambda: append(journal, entries), len(entries))
+        return stopwatch.rate(lambda: append(journal, lines), len(lines))
 
 
-def append(journal: Journal, entries: list[JournalEntry]) -> None:
+def append(journal: Journal, lines: list[NewLine]) -> None:
     """Append all, a group at a time."""
-    for first in range(0, len(entries), GROUP_LINES):
-        group = entries[first : first + GROUP_LINES]
+    for first in range(0, len(lines), GROUP_LINES):
+        group = lines[first : first + GROUP_LINES]
         journal.append(group)
-        journal.commit(dict.fromkeys({entry.shard for entry in group}, f"{first + 1}-0"))
+        journal.commit(dict.fromkeys({line.shard for line in group}, f"{first + 1}-0"))
 
 
-def entries_of(log: Path, count: int) -> list[JournalEntry]:
-    """The first `count` entries of a journal, as they were before they were numbered."""
-    fields = JournalEntry.__struct_fields__
-    lines = islice(read_lines(log), count)
-    return [JournalEntry(**{field: getattr(line, field) for field in fields}) for line in lines]
+def lines_of(log: Path, count: int) -> list[NewLine]:
+    """The first `count` lines of a journal, as they were before they were numbered."""
+    return [new_line(line) for line in islice(read_lines(log), count)]
+
+
+def new_line(line: JournalLine) -> NewLine:
+    """The line without its number; the ids of the bench need no escaping."""
+    fields = ((new, getattr(line, old)) for new, old in zip(NewLine._fields, _READ_FIELDS, strict=True))
+    values: dict[str, Any] = {name: v.encode() if isinstance(v, str) else v for name, v in fields}
+    return NewLine(**values)._replace(record=bytes(line.record))
 
 
 def measure(*, quick: bool, lines: int | None = None) -> Numbers:
@@ -131,13 +138,13 @@ def measure(*, quick: bool, lines: int | None = None) -> Numbers:
         draining, appending = Stopwatch(), Stopwatch()
         drain.fill(count)
         drain.empty()
-        entries = entries_of(drain.journal.path, count)
+        kept = lines_of(drain.journal.path, count)
         line_bytes = drain.journal.point.offset // count
         clients = stack.enter_context(SetClients(server.url, line_bytes))
         results = rounds_of(
             2 if quick else ROUNDS,
             drained_per_s=lambda: drain.rate(count, draining),
-            appended_per_s=lambda: append_rate(folder, entries, appending),
+            appended_per_s=lambda: append_rate(folder, kept, appending),
             sets_per_s=lambda: clients.rate(SET_ROUND_S),
         )
     return {

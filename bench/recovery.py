@@ -25,7 +25,7 @@ from tradepool import Settings, TradePool
 from tradepool.files.journal import JOURNAL_NAME, Journal
 from tradepool.files.lines import JournalLine
 from tradepool.files.reading import read_lines
-from tradepool.files.snapshot import SNAPSHOT_NAME
+from tradepool.files.snapshot_info import SNAPSHOT_NAME
 from tradepool.model import codec
 from tradepool.recovery import recover
 from tradepool.server.embedded import EmbeddedServer

@@ -2,15 +2,17 @@
 
     python bench/seed_equivalent.py
 
-The old way: each step a round trip of its own, nothing atomic: the trade as JSON with a life of seven days,
-again in the user's hash, again in a list of the 10,000 newest, and the user's summary read, changed and
-written back; with files also a line of log and the whole of `trades.json` written again. Ours is durable
+The old way, on asyncio as the old bot was: each step awaited, a round trip of its own, nothing atomic: the
+trade as JSON with a life of seven days, again in the user's hash, again in a list of the 10,000 newest, and
+the user's summary read, changed and written back; with files also a line of log and the whole of
+`trades.json` written again. Ours is durable
 and audited; both on the same server in the same run, the old way from one process as it ran, ours from one
 and from three.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 import uuid
@@ -18,9 +20,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import redis.asyncio
+
 from bench.measurement import Numbers, median_ratio, medians, per_second, rounds_of, run
 from bench.pool_load import PRODUCERS, LoadedPool, add_work, trade, trades
-from tradepool.store.connection import Client
 
 __all__ = ["measure"]
 
@@ -37,34 +40,38 @@ Fields = dict[str, Any]
 class OldPool:
     """The old way to add a trade; `folder` None: Redis only."""
 
-    def __init__(self, server: Client, folder: Path | None, present: list[Fields]) -> None:
-        self._server = server
+    def __init__(self, url: str, folder: Path | None, present: list[Fields]) -> None:
+        self._url = url
         self._folder = folder
         self._trades = present
 
     def add_all(self, trades: list[Fields]) -> None:
         """Add one trade after the other, a step at a time."""
-        for each in trades:
-            self._add(each)
+        asyncio.run(self._add_all(trades))
 
-    def _add(self, trade: Fields) -> None:
+    async def _add_all(self, trades: list[Fields]) -> None:
+        async with redis.asyncio.from_url(self._url) as self._server:
+            for each in trades:
+                await self._add(each)
+
+    async def _add(self, trade: Fields) -> None:
         stored = {**trade, "trade_id": f"trade:{uuid.uuid4()}", "pnl": 0.0}
         text, user = json.dumps(stored), stored["user_id"]
-        self._server.set(stored["trade_id"], text, ex=LIFE_S)
-        self._server.hset(f"user_trades:{user}", stored["trade_id"], text)
-        self._server.lpush("recent_trades", text)
-        self._server.ltrim("recent_trades", 0, RECENT_MAX - 1)
-        self._summarise(user, stored)
+        await self._server.set(stored["trade_id"], text, ex=LIFE_S)
+        await self._server.hset(f"user_trades:{user}", stored["trade_id"], text)
+        await self._server.lpush("recent_trades", text)
+        await self._server.ltrim("recent_trades", 0, RECENT_MAX - 1)
+        await self._summarise(user, stored)
         if self._folder is not None:
             self._write_files(self._folder, stored, text)
 
-    def _summarise(self, user: str, stored: Fields) -> None:
-        found = self._server.get(f"user_summary:{user}")
+    async def _summarise(self, user: str, stored: Fields) -> None:
+        found = await self._server.get(f"user_summary:{user}")
         summary = json.loads(found) if found else {"total_trades": 0, "total_pnl": 0.0, "total_amount": 0.0}
         summary["total_trades"] += 1
         summary["total_pnl"] += stored["pnl"]
         summary["total_amount"] += float(stored["amount"])
-        self._server.set(f"user_summary:{user}", json.dumps(summary))
+        await self._server.set(f"user_summary:{user}", json.dumps(summary))
 
     def _write_files(self, folder: Path, stored: Fields, text: str) -> None:
         with (folder / "old.log").open("a", encoding="utf-8") as log:
@@ -79,9 +86,9 @@ def measure(*, quick: bool) -> Numbers:
     old_adds, our_adds = (500, 2_000) if quick else (3_000, 20_000)
     numbers = count()
     with tempfile.TemporaryDirectory() as folder, LoadedPool(Path(folder)) as loaded:
-        server = loaded.pool.redis
-        in_redis = OldPool(server, None, [])
-        with_files = OldPool(server, Path(folder), list(trades(0, FILE_TRADES)))
+        url = loaded.pool.settings.redis_url
+        in_redis = OldPool(url, None, [])
+        with_files = OldPool(url, Path(folder), list(trades(0, FILE_TRADES)))
 
         def old_rate(pool: OldPool, adds: int) -> float:
             given = [trade(next(numbers)) for _ in range(adds)]

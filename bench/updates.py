@@ -18,7 +18,8 @@ from bench.measurement import Numbers, median_ratio, medians, rounds_of, run
 from bench.pool_load import BATCH, PRODUCERS, LoadedPool, apply_all, trades, value_bytes
 from bench.set_rate import SetClients
 from tradepool import TradePool
-from tradepool.commanding import add_fill, batched, update_trade
+from tradepool.batching import batched
+from tradepool.commanding import add_fill, update_trade
 from tradepool.model.commands import Command
 
 __all__ = ["measure"]
