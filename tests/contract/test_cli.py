@@ -285,7 +285,7 @@ class TestErrors:
         monkeypatch.setenv("TRADEPOOL_REDIS_URL", NO_SERVER)
         ended = run(*words)
         ended.assert_one_line(3)
-        assert "--embedded DIR" in ended.err
+        assert "TRADEPOOL_REDIS_URL" in ended.err
 
     @pytest.mark.parametrize(
         "words", [["trades"], ["status"], ["snapshot"], ["recover"], ["verify-log"], ["check-all-trades"]]

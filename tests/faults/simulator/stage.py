@@ -28,7 +28,7 @@ SERVER = "server"
 SHARD_COUNT = 4
 
 _SEGMENT_BYTES = 1 << 16
-_QUICK = {"journal_wait_s": 0.15, "socket_timeout_s": 0.2, "connect_timeout_s": 0.2}
+_QUICK = {"journal_wait_s": 0.15, "socket_timeout_s": 0.2, "connect_timeout_s": 0.2, "retention_s": 0}
 """Limits of fractions of a second, so that a run meets them often."""
 
 
