@@ -129,8 +129,9 @@ class JournalWriter:
         """One step, after recovery when the server has restarted or lost this writer's place."""
         if not self._has_place:
             recover()
-            self.take_over()
         try:
+            if not self._has_place:
+                self.take_over()
             idle = self.step() == 0
         except Fenced:
             if self._is_replaced():

@@ -10,12 +10,13 @@ import pytest
 
 from tests.pool_at_work import PoolAtWork, at_work
 from tests.store_changes import change, new_trade
+from tests.waiting import eventually
 from tradepool import journaling
 from tradepool.errors import Fenced, JournalAhead, JournalUnavailable, StoreUnavailable
 from tradepool.files.journal import read_lines
 from tradepool.journaling import JournalWriter
 from tradepool.store import fence
-from tradepool.store.outbox import EPOCH_FIELD
+from tradepool.store.outbox import EPOCH_FIELD, Outbox
 from tradepool.store.watermark import Watermark, parse_watermark
 
 
@@ -242,6 +243,28 @@ def test_a_running_writer_recovers_a_server_that_lost_everything(running):
     pool.add("bob")
     running.wait_journaled()
     assert running.recoveries == 2
+
+
+def test_a_server_that_restarts_while_its_writer_takes_over_does_not_end_the_writer(running, monkeypatch):
+    pool, take, losses = running.pool, Outbox.take_over, []
+    running.wait_open()
+    pool.add("ann")
+    running.wait_journaled()
+
+    def loses_it_once(outbox):
+        take(outbox)
+        if not losses:
+            # What a restart leaves that has lost the last second.
+            losses.append(pool.client.hdel(pool.keys.journal, EPOCH_FIELD))
+            pool.client.script_flush()
+
+    monkeypatch.setattr(Outbox, "take_over", loses_it_once)
+    pool.client.script_flush()
+    eventually(lambda: losses)
+    running.wait_open()
+    pool.add("ann")
+    running.wait_journaled()
+    assert running.failure is None
 
 
 def test_a_running_writer_stops_when_another_one_takes_over(running):
