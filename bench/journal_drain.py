@@ -23,8 +23,9 @@ from bench.measurement import Numbers, median_ratio, medians, per_second, rounds
 from bench.pool_load import pin_append_only_file, trades
 from bench.set_rate import SetClients
 from tradepool import Settings, TradePool
-from tradepool.files.journal import JOURNAL_NAME, Journal, read_lines
+from tradepool.files.journal import JOURNAL_NAME, Journal
 from tradepool.files.lines import JournalLine, NewLine
+from tradepool.files.reading import read_lines
 from tradepool.journaling import JournalWriter
 from tradepool.recovery import recover
 from tradepool.server.embedded import EmbeddedServer

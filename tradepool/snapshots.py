@@ -12,7 +12,7 @@ from tradepool.files.snapshot_info import SnapshotInfo
 from tradepool.model.positions import START_POSITION, parse_position
 from tradepool.store.redis_store import RedisStore
 
-__all__ = ["SnapshotInfo", "write_snapshot"]
+__all__ = ["write_snapshot"]
 
 _POLL_S = 0.01
 _SHARD_ATTEMPTS_MAX = 5

@@ -18,6 +18,7 @@ from tradepool.clock import now_us
 from tradepool.core import TradeCore
 from tradepool.errors import Misconfigured
 from tradepool.files.journal import JOURNAL_NAME, Journal
+from tradepool.files.snapshot_info import SnapshotInfo
 from tradepool.holdings import Holdings
 from tradepool.journal_service import JournalService
 from tradepool.marking import Marking
@@ -26,7 +27,7 @@ from tradepool.queries import TradeQueries
 from tradepool.server.embedded import EmbeddedServer
 from tradepool.server.revival import Revival
 from tradepool.settings import Settings, load_settings
-from tradepool.snapshots import SnapshotInfo, write_snapshot
+from tradepool.snapshots import write_snapshot
 from tradepool.store.connection import Client
 from tradepool.store.connection import connect as connect_client
 from tradepool.store.keys import Keys

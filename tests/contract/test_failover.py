@@ -25,7 +25,7 @@ from tests.tcp_proxy import TcpProxy
 from tests.waiting import eventually
 from tradepool import TradePool
 from tradepool.errors import Fenced, JournalUnavailable, StoreUnavailable, TradePoolError, Unavailable
-from tradepool.files.journal import read_lines
+from tradepool.files.reading import read_lines
 from tradepool.journal_service import JournalService
 from tradepool.settings import Settings
 from tradepool.store import fence

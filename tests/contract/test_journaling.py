@@ -13,7 +13,7 @@ from tests.store_changes import change, new_trade
 from tests.waiting import eventually
 from tradepool import journaling
 from tradepool.errors import Fenced, JournalAhead, JournalUnavailable, StoreUnavailable
-from tradepool.files.journal import read_lines
+from tradepool.files.reading import read_lines
 from tradepool.journaling import JournalWriter
 from tradepool.store import fence
 from tradepool.store.outbox import EPOCH_FIELD, Outbox

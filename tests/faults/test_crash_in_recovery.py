@@ -43,6 +43,16 @@ def server(server_binary, tmp_path) -> Iterator[Server]:
         yield server
 
 
+def image_a_change_behind(pool: PoolAtWork) -> dict[bytes, bytes]:
+    """The server as it was one journaled change ago, with ann's trade before that in it."""
+    pool.add("ann")
+    pool.drain()
+    image = image_of(pool.client)
+    pool.add("ann")
+    pool.drain()
+    return image
+
+
 def crash(server: Server, aof_bytes: int) -> None:
     """The server restarts without what came after that length of its append-only file."""
     server.kill()
@@ -158,11 +168,7 @@ def test_no_server_is_opened_while_the_log_cannot_be_cut(pool, monkeypatch):
 
 def test_a_replay_whose_earlier_attempt_arrives_late_begins_again(pool, monkeypatch):
     """The server stood still; now it comes to what was sent before, too."""
-    pool.add("ann")
-    pool.drain()
-    image = image_of(pool.client)
-    pool.add("ann")
-    pool.drain()
+    image = image_a_change_behind(pool)
     expected, restore = contents(pool), RedisStore.restore
 
     def twice(*arguments: object) -> None:
@@ -179,11 +185,7 @@ def test_a_replay_whose_earlier_attempt_arrives_late_begins_again(pool, monkeypa
 
 
 def test_a_replay_that_meets_a_taken_key_is_no_outage(pool, monkeypatch):
-    pool.add("ann")
-    pool.drain()
-    image = image_of(pool.client)
-    pool.add("ann")
-    pool.drain()
+    image = image_a_change_behind(pool)
 
     def taken(*_: object) -> None:
         raise VersionConflict("its idempotency key")

@@ -19,7 +19,8 @@ from tests.journal_entries import SHARDS, entry, group, reopened, write_groups
 from tradepool.errors import Corrupt, JournalUnavailable
 from tradepool.files.checkpoint import checkpoint_of
 from tradepool.files.durable import replacing
-from tradepool.files.journal import Journal, read_lines
+from tradepool.files.journal import Journal
+from tradepool.files.reading import read_lines
 
 BIG = [entry(f"big-{i}", 1, shard=3, size=2000) for i in range(200)]
 

@@ -14,8 +14,8 @@ import pytest
 from tests.journal_entries import SEGMENT_BYTES, SHARDS, commit_numbered, finished_files, write_segments
 from tests.waiting import eventually
 from tradepool.files import sealing
-from tradepool.files.journal import Journal, read_lines
-from tradepool.files.reading import newest_versions, read_groups
+from tradepool.files.journal import Journal
+from tradepool.files.reading import newest_versions, read_groups, read_lines
 from tradepool.files.segments import active_header, compressed_path, sealed_path
 from tradepool.files.verification import verify_log
 

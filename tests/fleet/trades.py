@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from uuid import uuid4
 
-from tradepool.files.journal import JOURNAL_NAME, read_lines
+from tradepool.files.journal import JOURNAL_NAME
+from tradepool.files.reading import read_lines
 from tradepool.settings import Settings
 
 __all__ = ["journaled_versions", "new_trade", "new_trades"]

@@ -19,8 +19,9 @@ from tradepool.errors import ChecksumMismatch, SequenceGap
 from tradepool.files import verification
 from tradepool.files.checkpoint import checkpoint_of
 from tradepool.files.header import encode_header
-from tradepool.files.journal import Journal, read_lines
+from tradepool.files.journal import Journal
 from tradepool.files.lines import SUFFIX_BYTES, framed
+from tradepool.files.reading import read_lines
 from tradepool.files.segments import active_header, compressed_path, finished_segments, sealed_path
 from tradepool.files.verification import verify_log
 

@@ -10,7 +10,8 @@ import msgspec
 
 from tradepool.audit.report import AuditReport
 from tradepool.batching import batched
-from tradepool.files.journal import JOURNAL_NAME, read_lines
+from tradepool.files.journal import JOURNAL_NAME
+from tradepool.files.reading import read_lines
 from tradepool.files.snapshot_info import TRADES_NAME
 from tradepool.pool import TradePool
 

@@ -30,7 +30,7 @@ from tradepool.files.durable import FileLock, fsync_folder, prepare_folder, repl
 from tradepool.files.header import FORMAT, Ending, Header, encode_header
 from tradepool.files.lines import Commit, NewLine, encode_commit, encode_lines
 from tradepool.files.point import JournalPoint, Place
-from tradepool.files.reading import read_groups, read_history, read_lines
+from tradepool.files.reading import read_groups
 from tradepool.files.rotation import begin_segment, take_back
 from tradepool.files.sealing import Sealer
 from tradepool.files.segments import active_header, holds
@@ -38,7 +38,7 @@ from tradepool.logger import Logger
 from tradepool.model.positions import parse_position
 from tradepool.settings import SEGMENT_BYTES
 
-__all__ = ["JOURNAL_NAME", "LOCK_NAME", "Journal", "read_history", "read_lines"]
+__all__ = ["JOURNAL_NAME", "LOCK_NAME", "Journal"]
 
 JOURNAL_NAME = "trade_pool.log"
 LOCK_NAME = "trade_pool.lock"
