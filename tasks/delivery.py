@@ -27,8 +27,9 @@ from tradepool.clock import now_us
 from tradepool.errors import Contended, Corrupt, Misconfigured, Rejected, Unavailable, UnknownTrade
 from tradepool.logger import Logger
 from tradepool.model import ids
-from tradepool.model.commands import AddTrade, Command, UpdateTokens
+from tradepool.model.commands import AddTrade, Command
 from tradepool.model.receipt import Receipt
+from tradepool.model.token_commands import TokenCommand
 
 if TYPE_CHECKING:
     from tasks.app import PoolApp
@@ -232,7 +233,7 @@ def _note_parked(outcome: _Outcome, envelope: Envelope, payload: Any, error: Exc
 
 def _may_have_overtaken(app: PoolApp, envelope: Envelope, command: Command) -> bool:
     """Whether the add that this command misses may still be on its way."""
-    if isinstance(command, AddTrade | UpdateTokens):
+    if isinstance(command, AddTrade | TokenCommand):
         return False
     return _waited_s(envelope) < OVERTAKEN_TIMEOUTS * app.settings.visibility_timeout_s
 

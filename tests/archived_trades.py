@@ -10,7 +10,7 @@ import msgspec
 from tests.loose_trades import buy, entry
 from tradepool import Receipt, TradePool, commanding
 from tradepool.clock import now_us
-from tradepool.placing import Command
+from tradepool.model.commands import Command
 
 DAY_US = 86_400 * 1_000_000
 USERS = ("ann", "bob")

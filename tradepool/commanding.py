@@ -14,8 +14,9 @@ from typing import Any
 
 from tradepool.clock import now_us
 from tradepool.errors import InvalidTokens, InvalidTrade, Rejected
-from tradepool.model.commands import AddFill, AddTrade, CloseTrade, UpdateTokens, UpdateTrade, UpdateTradePnl
+from tradepool.model.commands import AddFill, AddTrade, CloseTrade, UpdateTrade, UpdateTradePnl
 from tradepool.model.times import parse_time
+from tradepool.model.token_commands import UpdateTokens
 from tradepool.model.trade import Fill, Trade
 
 __all__ = [

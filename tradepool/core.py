@@ -20,9 +20,9 @@ from tradepool.commanding import add_trade_or_refusal
 from tradepool.deciding import Result, ShardBatch
 from tradepool.errors import InvalidTrade, Rejected, VersionConflict
 from tradepool.model import ids
-from tradepool.model.commands import AddTrade
+from tradepool.model.commands import AddTrade, Command
 from tradepool.model.receipt import Receipt
-from tradepool.placing import Command, Placed, place
+from tradepool.placing import Placed, place
 from tradepool.settings import Durability, Settings
 from tradepool.store.answers import refused
 from tradepool.store.durability import await_durable

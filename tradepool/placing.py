@@ -12,14 +12,12 @@ from typing import NamedTuple
 
 from tradepool.errors import IdempotencyConflict, InvalidTrade, Rejected, UnknownTrade
 from tradepool.model import ids
-from tradepool.model.commands import AddTrade, TradeCommand
+from tradepool.model.commands import AddTrade, Command
 from tradepool.model.ledger import ledger_id
 from tradepool.model.token_commands import TokenCommand, owner_of
 from tradepool.store.redis_store import RedisStore
 
-__all__ = ["Command", "Placed", "Placement", "known_id", "place"]
-
-Command = TradeCommand | TokenCommand
+__all__ = ["Placed", "Placement", "known_id", "place"]
 
 ID_CHARS_MAX = 64
 USER_ID_CHARS_MAX = 128

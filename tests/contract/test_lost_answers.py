@@ -14,9 +14,8 @@ from tests.store_changes import archiving, change, new_trade
 from tradepool.core import Result, TradeCore
 from tradepool.errors import VersionConflict
 from tradepool.model.codec import unpack
-from tradepool.model.commands import AddFill, AddTrade, CloseTrade, UpdateTrade, UpdateTradePnl
+from tradepool.model.commands import AddFill, AddTrade, CloseTrade, Command, UpdateTrade, UpdateTradePnl
 from tradepool.model.receipt import Receipt
-from tradepool.placing import Command
 from tradepool.settings import Durability, Settings
 from tradepool.store.fence import open_fence
 from tradepool.store.watermark import Watermark

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tradepool.errors import IllegalTransition, InsufficientTokens, Rejected
-from tradepool.model.commands import UpdateTokens
+from tradepool.model.token_commands import UpdateTokens
 from tradepool.model.tokens import (
     ExpireTokens,
     Ledger,

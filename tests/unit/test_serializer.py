@@ -15,7 +15,8 @@ from kombu.utils import json as kombu_json
 from tasks import app
 from tradepool import wire
 from tradepool.errors import InvalidTrade
-from tradepool.model.commands import AddTrade, CloseTrade, UpdateTokens, UpdateTrade
+from tradepool.model.commands import AddTrade, CloseTrade, UpdateTrade
+from tradepool.model.token_commands import UpdateTokens
 
 PLAIN = st.recursive(
     st.none()

@@ -19,7 +19,7 @@ from tradepool.errors import (
     Rejected,
 )
 from tradepool.model import codec
-from tradepool.model.commands import UpdateTokens
+from tradepool.model.token_commands import UpdateTokens
 from tradepool.model.tokens import (
     APPLIED_MAX,
     ASSETS_MAX,

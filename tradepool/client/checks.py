@@ -14,7 +14,6 @@ from tradepool.model.commands import (
     AddTrade,
     CloseTrade,
     Command,
-    UpdateTokens,
     UpdateTrade,
     UpdateTradePnl,
 )
@@ -23,6 +22,7 @@ from tradepool.model.intake import checked_changes, trade_from_dict
 from tradepool.model.ledger import ledger_id
 from tradepool.model.money import parse_decimal
 from tradepool.model.times import parse_time
+from tradepool.model.token_commands import UpdateTokens
 from tradepool.model.token_intake import amounts_of, asset_names_of
 from tradepool.placing import USER_ID_CHARS_MAX
 

@@ -17,9 +17,10 @@ from tradepool.client.delivery import Delivery, Pace
 from tradepool.client.spool import NewEntry, Spool
 from tradepool.errors import StoreUnavailable, Unavailable
 from tradepool.model import ids
-from tradepool.model.commands import AddFill, AddTrade, Command, UpdateTokens
+from tradepool.model.commands import AddFill, AddTrade, CloseTrade, Command, UpdateTrade, UpdateTradePnl
 from tradepool.model.fill import Fill
 from tradepool.model.ledger import ledger_id
+from tradepool.model.token_commands import owner_of
 from tradepool.model.trade import Trade
 from tradepool.settings import Settings, load_settings
 
@@ -217,15 +218,16 @@ def _with_id(command: AddTrade) -> AddTrade:
 def _entry(command: Command) -> NewEntry:
     body = readable_json(command)
     match command:
-        case UpdateTokens(user_id=user_id, account_id=account_id):
-            record_id = ledger_id(user_id, account_id)
-            return NewEntry(command.command_id, wire.QUEUE_TOKENS, record_id, user_id, body)
         case AddTrade(trade=trade):
             record_id, user_id = trade["trade_id"], trade["user_id"]
             return NewEntry(command.command_id, wire.QUEUE_TRADES, record_id, user_id, body)
-        case _:
+        case AddFill() | CloseTrade() | UpdateTrade() | UpdateTradePnl():
             named = command.user_id if isinstance(command, AddFill) else None
             return NewEntry(command.command_id, wire.QUEUE_TRADES, command.trade_id, named, body)
+        case _:
+            user_id, account_id = owner_of(command)
+            record_id = ledger_id(user_id, account_id)
+            return NewEntry(command.command_id, wire.QUEUE_TOKENS, record_id, user_id, body)
 
 
 def _journaled(confirmation: Confirmation, trade_ids: Sequence[str]) -> dict[str, bool]:

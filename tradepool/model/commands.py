@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
+from tradepool.model.token_commands import CommandBase, TokenCommand
 
 __all__ = [
     "AddFill",
@@ -16,25 +16,22 @@ __all__ = [
     "CloseTrade",
     "Command",
     "TradeCommand",
-    "UpdateTokens",
     "UpdateTrade",
     "UpdateTradePnl",
 ]
 
 
-class _Base(msgspec.Struct, frozen=True, kw_only=True):
-    command_id: str
-    as_of: int
-    """When the caller knew this, µs since 1970; decides between two changes of the same field."""
+class AddTrade(CommandBase, frozen=True, kw_only=True, tag_field="op", tag="add_trade"):
+    """Record a new trade, and with `reserve` set tokens of its account aside for it in the same commit.
 
-
-class AddTrade(_Base, frozen=True, kw_only=True, tag_field="op", tag="add_trade"):
-    """Record a new trade."""
+    `reserve` holds `asset`, `amount`, `ttl_s` and, unless the trade's id is to be it, `key`.
+    """
 
     trade: dict[str, Any]
+    reserve: dict[str, Any] | None = None
 
 
-class AddFill(_Base, frozen=True, kw_only=True, tag_field="op", tag="add_fill"):
+class AddFill(CommandBase, frozen=True, kw_only=True, tag_field="op", tag="add_fill"):
     """Book an entry or exit fill of a trade."""
 
     trade_id: str
@@ -42,7 +39,7 @@ class AddFill(_Base, frozen=True, kw_only=True, tag_field="op", tag="add_fill"):
     user_id: str | None = None
 
 
-class CloseTrade(_Base, frozen=True, kw_only=True, tag_field="op", tag="close_trade"):
+class CloseTrade(CommandBase, frozen=True, kw_only=True, tag_field="op", tag="close_trade"):
     """Book one exit fill of `amount`, or of everything still open."""
 
     trade_id: str
@@ -53,7 +50,7 @@ class CloseTrade(_Base, frozen=True, kw_only=True, tag_field="op", tag="close_tr
     at: Any = None
 
 
-class UpdateTrade(_Base, frozen=True, kw_only=True, tag_field="op", tag="update_trade"):
+class UpdateTrade(CommandBase, frozen=True, kw_only=True, tag_field="op", tag="update_trade"):
     """Set mutable fields, or make a legal status move."""
 
     trade_id: str
@@ -61,7 +58,7 @@ class UpdateTrade(_Base, frozen=True, kw_only=True, tag_field="op", tag="update_
     expected_version: int | None = None
 
 
-class UpdateTradePnl(_Base, frozen=True, kw_only=True, tag_field="op", tag="update_trade_pnl"):
+class UpdateTradePnl(CommandBase, frozen=True, kw_only=True, tag_field="op", tag="update_trade_pnl"):
     """Store the PnL that somebody else reported, and the status that comes with it."""
 
     trade_id: str
@@ -69,14 +66,5 @@ class UpdateTradePnl(_Base, frozen=True, kw_only=True, tag_field="op", tag="upda
     status: str = "completed"
 
 
-class UpdateTokens(_Base, frozen=True, kw_only=True, tag_field="op", tag="update_tokens"):
-    """Take over a venue's snapshot of free balances: `{asset: amount}` or a list of assets."""
-
-    user_id: str
-    account_id: str = "default"
-    tokens: dict[str, Any] | list[Any]
-    complete: bool = False
-
-
 TradeCommand = AddTrade | AddFill | CloseTrade | UpdateTrade | UpdateTradePnl
-Command = TradeCommand | UpdateTokens
+Command = TradeCommand | TokenCommand

@@ -35,6 +35,7 @@ __all__ = [
     "checked_name",
     "find_reservation",
     "ledger_id",
+    "next_expiry",
     "parse_reservation_id",
     "reservation_id",
 ]
@@ -158,6 +159,11 @@ def find_reservation(ledger: Ledger, key: str) -> Reservation | None:
         return reservation
     wanted = reservation_id(ledger.user_id, ledger.account_id, key)
     return next((past for past in reversed(ledger.resolved) if past.reservation_id == wanted), None)
+
+
+def next_expiry(ledger: Ledger) -> int | None:
+    """When the first of the open reservations expires, µs; None: none is open."""
+    return min((reservation.expires_at for reservation in ledger.reservations.values()), default=None)
 
 
 def broken_rules(ledger: Ledger) -> tuple[str, ...]:

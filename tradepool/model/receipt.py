@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from tradepool.model.ledger import Reservation
+
 __all__ = ["Outcome", "Receipt"]
 
 Outcome = Literal["applied", "duplicate", "stale"]
@@ -26,3 +28,5 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     position: str
     durable: bool = False
+    reservation: Reservation | None = None
+    """What the change set aside, settled or gave back, as it stands after it."""

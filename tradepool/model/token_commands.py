@@ -1,4 +1,4 @@
-"""What a caller can ask of a token ledger beside `UpdateTokens`; values are as loose as he gave them."""
+"""What a caller can ask of a token ledger; values are as loose as he gave them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,38 @@ from typing import Any
 
 import msgspec
 
-from tradepool.model.commands import UpdateTokens
 from tradepool.model.ledger import parse_reservation_id
 
 __all__ = [
+    "CommandBase",
     "ExpireTokens",
     "ReleaseTokens",
     "ReserveTokens",
     "SettleTokens",
     "TokenCommand",
+    "UpdateTokens",
     "owner_of",
 ]
 
 
-class _Base(msgspec.Struct, frozen=True, kw_only=True):
+class CommandBase(msgspec.Struct, frozen=True, kw_only=True):
+    """What every command says: `command_id` names it for good."""
+
     command_id: str
     as_of: int
-    """When the caller asked, µs since 1970."""
+    """When the caller knew this, µs since 1970; decides between two changes of the same field."""
 
 
-class ReserveTokens(_Base, frozen=True, kw_only=True, tag_field="op", tag="reserve_tokens"):
+class UpdateTokens(CommandBase, frozen=True, kw_only=True, tag_field="op", tag="update_tokens"):
+    """Take over a venue's snapshot of free balances: `{asset: amount}` or a list of assets."""
+
+    user_id: str
+    account_id: str = "default"
+    tokens: dict[str, Any] | list[Any]
+    complete: bool = False
+
+
+class ReserveTokens(CommandBase, frozen=True, kw_only=True, tag_field="op", tag="reserve_tokens"):
     """Set `amount` of `asset` aside under the caller's `key`, for `ttl_s` seconds after `as_of`."""
 
     user_id: str
@@ -36,7 +48,7 @@ class ReserveTokens(_Base, frozen=True, kw_only=True, tag_field="op", tag="reser
     ttl_s: Any
 
 
-class SettleTokens(_Base, frozen=True, kw_only=True, tag_field="op", tag="settle_tokens"):
+class SettleTokens(CommandBase, frozen=True, kw_only=True, tag_field="op", tag="settle_tokens"):
     """Spend `spent` of a reservation, return its rest, and book what was `received` for it by asset."""
 
     reservation_id: str
@@ -44,13 +56,13 @@ class SettleTokens(_Base, frozen=True, kw_only=True, tag_field="op", tag="settle
     received: Any = msgspec.field(default_factory=dict)
 
 
-class ReleaseTokens(_Base, frozen=True, kw_only=True, tag_field="op", tag="release_tokens"):
+class ReleaseTokens(CommandBase, frozen=True, kw_only=True, tag_field="op", tag="release_tokens"):
     """Give a reservation back unspent."""
 
     reservation_id: str
 
 
-class ExpireTokens(_Base, frozen=True, kw_only=True, tag_field="op", tag="expire_tokens"):
+class ExpireTokens(CommandBase, frozen=True, kw_only=True, tag_field="op", tag="expire_tokens"):
     """Give back every reservation of the account whose time is over."""
 
     user_id: str

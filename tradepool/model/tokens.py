@@ -11,7 +11,6 @@ from decimal import Decimal
 
 import msgspec
 
-from tradepool.model.commands import UpdateTokens
 from tradepool.model.ledger import (
     Balance,
     Ledger,
@@ -48,6 +47,7 @@ from tradepool.model.token_commands import (
     ReserveTokens,
     SettleTokens,
     TokenCommand,
+    UpdateTokens,
     owner_of,
 )
 from tradepool.model.token_intake import ASSETS_MAX, amounts_of, asset_names_of

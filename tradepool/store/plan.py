@@ -57,6 +57,8 @@ class RecordChange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     None means `trade_before`, and without that one too that nobody knows it any more: then only the
     record is written, and the user noted.
     """
+    next_expiry: int | None = None
+    """Of a ledger: when the first of its open reservations expires, µs; None: none is open."""
     command_id: str
     task_id: str = ""
 

@@ -23,7 +23,7 @@ from tradepool import wiring
 from tradepool.errors import TradePoolError
 from tradepool.files.journal import JOURNAL_NAME, Journal
 from tradepool.model import codec
-from tradepool.placing import Command
+from tradepool.model.commands import Command
 from tradepool.recovery import recover
 from tradepool.store.connection import connect
 from tradepool.store.keys import Keys

@@ -10,9 +10,8 @@ from urllib.parse import unquote
 import msgspec
 
 from tests.faults.simulator.journal_lines import JournalFiles
-from tradepool.model.commands import UpdateTokens
-from tradepool.model.token_commands import ReleaseTokens, ReserveTokens, SettleTokens
-from tradepool.placing import Command
+from tradepool.model.commands import Command
+from tradepool.model.token_commands import ReleaseTokens, ReserveTokens, SettleTokens, UpdateTokens
 
 __all__ = ["check_ledgers"]
 

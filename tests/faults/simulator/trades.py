@@ -11,8 +11,7 @@ import msgspec
 
 from tests.faults.simulator.journal_lines import JournalFiles, Line
 from tests.faults.simulator.writers import Answer
-from tradepool.model.commands import AddFill, AddTrade, UpdateTrade, UpdateTradePnl
-from tradepool.placing import Command
+from tradepool.model.commands import AddFill, AddTrade, Command, UpdateTrade, UpdateTradePnl
 
 __all__ = ["check_trades"]
 

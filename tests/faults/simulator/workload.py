@@ -8,11 +8,10 @@ from typing import Any
 
 import msgspec
 
-from tradepool.model.commands import AddFill, AddTrade, CloseTrade, UpdateTokens, UpdateTrade, UpdateTradePnl
+from tradepool.model.commands import AddFill, AddTrade, CloseTrade, Command, UpdateTrade, UpdateTradePnl
 from tradepool.model.ids import mint_id
 from tradepool.model.ledger import reservation_id
-from tradepool.model.token_commands import ReleaseTokens, ReserveTokens, SettleTokens
-from tradepool.placing import Command
+from tradepool.model.token_commands import ReleaseTokens, ReserveTokens, SettleTokens, UpdateTokens
 
 __all__ = ["USERS", "Batch", "batches_of"]
 
