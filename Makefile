@@ -70,8 +70,8 @@ layers: setup ## imports go down only
 # The second lock is what production runs: without the tools, at the versions that the tests ran with.
 lock: python-version ## pin every dependency again, with hashes, for every platform
 	@test -x "$(UV)" || { $(PYTHON) -m venv .venv/lock && .venv/lock/bin/python -m pip --disable-pip-version-check install --quiet uv; }
-	@$(COMPILE) --extra archive --extra embedded --extra dev pyproject.toml -o requirements.lock
-	@$(COMPILE) --extra archive --constraints requirements.lock pyproject.toml -o requirements-run.lock
+	@$(COMPILE) --extra archive --extra embedded --extra fast --extra dev pyproject.toml -o requirements.lock
+	@$(COMPILE) --extra archive --extra fast --constraints requirements.lock pyproject.toml -o requirements-run.lock
 
 docs: setup ## write the table of settings into docs/operations.md
 	@$(BIN)/python -m tests.tidy.settings_table

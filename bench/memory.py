@@ -34,10 +34,12 @@ _PARTS = {
     "open": "open_set",
     "recent": "recent",
     "c": "counters",
+    "n": "changed_ids",
     "i": "idempotency_keys",
     "f": "fill_claims",
     "digest": "digests",
     "outbox": "outboxes",
+    "expiry": "expiries",
     "users": "users",
     "route": "routes",
 }

@@ -86,6 +86,30 @@ TARGETS = (
         for name in ("embedded", "separate")
         for changes, bound in ((1, 2), (100, 8))
     ),
+    Target(
+        "a user's 50 newest trades, p99, ms",
+        "queries",
+        "user_50_p99_ms",
+        1,
+        ("user_50_p50_ms", "ping_p50_ms", "decode_50_p50_ms"),
+        is_ceiling=True,
+    ),
+    Target(
+        "summary, counters only, p99, ms",
+        "summary",
+        "counters_p99_ms",
+        1,
+        ("counters_p50_ms", "ping_p50_ms"),
+        is_ceiling=True,
+    ),
+    Target(
+        "summary of 10,000 trades, one changed, p99, ms",
+        "summary",
+        "changed_p99_ms",
+        20,
+        ("changed_p50_ms", "unchanged_p50_ms", "cold_p50_ms"),
+        is_ceiling=True,
+    ),
     Target("adds ÷ the old way, Redis only", "seed_equivalent", "factor_ratio", 40, ("old_per_s",)),
     Target(
         "adds ÷ the old way with files, 10,000 trades",

@@ -6,6 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -32,9 +33,11 @@ class Marking:
     not know whom the one before it has marked: the marks of those who are flat by then keep their time.
     """
 
-    def __init__(self, store: RedisStore, backend: Backend, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self, store: RedisStore, choose_backend: Callable[[], Backend], now_us: Callable[[], int]
+    ) -> None:
         self._store = store
-        self._backend = backend
+        self._choose_backend = choose_backend
         self._now_us = now_us
         self._lock = threading.Lock()
         self._book = Book()
@@ -42,6 +45,11 @@ class Marking:
         self._held: dict[int, set[str]] = {}
         self._reads = 0
         self._marked: set[str] = set()
+
+    @cached_property
+    def _backend(self) -> Backend:
+        """Chosen by the first mark: most processes make none, and the compiled one is slow to import."""
+        return self._choose_backend()
 
     def set_prices(self, prices: Mapping[str, object]) -> None:
         """Store the latest price of each symbol, quote per base. Raises: InvalidTrade naming the symbol."""
@@ -73,7 +81,11 @@ class Marking:
         self._marked = set(now)
 
     def get_marks(self, user_id: str) -> dict[str, Any]:
-        """The user's latest marks: `at` (µs) and `by_currency`; empty before the first."""
+        """The user's latest marks: `at` (µs) and `by_currency`; empty before the first.
+
+        Raises: InvalidTrade when it is no user's id.
+        """
+        known_id("user_id", user_id)
         value = self._store.read_marks(user_id)
         return {} if value is None else msgspec.json.decode(value, type=dict[str, Any])
 

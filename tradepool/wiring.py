@@ -19,7 +19,6 @@ from tradepool.core import TradeCore
 from tradepool.errors import Misconfigured
 from tradepool.files.journal import JOURNAL_NAME, Journal
 from tradepool.files.snapshot_info import SnapshotInfo
-from tradepool.holdings import Holdings
 from tradepool.journal_service import JournalService
 from tradepool.marking import Marking
 from tradepool.pnl.backend import choose_backend
@@ -33,8 +32,9 @@ from tradepool.store.connection import connect as connect_client
 from tradepool.store.keys import Keys
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.shard_count import check_shard_count
-from tradepool.store.user_cache import UserCache
 from tradepool.store.watermark import POLL_S, Watermark
+from tradepool.summaries import Summaries
+from tradepool.tiers import Tiers
 from tradepool.tokens import TokenQueries
 
 __all__ = ["Services", "connect", "embedded"]
@@ -55,11 +55,12 @@ class Services:
         self.store = RedisStore(client, Keys(settings.shard_count), settings)
         self.core = TradeCore(self.store, watermark, settings)
         archive = resources.enter_context(closing(Archive(settings.data_dir / ARCHIVE_NAME)))
-        holdings = Holdings(self.store, archive)
-        self.queries = TradeQueries(self.store, path, holdings, UserCache(self.store.revision))
+        tiers = Tiers(self.store, archive)
+        summaries = Summaries(self.store, archive, trades_max=settings.summary_trades_max)
+        self.queries = TradeQueries(self.store, path, tiers, summaries)
         self.archiving = Archiving(self.store, watermark, archive.folder, settings, now_us)
         self.tokens = TokenQueries(self.store)
-        self.marking = Marking(self.store, choose_backend(settings.pnl_backend).backend, now_us)
+        self.marking = Marking(self.store, lambda: choose_backend(settings.pnl_backend).backend, now_us)
         self.audit = Audits(self.store, watermark, path, archive, now_us)
 
     def write_snapshot(self, journal: Journal | None) -> SnapshotInfo:

@@ -14,6 +14,7 @@ from tradepool.errors import InvalidTrade
 from tradepool.pnl.book import Book
 from tradepool.pnl.columns import Columns
 from tradepool.pnl.marks import mark
+from tradepool.pnl.numba_backend import NumbaBackend
 from tradepool.pnl.numpy_backend import NumpyBackend
 
 PRICES = {"A/USDT": Decimal("1.5"), "B/USDT": Decimal("0.000000012345"), "C/BTC": Decimal("33.3")}
@@ -90,7 +91,7 @@ class Ledger:
 @given(st.lists(steps, max_size=25))
 def test_any_history_equals_a_fresh_book(history):
     book, ledger = Book(compact_rows_min=8), Ledger()
-    backends = [NumpyBackend(block_rows=5), CopyingBackend()]
+    backends = [NumpyBackend(block_rows=5), CopyingBackend(), NumbaBackend(threads=2, thread_rows_min=3)]
     for name, *arguments in [*history, ("mark",)]:
         if name == "mark":
             expected = expected_figures(ledger.positions.values(), PRICES)

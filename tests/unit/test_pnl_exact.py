@@ -15,6 +15,7 @@ from tradepool.pnl.book import Book
 from tradepool.pnl.decimal_rows import half_even
 from tradepool.pnl.lanes import LOTS_MAX, Lane
 from tradepool.pnl.marks import mark
+from tradepool.pnl.numba_backend import NumbaBackend
 from tradepool.pnl.numpy_backend import NumpyBackend
 from tradepool.pnl.numpy_kernel import Divider, RowRatios
 from tradepool.pnl.tables import Ratio, build_tables, lane_ratio, lots_max_narrow, lots_max_wide
@@ -33,9 +34,12 @@ MARKETS = {"BTC/USD:BTC": ("inverse", "BTC"), "ETH/USD:ETH": ("inverse", "ETH"),
 FEES = ("0", "0.0004", "0.001", "-0.00025", "0.0000001", "0.00012345", "1", "-1", "1.5")
 
 
-def assert_exact(positions, prices=PRICES, **how):
-    marks = mark(Book.from_positions(positions), prices, AT, rows=True, **how)
-    assert figures(marks) == expected_figures(positions, prices)
+def assert_exact(positions, prices=PRICES, *, backends=None):
+    """The marks of every backend are the oracle's; those of the last one."""
+    book = Book.from_positions(positions)
+    for backend in backends or (NumpyBackend(), NumbaBackend(threads=2, thread_rows_min=8)):
+        marks = mark(book, prices, AT, rows=True, backend=backend)
+        assert figures(marks) == expected_figures(positions, prices)
     return marks
 
 
@@ -66,7 +70,10 @@ def random_positions(count, *, seed, magnitudes, places):
 @pytest.mark.parametrize("block_rows", [7, 512, 16384])
 def test_random_books_are_exact(magnitudes, places, block_rows):
     rows = list(random_positions(1500, seed=block_rows, magnitudes=magnitudes, places=places))
-    assert_exact(rows, backend=NumpyBackend(block_rows=block_rows))
+    assert_exact(
+        rows,
+        backends=[NumpyBackend(block_rows=block_rows), NumbaBackend(threads=3, thread_rows_min=block_rows)],
+    )
 
 
 def test_values_and_fees_on_a_tie_go_to_the_even_neighbour():
@@ -219,7 +226,7 @@ def test_costs_beyond_eight_decimals_count_at_eight_half_even():
 
 def test_totals_beyond_int64_are_exact_from_small_rows():
     rows = [position(f"t{n}", "1.5", "0.1", user_id=f"u{n % 3}", fee_rate="0.0001") for n in range(9000)]
-    marks = assert_exact(rows, {"BTC/USDT": Decimal(7_499_999)}, backend=NumpyBackend(block_rows=64))
+    marks = assert_exact(rows, {"BTC/USDT": Decimal(7_499_999)})
     assert marks.totals["USDT"] * 10**8 > 2**63
 
 

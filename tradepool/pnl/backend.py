@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import NamedTuple, Protocol
 
 from tradepool.errors import Misconfigured
@@ -15,8 +16,9 @@ __all__ = ["Backend", "Choice", "choose_backend"]
 
 _log = logging.getLogger(__name__)
 
-_PLANNED = ("cuda", "numba")
-_CURE = "set TRADEPOOL_PNL_BACKEND to auto or numpy"
+_SETTINGS = ("auto", "numpy", "numba", "cuda")
+_THREADS_MAX = 8
+"""Cores that marks use: a few of them read all that the memory can deliver."""
 
 
 class Backend(Protocol):
@@ -63,15 +65,41 @@ class Choice(NamedTuple):
 def choose_backend(setting: str) -> Choice:
     """The backend that `setting` (auto, numpy, numba, cuda) names; the reason is logged too.
 
-    Raises: Misconfigured if it names one that this version does not have, or none at all.
+    `auto` takes the compiled one where it is installed. Importing that takes a second, so ask where marks
+    are made and not before.
+
+    Raises: Misconfigured if it names one that this version or installation does not have, or none at all.
     """
-    if setting == "auto":
-        reason = f"auto: this version has neither {' nor '.join(_PLANNED)}, so numpy"
-    elif setting == "numpy":
-        reason = "numpy: as set"
-    elif setting in _PLANNED:
-        raise Misconfigured(f"pnl_backend: this version has no {setting} backend; {_CURE}")
-    else:
-        raise Misconfigured(f"pnl_backend: there is no backend {setting!r}; {_CURE}")
-    _log.info("pnl backend %s", reason)
-    return Choice(NumpyBackend(), reason)
+    match setting:
+        case "auto":
+            choice = _compiled_if_installed()
+        case "numpy":
+            choice = Choice(NumpyBackend(), "numpy: as set")
+        case "numba":
+            try:
+                choice = Choice(_numba_backend(), "numba: as set")
+            except (ImportError, RuntimeError) as problem:
+                cure = "pip install 'tradepool[fast]', or set TRADEPOOL_PNL_BACKEND to auto or numpy"
+                raise Misconfigured(f"pnl_backend: numba does not work here: {problem}; {cure}") from problem
+        case "cuda":
+            cure = "set TRADEPOOL_PNL_BACKEND to auto, numba or numpy"
+            raise Misconfigured(f"pnl_backend: this version has no cuda backend; {cure}")
+        case _:
+            cure = f"set TRADEPOOL_PNL_BACKEND to one of {', '.join(_SETTINGS)}"
+            raise Misconfigured(f"pnl_backend: there is no backend {setting!r}; {cure}")
+    _log.info("pnl backend %s", choice.reason)
+    return choice
+
+
+def _compiled_if_installed() -> Choice:
+    try:
+        return Choice(_numba_backend(), "auto: numba is installed, and this version has no cuda")
+    except (ImportError, RuntimeError) as problem:
+        return Choice(NumpyBackend(), f"auto: numpy, as numba does not work here: {problem}")
+
+
+def _numba_backend() -> Backend:
+    """The compiled backend. Raises: ImportError; RuntimeError where numba finds no folder for its cache."""
+    from tradepool.pnl.numba_backend import NumbaBackend  # noqa: PLC0415 - it is an extra, and slow to import
+
+    return NumbaBackend(threads=min(_THREADS_MAX, len(os.sched_getaffinity(0))))

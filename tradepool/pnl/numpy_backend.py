@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from tradepool.pnl.columns import Columns, Ints
 from tradepool.pnl.numpy_kernel import BlockMarks, RowKernel
+from tradepool.pnl.runs import Runs
 from tradepool.pnl.sums import LIMB_BITS, LIMB_MASK, Limbs, Sums
 from tradepool.pnl.tables import Tables
 
@@ -21,8 +22,7 @@ _INT64_END = 2**63
 class NumpyBackend:
     """The backend that reads the book's own columns: nothing is copied, `upload` only finds the runs.
 
-    A run is a stretch of rows of one group. The sorted part of a book has one per group, its tail as
-    many as the order of arrival gave it; rows are added up by run, runs by group.
+    Rows are added up by run, runs by group.
     """
 
     name = "numpy"
@@ -32,34 +32,25 @@ class NumpyBackend:
         self._kernel = RowKernel(block_rows)
         self._columns = Columns()
         self.generation: object = None
-        self._followed = 0
-        self._starts: npt.NDArray[np.intp] = np.empty(0, np.intp)
-        self._groups: npt.NDArray[np.intp] = np.empty(0, np.intp)
+        self._runs = Runs()
         self._sums = Sums.zeros(groups=0, codes=0, rows=None)
 
     def upload(self, columns: Columns) -> None:
         """Follow `columns` from its first row."""
         self._columns = columns
         self.generation = columns.generation
-        self._followed = 0
-        self._starts, self._groups = np.empty(0, np.intp), np.empty(0, np.intp)
+        self._runs = Runs()
         self.apply(columns)
 
     def apply(self, columns: Columns) -> None:
         """Follow the rows appended since the last call; figures changed in place need nothing."""
-        tail = columns.group[self._followed :]
-        if not len(tail):
-            return
-        starts = np.flatnonzero(np.diff(tail, prepend=-1))
-        self._starts = np.concatenate([self._starts, starts + self._followed])
-        self._groups = np.concatenate([self._groups, tail[starts].astype(np.intp)])
-        self._followed = columns.size
+        self._runs.follow(columns)
 
     def mark(self, tables: Tables, *, groups: int, rows: bool) -> None:
         """Mark every row once and add up; `groups` is how many there are, `rows` keeps each row's PnL."""
-        size, block_max = self._followed, tables.magnitude_max * self._block_rows
+        size, block_max = self._runs.rows, tables.magnitude_max * self._block_rows
         sums = self._sums = Sums.zeros(groups=groups, codes=len(tables.limit), rows=size if rows else None)
-        by_run, by_code = _RunSums(self._starts, block_max), _CodeSums(sums, block_max)
+        by_run, by_code = _RunSums(self._runs.starts, block_max), _CodeSums(sums, block_max)
         for start in range(0, size, self._block_rows):
             stop = min(start + self._block_rows, size)
             marks = self._kernel.mark(self._columns, tables, start, stop)
@@ -68,7 +59,7 @@ class NumpyBackend:
             by_code.add(marks)
             by_run.add(marks, start)
         by_code.spill()
-        by_run.store(sums, self._groups)
+        by_run.store(sums, self._runs.groups)
 
     def download(self) -> Sums:
         """The sums of the last `mark`."""

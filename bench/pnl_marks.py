@@ -1,18 +1,20 @@
-"""How many positions a second one core marks, against a Decimal loop and plain float64 numpy.
+"""How many positions a second the pool marks, against a Decimal loop and plain float64 numpy.
 
-    python bench/pnl_numpy.py [ROWS ...]
+    python bench/pnl_marks.py [ROWS ...]
 
-One process, one run, the same positions and prices. All three give the same sums: per user unrealised,
-profit, exposure and winners; per symbol unrealised, long and short value. The denominators are the Decimal
-loop, which rounds as the book does, over up to DECIMAL_ROWS of the rows, and float64 numpy with `bincount`,
-which is wrong in the last digits: the share of its rows that are off by 10⁻⁸ or more is printed. Medians
-over rounds that alternate between the three. `mark` is everything from prices to Marks; reading all users
-out of the Marks as Decimals comes on top and is timed beside it.
+One process, one run, the same positions and prices: numpy and compiled loops on one core and on all. All
+give the same sums: per user unrealised, profit, exposure and winners; per symbol unrealised, long and short
+value. The denominators are the Decimal loop, which rounds as the book does, over up to DECIMAL_ROWS of the
+rows; float64 numpy with `bincount`, which is wrong in the last digits (the share of its rows that are off by
+10⁻⁸ or more is printed); and for the compiled loops what one core reads from memory, measured in the same
+rounds over an array of the book's size. Medians over rounds that alternate. `mark` is everything from prices
+to Marks; reading all users out of the Marks as Decimals comes on top and is timed beside it.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import sys
 import time
@@ -26,6 +28,7 @@ import numpy as np
 
 from tradepool.pnl.book import Book
 from tradepool.pnl.marks import Marks, mark
+from tradepool.pnl.numba_backend import NumbaBackend
 from tradepool.pnl.numpy_backend import NumpyBackend
 from tradepool.pnl.position import Position
 
@@ -35,6 +38,10 @@ SYMBOLS = 300
 ROWS_PER_USER = 10
 FEES = ("0.0002", "0.0004", "0.001")
 UNIT = Decimal("1e-8")
+ROW_BYTES = 22
+"""What a mark reads of a row: lots, cost, code and fee class."""
+CORES = len(os.sched_getaffinity(0))
+DENOMINATORS = ("Decimal", "float64", "memory")
 Prices = dict[str, Decimal]
 
 
@@ -142,31 +149,48 @@ def rows_per_s(work: Callable[[], object], rows: int) -> float:
     return rows / taken_s
 
 
+def read_memory(words: np.ndarray) -> Callable[[], object]:
+    """Reads every word once and keeps their bitwise or: one core, and nothing but memory to wait for."""
+    return lambda: np.bitwise_or.reduce(words)
+
+
 def measure(count: int) -> None:
-    """Alternate between the three over one book and print the medians."""
+    """Alternate between all of them over one book and print the medians."""
     prices = market(1)
     rows = positions(count, prices)
     gc.collect()
     gc.freeze()
     build = rows_per_s(lambda: Book.from_positions(rows), count)
-    book, backend, floats = Book.from_positions(rows), NumpyBackend(), Floats.of(rows, prices)
+    book, floats = Book.from_positions(rows), Floats.of(rows, prices)
+    backends = {
+        "numpy": NumpyBackend(),
+        "numba": NumbaBackend(),
+        "numba, all cores": NumbaBackend(threads=CORES),
+    }
     sample = rows[:DECIMAL_ROWS]
-    marks = mark(book, prices, 0, backend=backend, rows=True)
-    exact, plain, loop, read = [], [], [], []
+    marks = [mark(book, prices, 0, backend=each, rows=True) for each in backends.values()]
+    assert all(dict(each.symbols) == dict(marks[0].symbols) for each in marks), "backends disagree"
+    works = {name: (lambda each=each: mark(book, prices, 0, backend=each)) for name, each in backends.items()}
+    works["numba, users read"] = lambda: dict(mark(book, prices, 0, backend=backends["numba"]).users)
+    works["memory"] = read_memory(np.ones(count * ROW_BYTES // 8, np.int64))
+    works["float64"] = floats.mark
+    rates: dict[str, list[float]] = {name: [] for name in (*works, "Decimal")}
     for _ in range(ROUNDS):
-        loop.append(rows_per_s(lambda: decimal_loop(sample, prices), len(sample)))
-        plain.append(rows_per_s(floats.mark, count))
-        exact.append(rows_per_s(lambda: mark(book, prices, 0, backend=backend), count))
-        read.append(rows_per_s(lambda: dict(mark(book, prices, 0, backend=backend).users), count))
-    ratios = [[e / other for e, other in zip(exact, each, strict=True)] for each in (loop, plain)]
+        rates["Decimal"].append(rows_per_s(lambda: decimal_loop(sample, prices), len(sample)))
+        for name, work in works.items():
+            rates[name].append(rows_per_s(work, count))
     print(f"{count} rows, {count // ROWS_PER_USER} users, {SYMBOLS} symbols, {ROUNDS} rounds, medians:")
-    for name, values in (("mark", exact), ("mark, users read", read), ("float64", plain), ("Decimal", loop)):
+    for name, values in rates.items():
         speed = statistics.median(values)
-        print(f"  {name:<17}{speed / 1e6:9.3f} M rows/s {1e9 / speed:10.1f} ns a row")
-    to_loop, to_plain = map(statistics.median, ratios)
-    print(f"  mark is {to_loop:.1f}x the Decimal loop and {to_plain:.2f}x float64,", end=" ")
-    print(f"of whose rows {float_errors(rows, floats, marks):.1%} are wrong")
+        ratios = ", ".join(f"{ratio(values, rates[other]):.3g}x {other}" for other in DENOMINATORS)
+        print(f"  {name:<18}{speed / 1e6:9.3f} M rows/s {1e9 / speed:10.1f} ns a row  {ratios}")
+    print(f"  of float64's rows {float_errors(rows, floats, marks[0]):.1%} are wrong")
     print(f"  building the book took {1e6 / build:.1f} µs a row")
+
+
+def ratio(values: list[float], others: list[float]) -> float:
+    """The median over rounds of one rate over another."""
+    return statistics.median(value / other for value, other in zip(values, others, strict=True))
 
 
 if __name__ == "__main__":
