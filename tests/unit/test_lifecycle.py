@@ -16,10 +16,11 @@ from tests.trade_builders import (
     pnl_command,
     update_command,
 )
-from tradepool.errors import IdempotencyConflict, IllegalTransition
+from tradepool.errors import IdempotencyConflict, IllegalTransition, InvalidTrade
 from tradepool.model.changes import change
+from tradepool.model.intake import trade_from_dict
 from tradepool.model.lifecycle import FINAL_STATUSES, TRANSITIONS, check_transition
-from tradepool.model.pnl import book_fill
+from tradepool.model.pnl import book_fill, recompute
 from tradepool.model.status_moves import moved
 from tradepool.model.trade import OPEN_STATUSES, Outcome, Status
 
@@ -154,6 +155,59 @@ def test_cancelling_the_rest_of_a_partly_filled_order_leaves_it_filled_at_the_sm
     assert cancelled.status is Status.FILLED
     assert cancelled.amount == cancelled.filled == half.filled
     assert moved(cancelled, Status.CANCELLED, at=NOW_US) is cancelled
+
+
+def test_a_further_order_adds_to_an_open_position_and_its_rest_can_be_taken_back():
+    trade = new_trade(status="filled")
+    trade = change(trade, update_command("u1", amount=5, price=1900)).trade
+    assert (trade.status, trade.amount, trade.filled, trade.price) == ("filled", 5, 2, 1900)
+    trade = change(trade, fill_command("f1", fill_fields("b", "entry", 1, 1850))).trade
+    assert (trade.status, trade.filled, trade.average_entry) == ("filled", 3, 1950)
+    trade = change(trade, update_command("u2", NOW_US + 1, status="cancelled")).trade
+    assert (trade.status, trade.amount, trade.amount_ordered) == ("filled", 3, 5)
+    again = update_command("u3", NOW_US + 2, status="cancelled")
+    assert change(trade, again).outcome == "duplicate"
+    trade = change(trade, update_command("u4", NOW_US + 3, amount=4)).trade
+    trade = change(trade, fill_command("f2", fill_fields("c", "entry", 1, 1800))).trade
+    assert (trade.status, trade.amount, trade.amount_ordered, trade.notes) == ("filled", 4, None, ())
+    assert recompute(trade) == trade
+
+
+def test_a_further_order_after_a_partial_exit_leaves_the_status_until_nothing_is_open():
+    trade = book_fill(new_trade(status="filled"), new_fill("x", "exit", 1, 2100))
+    trade = change(trade, update_command("u1", amount=4)).trade
+    trade = change(trade, fill_command("f1", fill_fields("b", "entry", 1, 1900))).trade
+    assert (trade.status, trade.open_amount, trade.open_cost) == ("partially_closed", 2, 3900)
+    back = change(trade, update_command("u2", NOW_US + 1, amount=3)).trade
+    assert (back.status, back.amount, back.amount_ordered) == ("partially_closed", 3, None)
+    cancelled = change(trade, update_command("u2", NOW_US + 1, status="cancelled")).trade
+    assert (cancelled.status, cancelled.amount, cancelled.amount_ordered) == ("partially_closed", 3, 4)
+    late = change(cancelled, fill_command("f2", fill_fields("c", "entry", 1, 1900))).trade
+    assert (late.status, late.amount, len(late.notes)) == ("partially_closed", 4, 1)
+    done = book_fill(trade, new_fill("y", "exit", 2, 2000))
+    assert (done.status, done.pnl) == ("completed", 200)
+
+
+def test_a_further_order_is_refused_below_what_is_filled_and_after_the_end():
+    filled = new_trade(status="filled")
+    for changes in ({"amount": 1}, {"price": 1900}, {"status": "cancelled"}):
+        with pytest.raises(IllegalTransition) as refusal:
+            change(filled, update_command("u1", **changes))
+        assert refusal.value.field in changes
+    ended = new_trade(status="completed", exit_price=2100)
+    for trade in (ended, *(moved(new_trade(), Status(word), at=NOW_US) for word in ("rejected", "expired"))):
+        for changes in ({"amount": 5}, {"price": 1900}):
+            with pytest.raises(IllegalTransition, match="order of a"):
+                change(trade, update_command("u1", **changes))
+
+
+def test_a_filled_trade_with_a_further_order_is_read_back_as_it_was_but_no_bot_can_tell_it():
+    ordered = change(new_trade(status="filled"), update_command("u1", amount=5)).trade
+    for record in (ordered, ordered.to_dict()):
+        again = trade_from_dict(record, now_us=NOW_US)
+        assert (again.status, again.amount, again.filled) == ("filled", 5, 2)
+    with pytest.raises(InvalidTrade, match="partially_filled"):
+        new_trade(amount=5, status="filled", fills=[fill_fields("a", "entry", 2, 2000)])
 
 
 def test_becoming_filled_books_the_rest_of_the_order_at_its_price():

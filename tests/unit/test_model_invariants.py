@@ -42,9 +42,13 @@ def commands(number: int) -> st.SearchStrategy[TradeCommand]:
         | {"amount": st.builds(str.format, spellings, small), "price": prices},
         optional={"fee": small, "fee_currency": st.sampled_from(["USDT", "ETH", "BNB"])},
     )
-    changes = st.fixed_dictionaries(
-        {}, optional={"funding": numbers, "interest": small, "leverage": st.integers(1, 9), "deposit": small}
-    )
+    figures = {"funding": numbers, "interest": small, "leverage": st.integers(1, 9), "deposit": small}
+    order = {
+        "amount": small,
+        "price": prices,
+        "status": st.sampled_from(["submitted", "filled", "cancelled"]),
+    }
+    changes = st.fixed_dictionaries({}, optional=figures | order)
     return st.one_of(
         st.builds(AddFill, fill=fills, **{name: st.just(value) for name, value in known.items()}),
         prices.map(lambda price: CloseTrade(price=price, fee="0.10", **known)),
@@ -86,6 +90,14 @@ def test_every_figure_of_a_trade_is_canonical_whatever_happened_to_it(trade):
     for value in decimals_of(trade):
         assert str(value) == str(canonical(value))
         assert "E+" not in str(value)
+
+
+@given(lived())
+@LIMIT
+def test_quantities_stay_in_order_whatever_was_ordered_further_or_taken_back(trade):
+    assert 0 <= trade.closed <= trade.filled <= trade.amount
+    assert trade.amount_ordered is None or trade.amount == trade.filled <= trade.amount_ordered
+    assert bool(trade.open_cost) == bool(trade.open_amount)
 
 
 @given(lived())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import decimal
 from decimal import Decimal
+from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +41,10 @@ finite = st.decimals(min_value=-(10**20), max_value=10**20, places=18, allow_nan
         ("0.000000000000000001", "0.000000000000000001"),
         ("0.1000000000000000000000", "0.1"),
         (999999999999999999999999, "999999999999999999999999"),
+        (np.int64(-5), "-5"),
+        (np.uint8(7), "7"),
+        (np.float64(0.1), "0.1"),
+        (np.float32(0.1), "0.1"),
     ],
 )
 def test_a_number_is_taken_exactly(given_value, text):
@@ -56,6 +62,11 @@ def test_a_float_is_rounded_half_even_to_18_places_because_its_digits_beyond_are
     [
         None,
         True,
+        np.bool_(1),
+        np.float32("nan"),
+        np.longdouble("inf"),
+        Fraction(1, 3),
+        np.array([1]),
         "",
         "abc",
         "1_000",

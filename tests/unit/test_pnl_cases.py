@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.published_cases import same_digits
 from tests.trade_builders import NOW_US, fill_fields, new_fill
 from tradepool.model.intake import trade_from_dict
 from tradepool.model.money import plain
@@ -24,12 +25,6 @@ CASES: dict[str, dict[str, Any]] = (
 SPLIT_ELSEWHERE = {"flip-splits"}
 
 pytestmark = pytest.mark.skipif(not CASES, reason="the published cases are not here")
-
-
-def same_digits(computed: Decimal, published: str) -> bool:
-    """Whether `computed` agrees to the published digits; some publishers cut off, some round."""
-    last_digit = Decimal(1).scaleb(int(Decimal(published).as_tuple().exponent))
-    return abs(computed - Decimal(published)) < last_digit
 
 
 def fee_of(case: dict[str, Any], fill: list[str]) -> str:

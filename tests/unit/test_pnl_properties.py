@@ -20,8 +20,16 @@ from tradepool.model.trade import Fill, Role, Status, Trade
 
 LIMIT = settings(max_examples=100, deadline=None)
 
-amounts = st.decimals(min_value="0.00000001", max_value="1000000", places=8)
-prices = st.decimals(min_value="0.0000000001", max_value="1000000", places=10)
+
+def scaled(lowest: int, highest: int) -> st.SearchStrategy[Decimal]:
+    """Numbers of up to seven digits whose last place is anywhere from 10^lowest on, at most 10^highest."""
+    digits, places = st.integers(1, 9_999_999), st.integers(lowest, highest)
+    numbers = st.builds(lambda number, place: Decimal(number).scaleb(place), digits, places)
+    return numbers.filter(lambda number: number <= Decimal(10) ** highest)
+
+
+amounts = scaled(-8, 15)
+prices = scaled(-12, 6)
 fractions = st.decimals(min_value="0.01", max_value="0.99", places=2)
 rates = st.decimals(min_value="0", max_value="0.009", places=3)
 coins = st.sampled_from(["USDT", "ETH", None])
@@ -124,6 +132,83 @@ def test_figures_do_not_depend_on_how_fills_were_batched(trade, cut):
         assert getattr(once, name) == getattr(trade, name)
 
 
+@st.composite
+def cut(draw: st.DrawFn, fill: Fill) -> list[Fill]:
+    """The fill in up to four parts, which add up to it."""
+    shares = [*draw(st.lists(fractions, max_size=3)), Decimal(1)]
+    parts, amount, fee = [], fill.amount, fill.fee
+    for index, share in enumerate(shares):
+        part, cost = ((rest * share).quantize(Decimal("1e-15")) for rest in (amount, fee))
+        if share == 1:
+            part, cost = amount, fee
+        if part:
+            parts.append(
+                msgspec.structs.replace(fill, fill_id=f"{fill.fill_id}.{index}", amount=part, fee=cost)
+            )
+            amount, fee = amount - part, fee - cost
+    return parts
+
+
+MARKETS = {"spot": {}, "linear": {"side": "sell"}, "inverse": {"contract_size": 10}}
+
+
+@st.composite
+def lived_and_cut(draw: st.DrawFn) -> tuple[Trade, Trade]:
+    """A trade with entries and exits in turns, open or flat in the end; and again with every fill cut."""
+    market = draw(st.sampled_from(sorted(MARKETS)))
+    blank = new_trade(amount="1e20", market=market, **MARKETS[market])
+    whole = parts = msgspec.structs.replace(blank, status=Status.PARTIALLY_FILLED)
+    for index, leg in enumerate(draw(st.lists(st.tuples(legs, fractions), min_size=1, max_size=6))):
+        (amount, price, rate, coin), fraction = leg
+        fill = new_fill(f"in{index}", "entry", amount, price, fee=fee_of(amount, price, rate, coin))
+        if index > 1 and whole.open_amount and draw(st.booleans()):
+            fill = exit_of(whole, index, (fraction, price, rate, None), last=False)
+        if fill.role is Role.EXIT and fill.amount == whole.open_amount and draw(st.booleans()):
+            break
+        whole, parts = fold_fills(whole, (fill,)), fold_fills(parts, draw(cut(fill)))
+    return whole, parts
+
+
+def test_an_exit_in_parts_is_rounded_like_the_whole_one_where_it_lies_between_two_units():
+    entries = [new_fill("a", "entry", 1, 1), new_fill("b", "entry", 2, 2)]
+    open_trade = fold_fills(new_trade(amount=3), entries)
+    whole = fold_fills(open_trade, [new_fill("c", "exit", "1.5", "3.00000001")])
+    parts = [
+        new_fill(f"c{index}", "exit", part, "3.00000001") for index, part in enumerate(("1", "0.4", "0.1"))
+    ]
+    in_parts = fold_fills(open_trade, parts)
+    one_by_one = open_trade
+    for part in parts:
+        one_by_one = fold_fills(one_by_one, (part,))
+    assert whole.pnl == in_parts.pnl == one_by_one.pnl == Decimal("2.00000002")
+    assert whole.open_cost == in_parts.open_cost == one_by_one.open_cost == Decimal("2.5")
+
+
+def test_an_exit_of_an_inverse_contract_in_parts_is_rounded_like_the_whole_one():
+    blank = new_trade(market="inverse", contract_size=1, amount="0.000000035")
+    open_trade = fold_fills(blank, [new_fill("a", "entry", "0.000000035", "3.5")])
+    whole = fold_fills(open_trade, [new_fill("b", "exit", "0.000000035", "7")])
+    sizes = ("0.000000011", "0.000000011", "0.000000013")
+    parts = fold_fills(open_trade, [new_fill(f"b{i}", "exit", size, "7") for i, size in enumerate(sizes)])
+    assert whole.pnl == parts.pnl == 0
+    # The quotients do not add up to the whole one, which lies between two units.
+    assert whole.exit_value != parts.exit_value
+
+
+SUMS = {"entry_cost", "exit_value", "open_cost"}
+
+
+@given(lived_and_cut())
+@LIMIT
+def test_figures_do_not_depend_on_the_parts_in_which_an_order_was_filled(trades):
+    whole, parts = trades
+    # Of an inverse contract every fill is a quotient, which is kept to 24 places.
+    rounded = SUMS if whole.market == "inverse" else set()
+    for name in set(DERIVED_FIELDS) - {"outcome", "roi_net"} - rounded:
+        assert (name, getattr(parts, name)) == (name, getattr(whole, name))
+    assert recompute(parts) == parts
+
+
 @given(flat_trades(), st.sampled_from(["fifo", "lifo"]))
 @LIMIT
 def test_the_lots_of_a_flat_trade_sum_to_its_gross(trade, method):
@@ -219,6 +304,21 @@ def test_a_fee_in_a_third_coin_counts_at_its_rate_and_is_flagged_without_one():
         new_trade(), new_fill("a", "entry", 2, 2000, fee="0.01", fee_currency="BNB", fee_price=600)
     )
     assert (priced.fee_unpriced, priced.open_fee, priced.pnl_cash) == (False, 6, -6)
+
+
+@pytest.mark.parametrize(("market", "side", "fee"), [("linear", "buy", "0.01"), ("margin", "sell", "0.01")])
+def test_a_base_fee_that_no_holding_can_pay_counts_at_the_fills_price(market, side, fee):
+    trade = new_trade(market=market, side=side)
+    trade = book_fill(trade, new_fill("a", "entry", 2, 2000, fee=fee, fee_currency="ETH"))
+    assert (trade.open_amount, trade.pnl_cash, trade.fee_unpriced) == (2, -20, False)
+
+
+def test_a_quote_fee_of_an_inverse_contract_counts_in_its_base_coin():
+    trade = new_trade(market="inverse", symbol="BTC/USD:BTC", contract_size=1, amount=100)
+    trade = book_fill(trade, new_fill("a", "entry", 100, 30_000, fee=3, fee_currency="USD"))
+    assert (trade.pnl_cash, trade.fee_unpriced, trade.fees) == (Decimal("-0.0001"), False, {"USD": 3})
+    trade = book_fill(trade, new_fill("b", "exit", 100, 30_000, fee=1, fee_currency="USDT"))
+    assert trade.fee_unpriced
 
 
 def test_matched_pnl_counts_entry_fees_as_exits_happen_and_cash_pnl_at_once():

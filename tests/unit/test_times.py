@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
+import numpy as np
 import pytest
 
 from tradepool.errors import InvalidTrade
@@ -27,6 +28,7 @@ MARCH_US = 1_742_428_800_000_000
         1_742_428_800.0,
         1_742_428_800_000,
         1_742_428_800_000_000,
+        np.int64(1_742_428_800_000),
         "1742428800",
         "1742428800000",
         Decimal("1742428800.0"),

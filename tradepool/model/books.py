@@ -2,8 +2,9 @@
 
 Average cost is canonical. With s = +1 long, −1 short, m = contract size, Q open quantity, C its cost:
 an exit of q at p takes the share C·q/Q of the cost and grosses s·m·(q·p − share), for an inverse
-contract s·m·(share − q/p) in the base coin; the last exit takes all that is left of C. Figures are
-rounded once, from exact sums, so they do not depend on how fills were batched.
+contract s·m·(share − q/p) in the base coin; the last exit takes all that is left of C. What exits leave
+is one share of what the last entry left, and all else are exact sums: so figures, rounded once, depend
+neither on how fills were batched nor on the parts in which an order was filled.
 
 Every sum is canonical whenever a fill is booked, so what no fill touches is not looked at again.
 """
@@ -11,12 +12,22 @@ Every sum is canonical whenever a fill is booked, so what no fill touches is not
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from tradepool.errors import IllegalTransition, InvalidTrade
 from tradepool.model.fill import Fill
-from tradepool.model.kinds import Role, Side
-from tradepool.model.money import CONTEXT, ZERO, minus, plain, plus, quantise, round_cost, round_ratio
+from tradepool.model.kinds import Market, Role, Side
+from tradepool.model.money import (
+    CONTEXT,
+    ZERO,
+    minus,
+    plain,
+    plus,
+    quantise,
+    round_cost,
+    round_quotients,
+    round_ratio,
+)
 from tradepool.model.trade import Trade
 from tradepool.model.valuation import NO_FEE, FeeEffect, fee_effect, gross, notional
 
@@ -44,7 +55,21 @@ _RETURN_DIGITS_MAX = 24
 """A return of more digits says only that the stake was nothing."""
 
 # Bound once: in a loop over trades a member looked up on its class costs more than the comparison.
-_ENTRY, _BUY = Role.ENTRY, Side.BUY
+_ENTRY, _BUY, _INVERSE = Role.ENTRY, Side.BUY, Market.INVERSE
+
+
+class _Basis(NamedTuple):
+    """What was open after the last entry; exits leave a share of it."""
+
+    held: Decimal
+    cost: Decimal
+    fee: Decimal
+
+    def left(self, held: Decimal) -> tuple[Decimal, Decimal]:
+        """The cost and the entry fee of `held` of it."""
+        if held == self.held:
+            return self.cost, self.fee
+        return _share(self.cost, held, self.held), _share(self.fee, held, self.held)
 
 
 class Books:
@@ -52,6 +77,7 @@ class Books:
 
     __slots__ = (
         "_amount",
+        "_basis",
         "_closed",
         "_entry_cost",
         "_entry_fee",
@@ -75,6 +101,7 @@ class Books:
         self._fees = trade.fees
         self._unpriced = trade.fee_unpriced
         self._amount = trade.amount
+        self._basis: _Basis | None = None
         self._filled, self._closed, self._held_fees = trade.filled, trade.closed, trade.held_fees
         self._entry_cost, self._exit_value = trade.entry_cost, trade.exit_value
         self._open_cost, self._open_fee = trade.open_cost, trade.open_fee
@@ -141,6 +168,9 @@ class Books:
             self._held_fees = plus(self._held_fees, effect.held)
             self._entry_fee = plus(self._entry_fee, effect.settled)
             self._open_fee = plus(self._open_fee, effect.settled)
+        if self._closed:
+            held = minus(minus(filled, self._closed), self._held_fees)
+            self._basis = _Basis(held, self._open_cost, self._open_fee)
 
     def _exit(self, fill: Fill, effect: FeeEffect) -> None:
         not_closed = minus(self._filled, self._closed)
@@ -150,8 +180,8 @@ class Books:
         held = minus(not_closed, self._held_fees)
         leaving = plus(fill.amount, effect.held)
         if leaving < held:
-            self._open_cost = minus(self._open_cost, _share(self._open_cost, leaving, held))
-            self._open_fee = minus(self._open_fee, _share(self._open_fee, leaving, held))
+            self._basis = self._basis or self._last_basis(held)
+            self._open_cost, self._open_fee = self._basis.left(minus(held, leaving))
         else:
             self._open_cost = self._open_fee = ZERO
         # Coins that the trade did not hold came from elsewhere, at a cost it cannot know.
@@ -161,8 +191,24 @@ class Books:
         self._exit_value = plus(self._exit_value, notional(self._terms.market, fill.amount, fill.price))
         self._exit_fee = plus(self._exit_fee, effect.settled)
 
+    def _last_basis(self, held: Decimal) -> _Basis:
+        if not self._closed:
+            return _Basis(held, self._open_cost, self._open_fee)
+        basis, held = _Basis(ZERO, ZERO, ZERO), ZERO
+        for fill in self._fills:
+            effect = fee_effect(self._terms, fill)
+            if fill.role is _ENTRY:
+                cost, fee = basis.left(held)
+                held = plus(held, minus(fill.amount, effect.held))
+                cost = plus(cost, notional(self._terms.market, fill.amount, fill.price))
+                basis = _Basis(held, cost, plus(fee, effect.settled))
+            else:
+                held = max(minus(held, plus(fill.amount, effect.held)), ZERO)
+        return basis
+
     def _price_gain(self) -> Decimal:
-        return gross(self._terms, minus(self._entry_cost, self._open_cost), self._exit_value)
+        gain = gross(self._terms, minus(self._entry_cost, self._open_cost), self._exit_value)
+        return round_quotients(gain) if self._terms.market is _INVERSE else gain
 
     def _after_costs(self, gain: Decimal) -> Decimal:
         for cost in (self._entry_fee, self._exit_fee, self._trade.interest):
@@ -180,8 +226,8 @@ class Books:
         return round_ratio(ratio) if ratio.adjusted() < _RETURN_DIGITS_MAX else None
 
 
-def _share(cost: Decimal, leaving: Decimal, held: Decimal) -> Decimal:
-    return round_cost(CONTEXT.divide(CONTEXT.multiply(cost, leaving), held)) if cost else ZERO
+def _share(cost: Decimal, part: Decimal, whole: Decimal) -> Decimal:
+    return round_cost(CONTEXT.divide(CONTEXT.multiply(cost, part), whole)) if cost else ZERO
 
 
 def _beyond(problem: str, fill: Fill, room: Decimal) -> IllegalTransition:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -16,10 +16,10 @@ from tradepool.model.fill_intake import fill_from_dict
 from tradepool.model.ids import SHORT_ID_CHARS, short_id
 from tradepool.model.intake import JSON_NAMES, checked_changes, trade_from_dict
 from tradepool.model.kinds import Role, Status
-from tradepool.model.money import parse_decimal
+from tradepool.model.money import parse_decimal, plain
 from tradepool.model.pnl import book_fill, refigure
 from tradepool.model.receipt import Outcome
-from tradepool.model.status_moves import moved
+from tradepool.model.status_moves import ENTERED_STATUSES, moved
 from tradepool.model.status_words import read_status, status_word
 from tradepool.model.times import check_time, parse_time
 from tradepool.model.trade import OPEN_STATUSES, Trade
@@ -31,6 +31,7 @@ APPLIED_MAX = 32
 
 _FIGURE_NAMES = ("funding", "interest", "leverage")
 _ORDER_NAMES = ("amount", "price")
+_ORDERED = frozenset({Status.PENDING, Status.SUBMITTED, Status.PARTIALLY_FILLED})
 _LATE_CURE = "add the fill, if the venue made one before; else leave it"
 _CLOSE_CURES = {
     Status.COMPLETED: "leave it: it is closed; update_trade_pnl corrects a reported result",
@@ -178,9 +179,8 @@ def _with_fields(trade: Trade, values: Mapping[str, Any]) -> Trade:
     new = {name: value for name, value in values.items() if getattr(trade, name) != value}
     if not new:
         return trade
-    for name in _ORDER_NAMES:
-        if name in new:
-            _check_order_field(trade, name, new[name])
+    if not new.keys().isdisjoint(_ORDER_NAMES):
+        _check_order(trade, new)
     if new.get("related_trade_id") == trade.trade_id:
         reject("related_trade_id", "is the trade itself", trade.trade_id, "another trade of the user")
     after = msgspec.structs.replace(trade, **new)
@@ -189,14 +189,36 @@ def _with_fields(trade: Trade, values: Mapping[str, Any]) -> Trade:
     return after if new.keys().isdisjoint(_FIGURE_NAMES) else refigure(after)
 
 
-def _check_order_field(trade: Trade, name: str, value: Decimal | None) -> None:
-    if trade.status not in (Status.PENDING, Status.SUBMITTED, Status.PARTIALLY_FILLED):
-        raise IllegalTransition(
-            f"the order of a {trade.status} trade is done", field=name, value=str(value), cure="leave it"
-        )
-    if name == "amount" and value is not None and value <= trade.filled:
-        cure = "more than is filled; status cancelled ends the rest of the order"
-        raise IllegalTransition("not above what is filled", field=name, value=str(value), cure=cure)
+def _check_order(trade: Trade, new: dict[str, Any]) -> None:
+    """Pass when the order may become what `new` says; another amount makes it an order anew.
+
+    An open position can be added to: its amount then is what is filled and the further order together.
+    """
+    amount: Decimal = new.get("amount", trade.amount)
+    if "amount" in new:
+        _check_amount(trade, amount)
+        new["amount_ordered"] = None
+    elif trade.status not in _ORDERED and (trade.status not in ENTERED_STATUSES or amount <= trade.filled):
+        _refuse_order(trade, "price", new["price"])
+
+
+def _check_amount(trade: Trade, amount: Decimal) -> None:
+    is_entered = trade.status in ENTERED_STATUSES
+    if trade.status not in _ORDERED and not is_entered:
+        _refuse_order(trade, "amount", amount)
+    if amount < trade.filled or (amount == trade.filled and not is_entered):
+        cure = f"more than {plain(trade.filled)}; status cancelled takes the rest of an order back"
+        raise IllegalTransition("not above what is filled", field="amount", value=plain(amount), cure=cure)
+
+
+def _refuse_order(trade: Trade, name: str, value: Decimal | None) -> NoReturn:
+    is_entered = trade.status in ENTERED_STATUSES
+    raise IllegalTransition(
+        f"the order of a {trade.status} trade is done",
+        field=name,
+        value=None if value is None else plain(value),
+        cure="a larger amount first, if there is a further order" if is_entered else "leave it",
+    )
 
 
 def _with_word(trade: Trade, word: str, as_of: int) -> Trade:

@@ -20,6 +20,7 @@ from tradepool.model.loose_fields import (
     JSON_NAMES,
     NEVER_NONE,
     PARSERS,
+    is_record,
     sorted_out,
 )
 from tradepool.model.opening import Claim, open_books
@@ -64,7 +65,33 @@ def trade_from_dict(fields: object, *, now_us: int, trade_id: str | None = None,
     if said.get("fee_currency") != trade.base_currency:
         # A venue that takes the entry's fee in the base coin takes the exit's in the quote.
         said.setdefault("exit_fee_currency", said.get("fee_currency"))
-    return open_books(trade, Claim(fills=fills, **said))
+    memory = _memory_of(fields) if is_record(fields) else _Memory()
+    claim = Claim(fills=fills, is_record=is_record(fields), is_booked=bool(memory.payload), **said)
+    return _with_memory(open_books(trade, claim), memory)
+
+
+class _Memory(msgspec.Struct, frozen=True):
+    """What a pool remembers of a trade beside what happened to it; a Trade made by hand has no payload."""
+
+    payload: str = ""
+    notes: tuple[str, ...] = ()
+    pnl_as_of: int = 0
+    field_times: dict[str, int] = {}
+
+
+def _memory_of(fields: object) -> _Memory:
+    try:
+        return msgspec.convert(fields, _Memory, from_attributes=True)
+    except msgspec.ValidationError as problem:
+        raise InvalidTrade(f"not a trade's record: {problem}") from problem
+
+
+def _with_memory(trade: Trade, memory: _Memory) -> Trade:
+    if not memory.payload:
+        return trade
+    return msgspec.structs.replace(
+        trade, notes=memory.notes, pnl_as_of=memory.pnl_as_of, field_times=memory.field_times
+    )
 
 
 def trade_from_record(fields: Mapping[str, Any]) -> Trade:

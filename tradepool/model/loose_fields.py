@@ -31,6 +31,7 @@ __all__ = [
     "JSON_NAMES",
     "NEVER_NONE",
     "PARSERS",
+    "is_record",
     "sorted_out",
 ]
 
@@ -123,6 +124,11 @@ def sorted_out(fields: object) -> tuple[dict[str, Any], dict[str, Any]]:
         _take_aliases(given, extra)
     objects = {name: given.pop(name) for name in JSON_NAMES if name in given}
     return given, objects | {"extra": extra}
+
+
+def is_record(fields: object) -> bool:
+    """Whether a pool wrote `fields`, rather than a bot."""
+    return isinstance(fields, Trade) or (isinstance(fields, dict) and "schema_version" in fields)
 
 
 def _as_given(fields: object) -> Mapping[Any, Any]:

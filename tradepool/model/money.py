@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 from decimal import ROUND_HALF_EVEN, Decimal
+from numbers import Real
 
 from tradepool.errors import InvalidTrade, Rejected
 
@@ -22,6 +23,7 @@ __all__ = [
     "plus",
     "quantise",
     "round_cost",
+    "round_quotients",
     "round_ratio",
     "to_units",
 ]
@@ -40,6 +42,7 @@ ZERO = Decimal(0)
 ONE = Decimal(1)
 
 _COST_UNIT = Decimal("1e-24")
+_QUOTIENTS_UNIT = Decimal("1e-22")
 _FINEST = Decimal(1).scaleb(-DECIMALS_MAX)
 _LOWEST = -MAGNITUDE_MAX
 # Bound once: these run several times for every figure of every trade.
@@ -54,7 +57,7 @@ _CURE = f"a finite number below 1e24 with at most {DECIMALS_MAX} decimal places,
 
 
 def parse_decimal(field: str, value: object, *, error: type[Rejected] = InvalidTrade) -> Decimal:
-    """`value` as a canonical Decimal, from text, int, Decimal or (at the edge only) float.
+    """`value` as a canonical Decimal, from text, int, Decimal or (at the edge only) float; numpy's too.
 
     A float is read through `repr` and rounded to 18 places, since its digits beyond are noise;
     anything else is taken exactly or refused.
@@ -107,6 +110,11 @@ def round_cost(x: Decimal) -> Decimal:
     return canonical(_quantize(x, _COST_UNIT)) if x else ZERO
 
 
+def round_quotients(x: Decimal) -> Decimal:
+    """`x`, a sum of some hundred `round_cost` quotients, without the places that their rounding reaches."""
+    return canonical(_quantize(x, _QUOTIENTS_UNIT)) if x else ZERO
+
+
 def round_ratio(x: Decimal) -> Decimal:
     """`x` rounded to 18 places: averages and returns, which are no bookings."""
     return canonical(_quantize(x, _FINEST)) if x else ZERO
@@ -130,9 +138,14 @@ def plain(x: Decimal) -> str:
 def _from_number(value: object) -> Decimal | None:
     if isinstance(value, Decimal):
         return value
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, float):
+        return _from_float(float(value))
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
         return Decimal(value) if value.bit_length() <= _INT_BITS_MAX else _HUGE
-    return _from_float(float(value)) if isinstance(value, float) else None
+    # numpy's numbers print what they mean; its smaller floats, made a float first, would show their noise.
+    return _from_text(str(value)) if isinstance(value, Real) else None
 
 
 def _from_float(value: float) -> Decimal:

@@ -40,6 +40,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     exit_fee_currency: str | None = None
     opened_at: int | None = None
     closed_at: int | None = None
+    is_record: bool = False
+    """Whether a pool said all this: its filled trade may have a further order that is not."""
+    is_booked: bool = False
+    """Whether a pool has booked the fills, in this order."""
 
     @property
     def has_exit(self) -> bool:
@@ -59,7 +63,7 @@ def open_books(trade: Trade, claim: Claim) -> Trade:
     folded = _with_exit(_with_entries(trade, claim, status), claim, status)
     if status in LATE_STATUSES and folded.filled and folded.filled < folded.amount:
         folded = shrunk_to_filled(folded)
-    status = _supported_status(folded, status)
+    status = _supported_status(folded, status, is_record=claim.is_record)
     changes: dict[str, Any] = {"status": status}
     notes = [] if note is None else [note]
     if status is _COMPLETED:
@@ -83,7 +87,7 @@ def _claimed_status(trade: Trade, claim: Claim) -> tuple[Status | None, str | No
 def _with_entries(trade: Trade, claim: Claim, status: Status | None) -> Trade:
     folded = refigure(trade) if trade.funding or trade.interest else trade
     if claim.fills:
-        for fill in _in_order(trade, claim.fills):
+        for fill in _in_order(trade, claim):
             if not known_fill(folded, fill):
                 folded = fold_fills(folded, (fill,))
     if folded.filled or not (quantity := _implied_quantity(trade, claim, status)):
@@ -110,11 +114,11 @@ def _implied_quantity(trade: Trade, claim: Claim, status: Status | None) -> Deci
     return trade.amount if status in _FILLED_OR_LATER else None
 
 
-def _in_order(trade: Trade, fills: tuple[Fill, ...]) -> list[Fill]:
-    """The fills by time where every one has its time, else as given; named and dated."""
-    dated: Iterable[Fill] = fills
-    if all(fill.at for fill in fills):
-        dated = sorted(fills, key=lambda fill: (fill.at, fill.role is _EXIT))
+def _in_order(trade: Trade, claim: Claim) -> list[Fill]:
+    """The fills, named and dated: by time where every one has it, but as a pool booked them."""
+    dated: Iterable[Fill] = claim.fills
+    if not claim.is_booked and all(fill.at for fill in claim.fills):
+        dated = sorted(claim.fills, key=lambda fill: (fill.at, fill.role is _EXIT))
     return [_named(trade, index, fill) for index, fill in enumerate(dated)]
 
 
@@ -149,7 +153,7 @@ def _with_exit(folded: Trade, claim: Claim, status: Status | None) -> Trade:
     return fold_fills(folded, (leave,))
 
 
-def _supported_status(trade: Trade, claimed: Status | None) -> Status:
+def _supported_status(trade: Trade, claimed: Status | None, *, is_record: bool) -> Status:
     if claimed is _COMPLETED:
         if not trade.closed and trade.pnl_reported is None:
             cure = "a completed trade needs an exit_price, exit fills or a reported pnl"
@@ -163,6 +167,8 @@ def _supported_status(trade: Trade, claimed: Status | None) -> Status:
         return Status.PENDING if claimed is None else claimed
     derived = status_from_fills(trade)
     if claimed is _FILLED and derived is _PARTIALLY_FILLED:
+        if is_record:
+            return claimed
         reject("status", "contradicts the fills", claimed, "partially_filled, or all of the fills")
     return derived
 

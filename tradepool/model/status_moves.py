@@ -11,7 +11,10 @@ from tradepool.model.money import CONTEXT, canonical, plain
 from tradepool.model.pnl import book_fill, shrunk_to_filled, with_status
 from tradepool.model.trade import Fill, Trade
 
-__all__ = ["moved"]
+__all__ = ["ENTERED_STATUSES", "moved"]
+
+ENTERED_STATUSES = frozenset({Status.FILLED, Status.PARTIALLY_CLOSED})
+"""An open position whose first order is done; a further order may add to it."""
 
 _UNFILLED = frozenset({Status.PENDING, Status.SUBMITTED})
 _CLOSED = frozenset({Status.PARTIALLY_CLOSED, Status.COMPLETED})
@@ -22,14 +25,15 @@ def moved(trade: Trade, status: Status, *, at: int) -> Trade:
 
     Becoming filled books the rest of the order at the trade's price; a reported close of an order not
     known to be filled implies that entry; completed needs nothing left open, or a reported PnL;
-    cancelling the rest of a partly filled order leaves it filled at the smaller amount.
+    cancelling the rest of a partly filled order leaves it filled at the smaller amount, and that of a
+    further order leaves the position as it stands.
 
     Raises: IllegalTransition for a move that the table lacks, or that lacks its evidence.
     """
     if status is trade.status:
         return _same(trade)
-    if status is Status.CANCELLED and trade.status is Status.FILLED and trade.amount_ordered is not None:
-        return trade
+    if status is Status.CANCELLED and trade.status in ENTERED_STATUSES:
+        return _without_rest(trade)
     if status in _CLOSED:
         return _closed(trade, status, at)
     check_transition(trade, status)
@@ -48,6 +52,14 @@ def _same(trade: Trade) -> Trade:
     if trade.status is not Status.COMPLETED or trade.outcome is outcome_of(trade):
         return trade
     return msgspec.structs.replace(trade, outcome=outcome_of(trade))
+
+
+def _without_rest(trade: Trade) -> Trade:
+    if trade.filled < trade.amount:
+        return shrunk_to_filled(trade)
+    if trade.amount_ordered is None:
+        check_transition(trade, Status.CANCELLED)
+    return trade
 
 
 def _closed(trade: Trade, status: Status, at: int) -> Trade:

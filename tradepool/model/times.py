@@ -6,6 +6,7 @@ import decimal
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from numbers import Integral
 
 from tradepool.errors import InvalidTrade
 from tradepool.model.money import CONTEXT
@@ -66,6 +67,8 @@ def _microseconds(value: object) -> int:
             return _from_number(Decimal(value))
         case str():
             return _from_datetime(datetime.fromisoformat(value.strip()))
+        case Integral():
+            return int(value) * _scale(int(value))
     raise TypeError("no time")
 
 

@@ -62,7 +62,10 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     """ccxt form: `BTC/USDT`, `BTC/USDT:USDT`."""
     side: Side
     amount: Decimal
-    """Ordered quantity, in base units or contracts; 0 ≤ closed ≤ filled ≤ amount."""
+    """Ordered quantity, in base units or contracts; 0 ≤ closed ≤ filled ≤ amount.
+
+    A further order of an open position (a safety order, an average down) counts in: an update raises it.
+    """
     amount_ordered: Decimal | None = None
     """What was ordered at first, where the rest of it was cancelled."""
     account_id: str = "default"

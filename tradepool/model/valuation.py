@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tradepool.model.fill import Fill
 from tradepool.model.kinds import Market, Side
-from tradepool.model.money import CONTEXT, ONE, ZERO, canonical, round_cost
+from tradepool.model.money import CONTEXT, ZERO, canonical, round_cost
 from tradepool.model.symbols import SYMBOLS_CACHED, coins_of
 
 __all__ = ["NO_FEE", "FeeEffect", "Terms", "fee_effect", "gross", "notional", "settlement", "terms_of"]
@@ -98,16 +98,18 @@ def fee_effect(terms: Terms, fill: Fill) -> FeeEffect:
         return FeeEffect(fill.fee, ZERO, unpriced=False)
     if currency == terms.base_currency and terms.fees_lower_holding and fill.fee > 0:
         return FeeEffect(ZERO, fill.fee, unpriced=False)
-    rate = _fee_rate(terms, currency, fill)
-    if rate is None:
+    value = _fee_value(terms, currency, fill)
+    if value is None:
         return FeeEffect(ZERO, ZERO, unpriced=True)
-    return FeeEffect(round_cost(CONTEXT.multiply(fill.fee, rate)), ZERO, unpriced=False)
+    return FeeEffect(value, ZERO, unpriced=False)
 
 
-def _fee_rate(terms: Terms, currency: str, fill: Fill) -> Decimal | None:
-    if fill.fee_price is not None:
-        return fill.fee_price
-    if terms.market is _INVERSE:
+def _fee_value(terms: Terms, currency: str, fill: Fill) -> Decimal | None:
+    rate = fill.fee_price
+    if rate is None and terms.market is _INVERSE:
         # It settles in its base coin, so a fee in the quote is the only other one the fill can price.
-        return CONTEXT.divide(ONE, fill.price) if currency == terms.quote_currency else None
-    return fill.price if currency == terms.base_currency else None
+        is_quote = currency == terms.quote_currency
+        return round_cost(CONTEXT.divide(fill.fee, fill.price)) if is_quote else None
+    if rate is None and currency == terms.base_currency:
+        rate = fill.price
+    return None if rate is None else canonical(CONTEXT.multiply(fill.fee, rate))
