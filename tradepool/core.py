@@ -12,16 +12,19 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tradepool.batching import batched
-from tradepool.commanding import add_trade_or_refusal
+from tradepool.clock import now_us
+from tradepool.commanding import add_trade_or_refusal, new_command_id
 from tradepool.deciding import Result, ShardBatch
 from tradepool.errors import InvalidTrade, Rejected, VersionConflict
 from tradepool.model import ids
 from tradepool.model.commands import AddTrade, Command
+from tradepool.model.ledger import owner_of_ledger
 from tradepool.model.receipt import Receipt
+from tradepool.model.token_commands import ExpireTokens
 from tradepool.placing import Placed, place
 from tradepool.settings import Durability, Settings
 from tradepool.store.answers import refused
@@ -37,6 +40,10 @@ WINDOW = 2000
 is the less for each of them the more of one shard it gets; `batch_max` of one shard at most."""
 BATCHES_AHEAD_MAX = 4
 """Batches that `apply_all` commits before it waits for the journal to have the first of them."""
+EXPIRY_BATCH = 200
+"""Ledgers of one shard whose reservations are given back in one step."""
+EXPIRY_ROUNDS_MAX = 1000
+"""Such steps of one call; what is over after that waits for the next."""
 
 _PAUSE_FIRST_S = 0.001
 _PAUSE_MAX_S = 0.1
@@ -58,7 +65,15 @@ class _Begun(NamedTuple):
 class TradeCore:
     """Applies commands: the only writer of records."""
 
-    def __init__(self, store: RedisStore, watermark: Watermark, settings: Settings) -> None:
+    def __init__(
+        self,
+        store: RedisStore,
+        watermark: Watermark,
+        settings: Settings,
+        clock: Callable[[], int] = now_us,
+    ) -> None:
+        """`clock` tells the time, µs, at which reservations are over."""
+        self._now_us = clock
         self._store = store
         self._watermark = watermark
         self._settings = settings
@@ -111,6 +126,25 @@ class TradeCore:
             applied = iter(results)
             for refusal in refusals.popleft():
                 yield next(applied) if refusal is None else refusal
+
+    def expire_reservations(self) -> int:
+        """Give back every reservation whose time is over; how many this call gave back.
+
+        Several may run at once: each reservation is given back by one of them. Raises: as `apply`.
+        """
+        return sum(self._expire_shard(shard) for shard in self._store.keys.shards)
+
+    def _expire_shard(self, shard: int) -> int:
+        expired = 0
+        for _ in range(EXPIRY_ROUNDS_MAX):
+            due = self._store.due_ledgers(shard, self._now_us(), EXPIRY_BATCH)
+            now = self._now_us()
+            results = self.apply([_expire(record_id, now) for record_id in due])
+            given_back = sum(result.expired for result in results if isinstance(result, Receipt))
+            expired += given_back
+            if len(due) < EXPIRY_BATCH or not given_back:
+                break
+        return expired
 
     def refuse(self, command: Command, error: Rejected) -> None:
         """Leave the refusal of `command` as an answer for the client that waits for it."""
@@ -176,16 +210,18 @@ class TradeCore:
         not, and the next attempt asks.
         """
         wanted = {
-            (shard, item.record_id): None
+            (shard, record_id): None
             for shard, items in placed.items()
             for item in items
             if not (is_first and item.is_new)
+            for record_id in item.record_ids
         }
         values = dict(zip(wanted, self._store.read(list(wanted)), strict=True)) if wanted else {}
-        batches = {}
+        now, batches = self._now_us(), {}
         for shard, items in placed.items():
-            batch = ShardBatch(self._store, shard, task_id=task_id, look_up_owners=not is_first)
-            batch.decide(items, {item.record_id: values.get((shard, item.record_id)) for item in items})
+            batch = ShardBatch(self._store, shard, task_id=task_id, look_up_owners=not is_first, now_us=now)
+            record_ids = [record_id for item in items for record_id in item.record_ids]
+            batch.decide(items, {record_id: values.get((shard, record_id)) for record_id in record_ids})
             batches[shard] = batch
         return batches
 
@@ -223,6 +259,11 @@ class TradeCore:
         }
         if unchanged:
             self._store.put_answers(unchanged)
+
+
+def _expire(record_id: str, now: int) -> ExpireTokens:
+    user_id, account_id = owner_of_ledger(record_id)
+    return ExpireTokens(command_id=new_command_id(), as_of=now, user_id=user_id, account_id=account_id)
 
 
 def _printable(task_id: str) -> str:

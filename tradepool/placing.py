@@ -13,14 +13,13 @@ from typing import NamedTuple
 from tradepool.errors import IdempotencyConflict, InvalidTrade, Rejected, UnknownTrade
 from tradepool.model import ids
 from tradepool.model.commands import AddTrade, Command
-from tradepool.model.ledger import ledger_id
+from tradepool.model.ledger import USER_ID_CHARS_MAX, ledger_id
 from tradepool.model.token_commands import TokenCommand, owner_of
 from tradepool.store.redis_store import RedisStore
 
-__all__ = ["Placed", "Placement", "known_id", "place"]
+__all__ = ["USER_ID_CHARS_MAX", "Placed", "Placement", "known_id", "place"]
 
 ID_CHARS_MAX = 64
-USER_ID_CHARS_MAX = 128
 COMMAND_ID_CHARS_MAX = 128
 _TEXT_CHARS_MAX = 256
 
@@ -32,7 +31,17 @@ class Placed(NamedTuple):
     command: Command
     record_id: str
     is_new: bool
-    """Whether the record should not be there yet: it is, where the command or its trade comes again."""
+    """Whether the record should not be there yet: it is, where the command or its trade comes again.
+
+    Never with a reservation: the ledger may refuse the repeat of what it has granted.
+    """
+    ledger_id: str | None = None
+    """The ledger that the command changes with its record."""
+
+    @property
+    def record_ids(self) -> tuple[str, ...]:
+        """The records to read for it."""
+        return (self.record_id,) if self.ledger_id is None else (self.record_id, self.ledger_id)
 
 
 class Placement(NamedTuple):
@@ -61,11 +70,12 @@ class _Placer:
         for number, command in commands.items():
             try:
                 shard, record_id = self._locate(command)
+                ledger = _ledger_beside(command)
             except Rejected as refusal:
                 placement.refused[number] = refusal
                 continue
-            placed = Placed(number, command, record_id, isinstance(command, AddTrade))
-            placement.shards[shard].append(placed)
+            is_new = isinstance(command, AddTrade) and ledger is None
+            placement.shards[shard].append(Placed(number, command, record_id, is_new, ledger))
         return placement
 
     def _locate(self, command: Command) -> tuple[int, str]:
@@ -113,6 +123,14 @@ class _Placer:
         if shard is None:
             raise UnknownTrade("no such trade", field="trade_id", value=trade_id, cure="add the trade first")
         return shard
+
+
+def _ledger_beside(command: Command) -> str | None:
+    """The ledger of an add that sets tokens aside, as far as its loose fields tell the account."""
+    if not isinstance(command, AddTrade) or command.reserve is None:
+        return None
+    account_id = command.trade.get("account_id")
+    return ledger_id(command.trade["user_id"], "default" if account_id is None else account_id)
 
 
 def _trade_id(command: Command) -> str | None:

@@ -104,6 +104,7 @@ def _recovered(client: Client, store: RedisStore, journal: Journal, settings: Se
     if is_open:
         return RecoveryReport()
     journal.cut_unconfirmed()
+    fence.void_generation(client)
     report = _bring_up(client, store, journal, reached, settings)
     for shard in behind:
         _check_digest(store, shard, journaled)

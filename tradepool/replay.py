@@ -12,7 +12,7 @@ from tradepool.files.lines import JournalLine
 from tradepool.files.snapshot import StoredRecord
 from tradepool.model import codec
 from tradepool.model.ids import slot_of_user
-from tradepool.model.ledger import Ledger, ledger_id
+from tradepool.model.ledger import Ledger, ledger_id, next_expiry
 from tradepool.model.trade import Trade
 from tradepool.store.plan import RecordChange, routes_of
 from tradepool.store.redis_store import RedisStore
@@ -201,6 +201,7 @@ def _change(record_id: str, steps: list[_Step], stored: bytes | None) -> RecordC
         trade_before=before if isinstance(before, Trade) else None,
         trade_after=after if isinstance(after, Trade) else None,
         trade_archived=last if is_archived and isinstance(last, Trade) else None,
+        next_expiry=next_expiry(after) if isinstance(after, Ledger) else None,
         command_id="",
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 
+from tradepool.clock import now_us
 from tradepool.model.codec import unpack_ledger
 from tradepool.model.ledger import Ledger, available, ledger_id
 from tradepool.store.redis_store import RedisStore
@@ -14,16 +16,20 @@ __all__ = ["TokenQueries"]
 class TokenQueries:
     """Reads token ledgers."""
 
-    def __init__(self, store: RedisStore) -> None:
+    def __init__(self, store: RedisStore, clock: Callable[[], int] = now_us) -> None:
+        """`clock` tells the time, µs, at which reservations are over."""
         self._store = store
+        self._now_us = clock
 
     def get_available_tokens(self, user_id: str, *, account_id: str = "default") -> dict[str, Decimal]:
         """What can be reserved of each asset, above zero only; an unknown user has nothing.
 
+        What is held by reservations whose time is over counts as free, also before it is given back.
+
         Raises: InvalidTokens when a name is none.
         """
         ledger = self.get_ledger(user_id, account_id=account_id)
-        return {} if ledger is None else available(ledger)
+        return {} if ledger is None else available(ledger, now_us=self._now_us())
 
     def get_ledger(self, user_id: str, *, account_id: str = "default") -> Ledger | None:
         """The whole ledger: balances and reservations; None when nobody ever told one."""

@@ -45,9 +45,13 @@ def closed() -> Trade:
 
 
 def names_of(trade: Trade, client: redis.Redis, keys: Keys) -> list[str]:
-    """Keys outside the records and counters in which something still names the trade."""
+    """Keys in which something still names the trade, besides its record and the lists of what was changed."""
     shard = keys.shard_of_user(USER)
-    kept = {keys.records(shard, keys.bucket_of(trade.trade_id)), keys.outbox(shard)}
+    kept = {
+        keys.records(shard, keys.bucket_of(trade.trade_id)),
+        keys.outbox(shard),
+        keys.changed(shard, USER),
+    }
     found = (key.decode() for key in client.keys("*"))
     return [key for key in found if key not in kept and trade.trade_id in _contents(client, key)]
 

@@ -194,9 +194,12 @@ class PlainPool:
         if trade.is_archived:
             return Answer("IllegalTransition")
         is_order = trade.status in ("pending", "submitted")
-        if status == trade.status or (status == "cancelled" and trade.status == "filled" and trade.is_shrunk):
+        is_entered = trade.status in ("filled", "partially_closed")
+        if status == trade.status or (status == "cancelled" and is_entered and trade.is_shrunk):
             return self._same(trade)
-        if status == "cancelled" and trade.status == "partially_filled":
+        if status == "cancelled" and is_entered and trade.room("entry"):
+            trade.is_shrunk = True
+        elif status == "cancelled" and trade.status == "partially_filled":
             trade.is_shrunk, trade.status = True, "filled"
         elif status == "filled" and (is_order or trade.status == "partially_filled"):
             self._fill_rest(trade)

@@ -42,7 +42,7 @@ class TokenLedger(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.ledger = Ledger(user_id="u")
-        self.now = 1
+        self.now = 10 * US_PER_S
         self.sent: list[TokenCommand] = []
         self.free: dict[str, Decimal] = {}
         self.promised: dict[str, tuple[str, Decimal, int]] = {}
@@ -203,15 +203,16 @@ class TokenLedger(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_available_that_the_venue_does_not_have(self):
-        for asset, amount in available(self.ledger).items():
-            promised = sum(held for coin, held, _ in self.promised.values() if coin == asset)
+        for asset, amount in available(self.ledger, now_us=self.now).items():
+            promised = sum(
+                held for coin, held, until in self.promised.values() if coin == asset and until > self.now
+            )
             assert amount == self.free[asset] - promised
 
     @invariant()
     def each_reservation_is_resolved_once(self):
         assert self.ledger.reservations.keys() == self.promised.keys()
-        ids = [past.reservation_id for past in self.ledger.resolved]
-        assert len(ids) == len(set(ids)) == len(self.resolved)
+        assert self.ledger.resolved.keys() == self.resolved.keys()
         for key, status in self.resolved.items():
             past = find_reservation(self.ledger, key)
             assert past is not None
@@ -222,5 +223,5 @@ class TokenLedger(RuleBasedStateMachine):
         assert all(rule.endswith("frozen") for rule in broken_rules(self.ledger))
 
 
-TokenLedger.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TokenLedger.TestCase.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
 TestTokenLedger = TokenLedger.TestCase

@@ -31,7 +31,7 @@ class Arguments:
 
     def __init__(self, plan):
         argument = lambda place: plan.argv[place - 1]  # noqa: E731 - ARGV counts from 1
-        hashes, digests, increments, writes, outbox = msgspec.msgpack.decode(plan.argv[0])
+        hashes, digests, touched, increments, writes, outbox = msgspec.msgpack.decode(plan.argv[0])
         self.keys = plan.keys
         self.checks, self.writes = {}, []
         for key, fields, expected, values in hashes:
@@ -42,6 +42,7 @@ class Arguments:
             self.writes.append(("HSET", name, [x for pair in zip(fields, stored, strict=True) for x in pair]))
         self.digest_key = plan.keys[digests[0] - 1]
         self.digests = {bucket: tuple(change) for bucket, *change in zip(*digests[1:], strict=True)}
+        self.touched = {plan.keys[key - 1]: text for key, text in zip(*touched, strict=True)}
         self.increments = {
             (plan.keys[key - 1], field): int(amount)
             for key, amounts in increments
@@ -108,7 +109,7 @@ def test_changes_of_one_record_become_one_write_and_an_outbox_item_each():
     records = KEYS.records(SHARD, KEYS.bucket_of(trade.trade_id))
     assert planned.checks[records, trade.trade_id] == b""
     assert planned.written("HSET", records) == [trade.trade_id, pack_trade(closed)]
-    assert planned.increments[KEYS.counters(SHARD, "ann"), "rev"] == 1
+    assert planned.touched == {KEYS.changed(SHARD, "ann"): f"{trade.trade_id}\x1f"}
     names, values = planned.outbox[::2], planned.outbox[1::2]
     assert names == ["ta0", "tu1", "tu2"]
     items = {name.encode(): value for name, value in zip(names, values, strict=True)}
@@ -171,7 +172,6 @@ def test_counters_move_by_the_difference_of_contributions():
     fields = {
         field: n for (key, field), n in planned.increments.items() if key == KEYS.counters(SHARD, "ann")
     }
-    assert fields.pop("rev") == 1
     old, new = contribution(before), contribution(after)
     differences = {name: new.get(name, 0) - old.get(name, 0) for name in old | new}
     assert join_limbs(fields) == {name: n for name, n in differences.items() if n}
@@ -202,18 +202,31 @@ def test_two_trades_of_a_batch_cannot_claim_the_same_fill():
 
 
 def test_a_ledger_is_a_record_like_any_other_but_counts_nothing():
-    planned = plan(ledger_change("ann", None, b'{"assets":{}}'))
+    planned = plan(ledger_change("ann", None, b'{"assets":{}}', next_expiry=7))
     records = KEYS.records(SHARD, KEYS.bucket_of("ann\x1fdefault"))
     assert planned.checks == {(records, "ann\x1fdefault"): b""}
-    assert planned.increments == {(KEYS.counters(SHARD, "ann"), "rev"): 1}
-    assert {command for command, _, _ in planned.writes} == {"HSET", "SADD"}
+    assert planned.touched == {KEYS.changed(SHARD, "ann"): "\x1f"}
+    assert planned.increments == {}
+    assert {command for command, _, _ in planned.writes} == {"HSET", "SADD", "ZADD"}
+    assert planned.written("ZADD", KEYS.expiries(SHARD)) == ["7", "ann\x1fdefault"]
     assert planned.outbox[0] == "la0"
+
+
+def test_a_ledger_expires_when_its_last_change_in_the_batch_says():
+    first = ledger_change("ann", None, b'{"n":1}', next_expiry=7)
+    later = ledger_change("ann", first.after, b'{"n":2}', version=2, next_expiry=9)
+    resolved = ledger_change("ann", later.after, b'{"n":3}', version=3)
+    assert plan(first, later).written("ZADD", KEYS.expiries(SHARD)) == ["9", "ann\x1fdefault"]
+    gone = plan(first, later, resolved)
+    assert gone.written("ZADD", KEYS.expiries(SHARD)) == []
+    assert gone.written("ZREM", KEYS.expiries(SHARD)) == ["ann\x1fdefault"]
 
 
 def test_without_outbox_only_the_projection_is_written():
     step = change(None, new_trade("ann"))
     with_outbox, without = plan(step), plan(step, with_outbox=False)
     assert without.outbox == []
+    assert without.touched == {}, "nobody has seen what recovery changes"
     assert without.writes == with_outbox.writes
     assert without.checks == with_outbox.checks
 

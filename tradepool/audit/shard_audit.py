@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from tradepool.audit import rules
+from tradepool.audit.expiry_audit import compare_expiries
 from tradepool.audit.report import Finding, Severity
 from tradepool.errors import Corrupt
 from tradepool.files.point import Place
@@ -24,7 +25,7 @@ from tradepool.model import codec
 from tradepool.model.archived import Archived
 from tradepool.model.counters import add_counters, contribution
 from tradepool.model.ids import slot_of_id, slot_of_user
-from tradepool.model.ledger import ledger_id
+from tradepool.model.ledger import ledger_id, next_expiry
 from tradepool.model.trade import Trade
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
@@ -57,6 +58,7 @@ class ShardAudit:
         self._seen: dict[str, _Seen] = {}
         self._trades: dict[str, str] = {}
         self._open: set[str] = set()
+        self._expiries: dict[str, int | None] = {}
         self.archived: dict[str, Archived] = {}
         self._totals: dict[str, dict[str, int]] = defaultdict(dict)
         self.findings: list[Finding] = []
@@ -69,18 +71,19 @@ class ShardAudit:
 
     def run(self, journaled: Newest) -> None:
         """Compare everything of the shard with what the journal held a moment ago."""
-        revisions = self._store.revisions(self._shard)
-        self._users.update(revisions)
+        before = self._store.revisions(self._store.users(self._shard))
+        self._users.update(before)
         for record_id, value in self._store.scan_records(self._shard):
             self._look_at(record_id, value)
         self._compare_journal(journaled.shards.get(self._shard, {}), journaled.end)
+        self.findings += compare_expiries(self._store, self._shard, self._expiries)
         self._compare_indexes()
-        self._compare_counters(revisions)
+        self._compare_counters(before)
 
     def run_user(self, user_id: str, *, with_journal: bool) -> None:
         """Compare what belongs to one user."""
         journaled = self._journaled_of(user_id) if with_journal else {}
-        revisions = {user_id: self._store.counters_with_revision(user_id)[1]}
+        before = self._store.revisions([user_id])
         self._users.add(user_id)
         record_ids = sorted({*self._store.user_trade_ids(user_id), ledger_id(user_id), *journaled})
         values = self._store.read([(self._shard, record_id) for record_id in record_ids])
@@ -89,8 +92,9 @@ class ShardAudit:
                 self._look_at(record_id, value)
         if with_journal:
             self._compare_journal(journaled, None)
+        self.findings += compare_expiries(self._store, self._shard, self._expiries, user_id=user_id)
         self._compare_indexes()
-        self._compare_counters(revisions)
+        self._compare_counters(before)
 
     def _journaled_of(self, user_id: str) -> dict[str, Latest]:
         """The newest journaled versions of the user's records."""
@@ -124,6 +128,7 @@ class ShardAudit:
             case Archived():
                 self._look_at_archived(record)
             case _:
+                self._expiries[ledger_id(record.user_id, record.account_id)] = next_expiry(record)
                 self.findings += rules.check_ledger(record)
 
     def _look_at_trade(self, trade: Trade) -> None:
@@ -169,7 +174,7 @@ class ShardAudit:
                 self._find("missing_in_journal", Severity.CRITICAL, record_id, f"version {seen.version}")
 
     def _compare_indexes(self) -> None:
-        """Every trade read is in its user's index, and in the set of open trades exactly while open."""
+        """Every record read is in the indexes where it belongs."""
         self._compare_routes()
         listed, listed_open = self._listed()
         for trade_id in self._trades.keys() - listed:
@@ -218,24 +223,28 @@ class ShardAudit:
             detail = "listed as open, but final" if is_listed else "open, but not listed as such"
             self._find("open_set", Severity.CRITICAL, trade_id, detail)
 
-    def _compare_counters(self, revisions: Mapping[str, int]) -> None:
-        """Counters against the fold; a user whose trades changed meanwhile is read again by himself."""
-        for user_id in self._users:
-            archived = self._store.archived_counters(user_id)
-            counters, revision = self._store.counters_with_revision(user_id)
-            if revision == revisions.get(user_id):
-                self._check_counters(user_id, counters, archived, self._totals[user_id])
+    def _compare_counters(self, before: Mapping[str, int]) -> None:
+        """Counters against the fold; a user who has changed since `before` is read again by himself."""
+        counted = {user_id: self._counted(user_id) for user_id in self._users}
+        after = self._store.revisions(counted)
+        for user_id, counters in counted.items():
+            if after[user_id] == before.get(user_id):
+                self._check_counters(user_id, *counters, self._totals[user_id])
             else:
                 self._compare_user(user_id)
 
     def _compare_user(self, user_id: str) -> None:
         for _ in range(_ATTEMPTS_MAX):
-            counters, revision = self._store.counters_with_revision(user_id)
-            archived, totals = self._store.archived_counters(user_id), self._fold(user_id)
-            if self._store.counters_with_revision(user_id)[1] == revision:
-                self._check_counters(user_id, counters, archived, totals)
+            before = self._store.revisions([user_id])
+            counted, totals = self._counted(user_id), self._fold(user_id)
+            if self._store.revisions([user_id]) == before:
+                self._check_counters(user_id, *counted, totals)
                 return
         self.undecided.append(f"the counters of user {user_id}")
+
+    def _counted(self, user_id: str) -> tuple[dict[str, int], dict[str, int]]:
+        """The user's counters, and the part of them that archived trades make up."""
+        return self._store.counters(user_id), self._store.archived_counters(user_id)
 
     def _check_counters(
         self,

@@ -11,21 +11,24 @@ makes the available amount smaller, never larger, until the next snapshot.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from enum import StrEnum
+from functools import reduce
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import msgspec
 
-from tradepool.errors import InvalidTokens
+from tradepool.errors import InvalidTokens, InvalidTrade
+from tradepool.model.fields import text
 from tradepool.model.money import CONTEXT, ZERO, canonical
 from tradepool.model.plain_form import plain_fields, plain_value
-from tradepool.model.statistics import exact_sum
 
 __all__ = [
-    "NAME_CHARS_MAX",
+    "USER_ID_CHARS_MAX",
     "Balance",
+    "Hold",
     "Ledger",
     "Reservation",
     "ReservationName",
@@ -36,23 +39,29 @@ __all__ = [
     "find_reservation",
     "ledger_id",
     "next_expiry",
+    "open_reservations",
+    "owner_of_ledger",
     "parse_reservation_id",
     "reservation_id",
+    "reservation_of",
 ]
 
-NAME_CHARS_MAX = 256
-"""Longest user id and account id."""
+USER_ID_CHARS_MAX = 128
+"""Longest user id, of trades and ledgers."""
 
 _SEPARATOR = "\x1f"
+_account_name = text()
 
 
 class ReservationStatus(StrEnum):
-    """A reservation is open, then resolved once in one of three ways."""
+    """A reservation is open, then resolved once in one of three ways: settled, released or expired."""
 
     OPEN = "open"
     SETTLED = "settled"
     RELEASED = "released"
     EXPIRED = "expired"
+    FORGOTTEN = "forgotten"
+    """Resolved so long ago that the ledger no longer says how: an answer to a repeat, never stored."""
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -90,29 +99,40 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
         return plain_fields(self) | {name: plain_value(value) for name, value in derived.items()}
 
 
-class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """An amount set aside for one purpose; stored as an array because ledgers remember many."""
+class Hold(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """An amount set aside for one purpose, as a ledger stores it: an array, for ledgers have many."""
 
-    reservation_id: str
-    """Names user, account and key: `reservation_id()`."""
     asset: str
     amount: Decimal
-    status: ReservationStatus
     reserved_at: int
     expires_at: int
     """From then on anybody may expire it; until somebody does it can still be settled."""
+    status: ReservationStatus = ReservationStatus.OPEN
     resolved_at: int | None = None
     spent: Decimal = ZERO
     received: dict[str, Decimal] = {}
+
+
+class Reservation(Hold, frozen=True, kw_only=True, array_like=False):
+    """A hold under the name by which everybody knows it."""
+
+    reservation_id: str
+    """Names user, account and key: `reservation_id()`."""
 
     @property
     def key(self) -> str:
         """The caller's key."""
         return parse_reservation_id(self.reservation_id).key
 
+    @property
+    def hold(self) -> Hold:
+        """What a ledger stores of it."""
+        fields = {name: getattr(self, name) for name in Hold.__struct_fields__}
+        return Hold(**fields)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-able values."""
-        return plain_fields(self)
+        return {"reservation_id": self.reservation_id} | plain_fields(self)
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -123,10 +143,12 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: int = 0
     assets: dict[str, Balance] = {}
     """By asset; one that is missing is unknown, not zero."""
-    reservations: dict[str, Reservation] = {}
+    reservations: dict[str, Hold] = {}
     """The open ones by key."""
-    resolved: tuple[Reservation, ...] = ()
-    """The last resolved ones, newest last."""
+    resolved: dict[str, Hold] = {}
+    """The last resolved ones by key, newest last."""
+    forgotten: str = ""
+    """Short ids of keys that `resolved` has lost while their time was not over, newest last."""
     applied: str = ""
     """Short ids of the last applied commands, 16 hex each, newest last."""
     updated_at: int = 0
@@ -146,19 +168,41 @@ class ReservationName(NamedTuple):
     key: str
 
 
-def available(ledger: Ledger) -> dict[str, Decimal]:
-    """The amounts that can be reserved, by asset; only those above 0."""
-    amounts = {asset: balance.available for asset, balance in ledger.assets.items()}
+def available(ledger: Ledger, *, now_us: int) -> dict[str, Decimal]:
+    """The amounts that can be reserved at `now_us`, by asset; only those above 0.
+
+    What is held by reservations whose time is over counts as given back, as `reserve` does.
+    """
+    over: dict[str, list[Decimal]] = {}
+    for reservation in ledger.reservations.values():
+        if reservation.expires_at <= now_us:
+            over.setdefault(reservation.asset, []).append(reservation.amount)
+    balances = ledger.assets | {
+        asset: msgspec.structs.replace(
+            balance, reserved=CONTEXT.subtract(balance.reserved, _sum(over[asset]))
+        )
+        for asset, balance in ledger.assets.items()
+        if asset in over
+    }
+    amounts = {asset: balance.available for asset, balance in balances.items()}
     return {asset: amount for asset, amount in amounts.items() if amount > 0}
 
 
 def find_reservation(ledger: Ledger, key: str) -> Reservation | None:
     """The reservation of `key`, open or among the remembered resolved ones."""
-    reservation = ledger.reservations.get(key)
-    if reservation is not None:
-        return reservation
-    wanted = reservation_id(ledger.user_id, ledger.account_id, key)
-    return next((past for past in reversed(ledger.resolved) if past.reservation_id == wanted), None)
+    hold = ledger.reservations.get(key) or ledger.resolved.get(key)
+    return None if hold is None else reservation_of(ledger, key, hold)
+
+
+def open_reservations(ledger: Ledger) -> list[Reservation]:
+    """What is set aside, oldest first; also what nobody has given back yet though its time is over."""
+    return [reservation_of(ledger, key, hold) for key, hold in ledger.reservations.items()]
+
+
+def reservation_of(ledger: Ledger, key: str, hold: Hold) -> Reservation:
+    """A hold of the ledger under its full name."""
+    fields = {name: getattr(hold, name) for name in Hold.__struct_fields__}
+    return Reservation(reservation_id=reservation_id(ledger.user_id, ledger.account_id, key), **fields)
 
 
 def next_expiry(ledger: Ledger) -> int | None:
@@ -174,19 +218,28 @@ def broken_rules(ledger: Ledger) -> tuple[str, ...]:
         promised.setdefault(reservation.asset, []).append(reservation.amount)
     for asset in sorted(ledger.assets.keys() | promised.keys()):
         balance = ledger.assets.get(asset, Balance())
-        if balance.reserved != exact_sum(promised.get(asset, ())):
+        if balance.reserved != _sum(promised.get(asset, ())):
             found.append(f"{asset}: reserved differs from the sum of the open reservations")
         if balance.free < 0 or balance.reserved < 0:
             found.append(f"{asset}: a negative amount")
-    return tuple(found)
+    twice = sorted(ledger.reservations.keys() & ledger.resolved.keys())
+    return (*found, *(f"reservation {key!r}: open, and resolved as well" for key in twice))
 
 
 def ledger_id(user_id: str, account_id: str = "default") -> str:
-    """The record id of an account's ledger.
+    """The record id of an account's ledger; users and accounts are named as in trades.
 
-    Raises: InvalidTokens when a name is empty, longer than 256 characters or not printable.
+    Raises: InvalidTokens for what names no user (1 to 128 printable characters) or no account.
     """
-    return _SEPARATOR.join((checked_name("user_id", user_id), checked_name("account_id", account_id)))
+    return _SEPARATOR.join(
+        (checked_name("user_id", user_id, USER_ID_CHARS_MAX), _checked_account("account_id", account_id))
+    )
+
+
+def owner_of_ledger(record_id: str) -> tuple[str, str]:
+    """The user and the account of a `ledger_id`."""
+    user_id, _, account_id = record_id.partition(_SEPARATOR)
+    return user_id, account_id
 
 
 def reservation_id(user_id: str, account_id: str, key: str) -> str:
@@ -213,7 +266,7 @@ def parse_reservation_id(text: object) -> ReservationName:
     )
 
 
-def checked_name(field: str, value: object, chars_max: int = NAME_CHARS_MAX) -> str:
+def checked_name(field: str, value: object, chars_max: int) -> str:
     """`value`, if it can be a name.
 
     Raises: InvalidTokens when it is empty, blank, too long or not printable.
@@ -222,3 +275,14 @@ def checked_name(field: str, value: object, chars_max: int = NAME_CHARS_MAX) -> 
         return value
     cure = f"give 1 to {chars_max} printable characters"
     raise InvalidTokens("not a name", field=field, value=value, cure=cure)
+
+
+def _checked_account(field: str, value: object) -> str:
+    try:
+        return _account_name(field, value)
+    except InvalidTrade as refusal:
+        raise InvalidTokens(refusal.problem, field=field, value=value, cure=refusal.cure) from None
+
+
+def _sum(amounts: Iterable[Decimal]) -> Decimal:
+    return reduce(CONTEXT.add, amounts, ZERO)

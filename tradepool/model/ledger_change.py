@@ -17,6 +17,7 @@ __all__ = [
     "balance_of",
     "check_asset_count",
     "is_applied",
+    "is_forgotten",
     "next_version",
     "with_balance",
 ]
@@ -31,16 +32,21 @@ class LedgerChange(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     ledger: Ledger
     reservation: Reservation | None = None
-    """The reservation a reserve, settle or release was about, as it stands now; None if forgotten."""
+    """What a reserve, settle or release was about, as it stands now; of other commands None."""
+    expired: int = 0
+    """How many reservations the change gave back because their time was over."""
     frozen: tuple[str, ...] = ()
     """Assets that this snapshot froze: the venue has less than is reserved. A finding."""
 
 
 def is_applied(ledger: Ledger, command_id: str) -> bool:
     """Whether the command is one of the last 32 that changed the ledger."""
-    wanted = short_id(command_id)
-    ids = ledger.applied
-    return any(ids[at : at + SHORT_ID_CHARS] == wanted for at in range(0, len(ids), SHORT_ID_CHARS))
+    return _holds(ledger.applied, command_id)
+
+
+def is_forgotten(ledger: Ledger, key: str) -> bool:
+    """Whether the key's reservation was resolved, and nothing but that is known of it any more."""
+    return _holds(ledger.forgotten, key)
 
 
 def next_version(ledger: Ledger, command: TokenCommand) -> Ledger:
@@ -73,3 +79,9 @@ def check_asset_count(count: int) -> None:
     if count > ASSETS_MAX:
         cure = f"a ledger holds at most {ASSETS_MAX}"
         raise InvalidTokens("too many assets", field="tokens", value=str(count), cure=cure)
+
+
+def _holds(short_ids: str, name: str) -> bool:
+    wanted = short_id(name)
+    starts = range(0, len(short_ids), SHORT_ID_CHARS)
+    return wanted in short_ids and any(short_ids.startswith(wanted, start) for start in starts)

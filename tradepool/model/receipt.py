@@ -30,3 +30,5 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool = False
     reservation: Reservation | None = None
     """What the change set aside, settled or gave back, as it stands after it."""
+    expired: int = 0
+    """How many reservations the change gave back because their time was over."""

@@ -8,7 +8,9 @@ from decimal import Decimal
 import msgspec
 
 from tradepool.errors import IdempotencyConflict, IllegalTransition, InsufficientTokens, InvalidTokens
+from tradepool.model.ids import SHORT_ID_CHARS, short_id
 from tradepool.model.ledger import (
+    Hold,
     Ledger,
     Reservation,
     ReservationStatus,
@@ -17,54 +19,66 @@ from tradepool.model.ledger import (
     parse_reservation_id,
     reservation_id,
 )
-from tradepool.model.ledger_change import LedgerChange, balance_of, is_applied, next_version, with_balance
+from tradepool.model.ledger_change import (
+    LedgerChange,
+    balance_of,
+    is_applied,
+    is_forgotten,
+    next_version,
+    with_balance,
+)
 from tradepool.model.money import CONTEXT, ZERO, canonical, plain
+from tradepool.model.receipt import Outcome
 from tradepool.model.token_commands import ExpireTokens, ReleaseTokens, ReserveTokens, SettleTokens
 from tradepool.model.token_intake import amount_of, amounts_of, asset_of, positive_amount_of, ttl_us_of
 
-__all__ = ["KEY_CHARS_MAX", "OPEN_RESERVATIONS_MAX", "RESOLVED_MAX", "expire", "release", "reserve", "settle"]
+__all__ = [
+    "FORGOTTEN_MAX",
+    "KEY_CHARS_MAX",
+    "OPEN_RESERVATIONS_MAX",
+    "RESOLVED_MAX",
+    "asked_for",
+    "expire",
+    "release",
+    "reserve",
+    "settle",
+]
 
 OPEN_RESERVATIONS_MAX = 1000
 """Open reservations of one account."""
 KEY_CHARS_MAX = 128
 """Longest key of a reservation."""
-RESOLVED_MAX = 256
-"""Resolved reservations a ledger remembers, so that a repeat is told from a new request."""
+RESOLVED_MAX = 64
+"""Resolved reservations a ledger remembers, so that a repeat is told from a new request; expired ones go
+first, for a repeat of their reserve comes too late by itself."""
+FORGOTTEN_MAX = 256
+"""Keys of others that it remembers: with them alone a repeated reserve is still told, and holds nothing."""
 
 
 def reserve(ledger: Ledger, command: ReserveTokens, *, now_us: int) -> LedgerChange:
     """Set an amount aside until `as_of` + `ttl_s`; the key makes a repeat a `duplicate`.
 
     Reservations whose time is over at `now_us` are given back first. A command that arrives after its
-    own time is over is `stale` and reserves nothing.
+    own time is over is `stale`: nothing is reserved. Only what is held has a reservation that is `open`.
 
     Raises: InsufficientTokens when less is available, IdempotencyConflict when the key stands for
     another asset or amount, InvalidTokens for a value that is none or with 1000 open reservations.
     """
-    key = checked_name("key", command.key, KEY_CHARS_MAX)
-    asset, amount = asset_of("asset", command.asset), positive_amount_of("amount", command.amount)
-    # A bot whose clock runs ahead must not hold tokens for longer than it asked.
-    expires_at = min(command.as_of, now_us) + ttl_us_of("ttl_s", command.ttl_s)
-    known = find_reservation(ledger, key)
-    if is_applied(ledger, command.command_id):
-        return LedgerChange(outcome="duplicate", ledger=ledger, reservation=known)
+    asked = asked_for(ledger, command)
+    known = find_reservation(ledger, asked.key)
     if known is not None:
-        return _reserved_again(ledger, known, asset, amount)
-    if expires_at <= now_us:
-        return LedgerChange(outcome="stale", ledger=ledger)
-    made = Reservation(
-        reservation_id=reservation_id(ledger.user_id, ledger.account_id, key),
-        asset=asset,
-        amount=amount,
-        status=ReservationStatus.OPEN,
-        reserved_at=command.as_of,
-        expires_at=expires_at,
-    )
-    after = next_version(_set_aside(_without_expired(ledger, now_us), made, key), command)
-    return LedgerChange(outcome="applied", ledger=after, reservation=made)
+        return _reserved_again(ledger, known, asked, now_us)
+    if is_applied(ledger, command.command_id) or is_forgotten(ledger, asked.key):
+        return _not_reserved(ledger, asked, "duplicate", ReservationStatus.FORGOTTEN)
+    if asked.expires_at <= now_us:
+        return _not_reserved(ledger, asked, "stale", ReservationStatus.EXPIRED)
+    freed = _without_expired(ledger, now_us)
+    after = next_version(_set_aside(freed, asked), command)
+    expired = len(ledger.reservations) - len(freed.reservations)
+    return LedgerChange(outcome="applied", ledger=after, reservation=asked, expired=expired)
 
 
-def settle(ledger: Ledger, command: SettleTokens) -> LedgerChange:
+def settle(ledger: Ledger, command: SettleTokens, *, now_us: int) -> LedgerChange:
     """Spend up to the reserved amount, return the rest, add what was received; once.
 
     An open reservation whose time is over can still be settled, for the tokens were really spent. The
@@ -74,10 +88,11 @@ def settle(ledger: Ledger, command: SettleTokens) -> LedgerChange:
     IllegalTransition when it was released or expired, IdempotencyConflict when it was settled
     with other amounts.
     """
-    spent, received = amount_of("spent", command.spent), amounts_of("received", command.received)
-    if is_applied(ledger, command.command_id):
-        return _repeated(ledger, command.reservation_id)
+    spent = amount_of("spent", command.spent)
+    received = {} if command.received is None else amounts_of("received", command.received)
     reservation = _named(ledger, command.reservation_id)
+    if is_applied(ledger, command.command_id):
+        return LedgerChange(outcome="duplicate", ledger=ledger, reservation=reservation)
     if reservation.status is ReservationStatus.SETTLED:
         return _settled_again(ledger, reservation, spent, received)
     if reservation.status is not ReservationStatus.OPEN:
@@ -93,27 +108,25 @@ def settle(ledger: Ledger, command: SettleTokens) -> LedgerChange:
         spent=spent,
         received=received,
     )
-    return LedgerChange(
-        outcome="applied", ledger=next_version(_resolve(ledger, done), command), reservation=done
-    )
+    after = next_version(_resolved(ledger, {done.key: done.hold}, now_us), command)
+    return LedgerChange(outcome="applied", ledger=after, reservation=done)
 
 
-def release(ledger: Ledger, command: ReleaseTokens) -> LedgerChange:
+def release(ledger: Ledger, command: ReleaseTokens, *, now_us: int) -> LedgerChange:
     """Give a reservation back unspent; one already given back or expired is a `duplicate`.
 
     Raises: InvalidTokens for an unknown reservation, IllegalTransition when it was settled.
     """
-    if is_applied(ledger, command.command_id):
-        return _repeated(ledger, command.reservation_id)
     reservation = _named(ledger, command.reservation_id)
+    if is_applied(ledger, command.command_id):
+        return LedgerChange(outcome="duplicate", ledger=ledger, reservation=reservation)
     if reservation.status is ReservationStatus.SETTLED:
         raise _resolved_otherwise(reservation, "cannot be released")
     if reservation.status is not ReservationStatus.OPEN:
         return LedgerChange(outcome="duplicate", ledger=ledger, reservation=reservation)
     done = msgspec.structs.replace(reservation, status=ReservationStatus.RELEASED, resolved_at=command.as_of)
-    return LedgerChange(
-        outcome="applied", ledger=next_version(_resolve(ledger, done), command), reservation=done
-    )
+    after = next_version(_resolved(ledger, {done.key: done.hold}, now_us), command)
+    return LedgerChange(outcome="applied", ledger=after, reservation=done)
 
 
 def expire(ledger: Ledger, command: ExpireTokens, *, now_us: int) -> LedgerChange:
@@ -121,10 +134,42 @@ def expire(ledger: Ledger, command: ExpireTokens, *, now_us: int) -> LedgerChang
     after = _without_expired(ledger, now_us)
     if after is ledger:
         return LedgerChange(outcome="duplicate", ledger=ledger)
-    return LedgerChange(outcome="applied", ledger=next_version(after, command))
+    expired = len(ledger.reservations) - len(after.reservations)
+    return LedgerChange(outcome="applied", ledger=next_version(after, command), expired=expired)
 
 
-def _set_aside(ledger: Ledger, made: Reservation, key: str) -> Ledger:
+def asked_for(ledger: Ledger, command: ReserveTokens) -> Reservation:
+    """The open reservation that `command` asks for. Raises: InvalidTokens for a value that is none."""
+    key = checked_name("key", command.key, KEY_CHARS_MAX)
+    return Reservation(
+        reservation_id=reservation_id(ledger.user_id, ledger.account_id, key),
+        asset=asset_of("asset", command.asset),
+        amount=positive_amount_of("amount", command.amount),
+        status=ReservationStatus.OPEN,
+        reserved_at=command.as_of,
+        expires_at=command.as_of + ttl_us_of("ttl_s", command.ttl_s),
+    )
+
+
+def _reserved_again(ledger: Ledger, known: Reservation, asked: Reservation, now_us: int) -> LedgerChange:
+    if (known.asset, known.amount) != (asked.asset, asked.amount):
+        cure = f"it stands for {plain(known.amount)} {known.asset}; use another key"
+        raise IdempotencyConflict("the key is taken", field="key", value=known.key, cure=cure)
+    if known.status is ReservationStatus.OPEN and known.expires_at <= now_us:
+        # Anybody may have it now, though nobody has taken it yet.
+        return _not_reserved(ledger, known, "duplicate", ReservationStatus.EXPIRED)
+    return LedgerChange(outcome="duplicate", ledger=ledger, reservation=known)
+
+
+def _not_reserved(
+    ledger: Ledger, asked: Reservation, outcome: Outcome, status: ReservationStatus
+) -> LedgerChange:
+    answer = msgspec.structs.replace(asked, status=status)
+    return LedgerChange(outcome=outcome, ledger=ledger, reservation=answer)
+
+
+def _set_aside(ledger: Ledger, made: Reservation) -> Ledger:
+    key = made.key
     if len(ledger.reservations) >= OPEN_RESERVATIONS_MAX:
         cure = f"settle, release or expire some of the {OPEN_RESERVATIONS_MAX} open ones"
         raise InvalidTokens("too many open reservations", field="key", value=key, cure=cure)
@@ -135,23 +180,55 @@ def _set_aside(ledger: Ledger, made: Reservation, key: str) -> Ledger:
         raise InsufficientTokens("not enough tokens", field="amount", value=plain(made.amount), cure=cure)
     reserved = _sum(balance.reserved, made.amount)
     ledger = with_balance(ledger, made.asset, msgspec.structs.replace(balance, reserved=reserved))
-    return msgspec.structs.replace(ledger, reservations={**ledger.reservations, key: made})
+    return msgspec.structs.replace(ledger, reservations={**ledger.reservations, key: made.hold})
 
 
-def _resolve(ledger: Ledger, done: Reservation) -> Ledger:
-    """Take `done` out of the open ones and book what it spent and received."""
+def _without_expired(ledger: Ledger, now_us: int) -> Ledger:
+    """The ledger with everything given back whose time is over; itself when there is nothing."""
+    over = {
+        key: msgspec.structs.replace(hold, status=ReservationStatus.EXPIRED, resolved_at=now_us)
+        for key, hold in ledger.reservations.items()
+        if hold.expires_at <= now_us
+    }
+    return _resolved(ledger, over, now_us) if over else ledger
+
+
+def _resolved(ledger: Ledger, done: Mapping[str, Hold], now_us: int) -> Ledger:
+    """Take `done` out of the open ones, and book what they spent and received."""
+    still_open = {key: hold for key, hold in ledger.reservations.items() if key not in done}
+    assets = dict(ledger.assets)
+    for hold in done.values():
+        balance = assets[hold.asset]
+        reserved = _sum(balance.reserved, -hold.amount)
+        assets[hold.asset] = msgspec.structs.replace(balance, reserved=reserved)
+    ledger = msgspec.structs.replace(ledger, assets=assets, reservations=still_open)
+    for hold in done.values():
+        ledger = _settled(ledger, hold)
+    return _remembering(ledger, done, now_us)
+
+
+def _settled(ledger: Ledger, done: Hold) -> Ledger:
+    """The ledger with what `done` spent and received booked."""
     assert done.resolved_at is not None
-    balance = balance_of(ledger, done.asset)
-    reserved = _sum(balance.reserved, -done.amount)
-    ledger = with_balance(ledger, done.asset, msgspec.structs.replace(balance, reserved=reserved))
     if done.spent:
         ledger = _booked(ledger, done.asset, -done.spent, done.resolved_at)
     for asset, amount in done.received.items():
         ledger = _booked(ledger, asset, amount, done.resolved_at)
-    still_open = dict(ledger.reservations)
-    del still_open[done.key]
-    resolved = (*ledger.resolved, done)[-RESOLVED_MAX:]
-    return msgspec.structs.replace(ledger, reservations=still_open, resolved=resolved)
+    return ledger
+
+
+def _remembering(ledger: Ledger, done: Mapping[str, Hold], now_us: int) -> Ledger:
+    """The ledger with `done` among the last resolved ones, and with the keys of what had to go too early."""
+    resolved = {**ledger.resolved, **done}
+    excess = len(resolved) - RESOLVED_MAX
+    if excess <= 0:
+        return msgspec.structs.replace(ledger, resolved=resolved)
+    # Those that were settled or released last are kept, so that a repeat of a command in `applied` is told.
+    in_order = sorted(resolved, key=lambda key: resolved[key].status is not ReservationStatus.EXPIRED)
+    dropped = {key: resolved.pop(key) for key in in_order[:excess]}
+    early = "".join(short_id(key) for key, hold in dropped.items() if hold.expires_at > now_us)
+    forgotten = (ledger.forgotten + early)[-FORGOTTEN_MAX * SHORT_ID_CHARS :]
+    return msgspec.structs.replace(ledger, resolved=resolved, forgotten=forgotten)
 
 
 def _booked(ledger: Ledger, asset: str, amount: Decimal, at_us: int) -> Ledger:
@@ -165,23 +242,6 @@ def _booked(ledger: Ledger, asset: str, amount: Decimal, at_us: int) -> Ledger:
     return with_balance(ledger, asset, msgspec.structs.replace(balance, free=free, as_of=as_of))
 
 
-def _without_expired(ledger: Ledger, now_us: int) -> Ledger:
-    for reservation in tuple(ledger.reservations.values()):
-        if reservation.expires_at <= now_us:
-            expired = msgspec.structs.replace(
-                reservation, status=ReservationStatus.EXPIRED, resolved_at=now_us
-            )
-            ledger = _resolve(ledger, expired)
-    return ledger
-
-
-def _reserved_again(ledger: Ledger, known: Reservation, asset: str, amount: Decimal) -> LedgerChange:
-    if (known.asset, known.amount) != (asset, amount):
-        cure = f"it stands for {plain(known.amount)} {known.asset}; use another key"
-        raise IdempotencyConflict("the key is taken", field="key", value=known.key, cure=cure)
-    return LedgerChange(outcome="duplicate", ledger=ledger, reservation=known)
-
-
 def _settled_again(
     ledger: Ledger, known: Reservation, spent: Decimal, received: Mapping[str, Decimal]
 ) -> LedgerChange:
@@ -192,11 +252,6 @@ def _settled_again(
             value=known.reservation_id,
             cure="a reservation is settled once",
         )
-    return LedgerChange(outcome="duplicate", ledger=ledger, reservation=known)
-
-
-def _repeated(ledger: Ledger, reservation_id: str) -> LedgerChange:
-    known = find_reservation(ledger, parse_reservation_id(reservation_id).key)
     return LedgerChange(outcome="duplicate", ledger=ledger, reservation=known)
 
 

@@ -49,7 +49,7 @@ class ReserveTokens(CommandBase, frozen=True, kw_only=True, tag_field="op", tag=
 
 
 class SettleTokens(CommandBase, frozen=True, kw_only=True, tag_field="op", tag="settle_tokens"):
-    """Spend `spent` of a reservation, return its rest, and book what was `received` for it by asset."""
+    """Spend `spent` of a reservation, return its rest, and book what was `received`, by asset."""
 
     reservation_id: str
     spent: Any

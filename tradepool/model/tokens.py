@@ -11,6 +11,7 @@ from decimal import Decimal
 
 import msgspec
 
+from tradepool.errors import InvalidTokens
 from tradepool.model.ledger import (
     Balance,
     Ledger,
@@ -41,6 +42,7 @@ from tradepool.model.reservations import (
     reserve,
     settle,
 )
+from tradepool.model.times import TIME_US_MAX
 from tradepool.model.token_commands import (
     ExpireTokens,
     ReleaseTokens,
@@ -84,23 +86,29 @@ __all__ = [
 ]
 
 
-def change(ledger: Ledger, command: TokenCommand, *, now_us: int | None = None) -> LedgerChange:
-    """Apply any token command; `now_us` is the applying side's clock (`as_of` when None).
+def change(ledger: Ledger, command: TokenCommand, *, now_us: int) -> LedgerChange:
+    """Apply any token command at `now_us`, by the clock of whoever applies it.
 
-    Raises: as the function of the command.
+    A caller whose clock runs ahead has known it at `now_us`: else it would hold tokens for longer than it
+    asked, and make everybody else's news stale.
+
+    Raises: InvalidTokens for an `as_of` before 1970 or after 9999; and as the function of the command.
     """
-    now = command.as_of if now_us is None else now_us
+    if not 0 <= command.as_of <= TIME_US_MAX:
+        cure = "between 1970 and 9999, in µs"
+        raise InvalidTokens("out of range", field="as_of", value=command.as_of, cure=cure)
+    command = msgspec.structs.replace(command, as_of=min(command.as_of, now_us))
     match command:
         case UpdateTokens():
             return apply_snapshot(ledger, command)
         case ReserveTokens():
-            return reserve(ledger, command, now_us=now)
+            return reserve(ledger, command, now_us=now_us)
         case SettleTokens():
-            return settle(ledger, command)
+            return settle(ledger, command, now_us=now_us)
         case ReleaseTokens():
-            return release(ledger, command)
+            return release(ledger, command, now_us=now_us)
         case ExpireTokens():
-            return expire(ledger, command, now_us=now)
+            return expire(ledger, command, now_us=now_us)
 
 
 def apply_snapshot(ledger: Ledger, command: UpdateTokens) -> LedgerChange:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from tradepool.model.codec import DIGEST
 
-__all__ = ["Argument", "DigestChange", "HashFields", "Places", "chunks"]
+__all__ = ["Argument", "DigestChange", "HashFields", "Places", "chunks", "digest_arguments"]
 
 Argument = str | bytes | int
 
@@ -76,6 +76,17 @@ class Places(dict[Any, int]):
     def __missing__(self, argument: str | bytes) -> int:
         self[argument] = place = len(self) + self._first
         return place
+
+
+def digest_arguments(key: int, changes: Mapping[int, DigestChange]) -> tuple[Any, ...]:
+    """The script's argument for the changed buckets of the hash that is `key` in KEYS."""
+    return (
+        key,
+        [f"{bucket:x}" for bucket in changes],
+        [change.xor >> 32 for change in changes.values()],
+        [change.xor & 0xFFFFFFFF for change in changes.values()],
+        [change.count for change in changes.values()],
+    )
 
 
 def chunks(arguments: Sequence[Argument]) -> Iterable[Sequence[Argument]]:

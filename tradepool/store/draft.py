@@ -11,14 +11,12 @@ import msgspec
 from tradepool.errors import Corrupt
 from tradepool.model.codec import COMPARED_CHARS
 from tradepool.model.trade import Trade
-from tradepool.store.arguments import Argument, DigestChange, HashFields, Places, chunks
+from tradepool.store.arguments import Argument, DigestChange, HashFields, Places, chunks, digest_arguments
+from tradepool.store.changed_ids import appended
 from tradepool.store.keys import Keys
 from tradepool.store.limbs import split_limbs
 
-__all__ = ["REVISION_FIELD", "CommitPlan", "Draft", "OutboxField", "PlainCommand"]
-
-REVISION_FIELD = "rev"
-"""Field of a user's counters: how many commits have touched the user."""
+__all__ = ["CommitPlan", "Draft", "OutboxField", "PlainCommand"]
 
 _VALUES_FROM = 2
 """The first argument after the plan, counted from 1 as the script does."""
@@ -67,7 +65,7 @@ class Draft:
         self._claims: dict[str, dict[str, _Claim]] = defaultdict(dict)
         self._releases: dict[str, dict[str, str]] = defaultdict(dict)
         self._digests: dict[int, DigestChange] = defaultdict(DigestChange)
-        self._touched: dict[str, None] = {}
+        self._touched: dict[str, list[str]] = defaultdict(list)
         self._counted: dict[str, dict[str, int]] = defaultdict(dict)
         self._archived: dict[str, dict[str, int]] = defaultdict(dict)
         self._new_users: dict[str, None] = {}
@@ -75,6 +73,7 @@ class Draft:
         self._by_symbol: dict[str, list[Argument]] = defaultdict(list)
         self._recent: list[Argument] = []
         self._opened: list[Argument] = []
+        self._expiring: list[Argument] = []
         self._removals: dict[str, list[Argument]] = defaultdict(list)
         self._recent_max: int | None = None
         self.outbox: list[OutboxField] = []
@@ -88,9 +87,20 @@ class Draft:
 
     def touch_user(self, user_id: str, *, is_new: bool) -> None:
         """Count one commit for the user, and note the user with a new record."""
-        self._touched[user_id] = None
+        self._touched[user_id]
         if is_new:
             self._new_users[user_id] = None
+
+    def note_changed(self, user_id: str, trade_id: str) -> None:
+        """Have a trade of the user among those that this commit changes."""
+        self._touched[user_id].append(trade_id)
+
+    def set_expiry(self, ledger_id: str, at: int | None) -> None:
+        """Enter the ledger where it is found from `at` on, µs; or take it out (None)."""
+        if at is None:
+            self._removals[self._keys.expiries(self._shard)].append(ledger_id)
+        else:
+            self._expiring += (str(at), ledger_id)
 
     def index_trade(self, trade: Trade) -> None:
         """Enter a new trade in the indexes by time."""
@@ -162,12 +172,12 @@ class Draft:
 
     def increments(self) -> Mapping[str, Mapping[str, int]]:
         """Key → field → what to add."""
+        increments: dict[str, dict[str, int]] = {}
         counters, archived = self._keys.counters, self._keys.archived_counters
-        increments = {counters(self._shard, user_id): {REVISION_FIELD: 1} for user_id in self._touched}
         for key_of, users in ((counters, self._counted), (archived, self._archived)):
             for user_id, amounts in users.items():
-                fields = increments.setdefault(key_of(self._shard, user_id), {})
-                fields.update(limb for item in amounts.items() for limb in split_limbs(*item))
+                limbs = [limb for item in amounts.items() for limb in split_limbs(*item)]
+                increments[key_of(self._shard, user_id)] = dict(limbs)
         return increments
 
     def plan(self) -> CommitPlan:
@@ -176,7 +186,8 @@ class Draft:
         hashes = [(key, chunk) for key, fields in self._hashes() for chunk in fields.parts()]
         steps = (
             [fields.arguments(keys[key], values) for key, fields in hashes],
-            self._digest_arguments(keys),
+            digest_arguments(keys[self._keys.digest(self._shard)], self._digests),
+            self._touched_arguments(keys),
             [
                 (keys[key], [text for field, limb in fields.items() for text in (field, str(limb))])
                 for key, fields in self.increments().items()
@@ -223,29 +234,31 @@ class Draft:
                 yield PlainCommand("HDEL", key, list(released), None)
         for key, members in self._removals.items():
             yield PlainCommand("ZREM", key, members, None)
-        for user_id, entries in self._by_user.items():
-            yield PlainCommand("ZADD", keys.user_index(shard, user_id), entries, None)
-        for symbol, entries in self._by_symbol.items():
-            yield PlainCommand("ZADD", keys.symbol_index(shard, symbol), entries, None)
-        if self._opened:
-            yield PlainCommand("ZADD", keys.open_trades(shard), self._opened, None)
+        for key, entries in self._entered():
+            if entries:
+                yield PlainCommand("ZADD", key, entries, None)
         if self._new_users:
             yield PlainCommand("SADD", keys.users(shard), list(self._new_users), None)
-        if self._recent:
-            yield PlainCommand("ZADD", keys.recent(shard), self._recent, None)
         if self._recent and self._recent_max is not None:
             last = str(-self._recent_max - 1)
             yield PlainCommand("ZREMRANGEBYRANK", keys.recent(shard), ["0", last], None)
 
-    def _digest_arguments(self, keys: Places) -> tuple[Any, ...]:
-        changes = self._digests.values()
-        return (
-            keys[self._keys.digest(self._shard)],
-            [f"{bucket:x}" for bucket in self._digests],
-            [change.xor >> 32 for change in changes],
-            [change.xor & 0xFFFFFFFF for change in changes],
-            [change.count for change in changes],
+    def _entered(self) -> Iterator[tuple[str, Sequence[Argument]]]:
+        """Sorted sets, and what enters each: scores and members in turn."""
+        keys, shard = self._keys, self._shard
+        yield from ((keys.user_index(shard, user_id), entries) for user_id, entries in self._by_user.items())
+        yield from (
+            (keys.symbol_index(shard, symbol), entries) for symbol, entries in self._by_symbol.items()
         )
+        yield keys.open_trades(shard), self._opened
+        yield keys.expiries(shard), self._expiring
+        yield keys.recent(shard), self._recent
+
+    def _touched_arguments(self, keys: Places) -> tuple[Any, ...]:
+        # What recovery writes belongs to no revision that anybody knows.
+        touched = self._touched if self.outbox else {}
+        names = [keys[self._keys.changed(self._shard, user_id)] for user_id in touched]
+        return names, [appended(trade_ids) for trade_ids in touched.values()]
 
     def _outbox_arguments(self, keys: Places, values: Places) -> tuple[Any, ...] | None:
         if not self.outbox:

@@ -35,13 +35,14 @@ __all__ = [
     "current_generation",
     "is_open",
     "open_fence",
+    "void_generation",
 ]
 
 COMMIT_SCRIPT = (resources.files("tradepool.store") / "lua" / "commit.lua").read_text(encoding="utf-8")
 RESTORE_SCRIPT = f"{COMMIT_SCRIPT}\n-- Sent by recovery, whole: running it must not open the fence.\n"
 
 GENERATION_FIELD = "generation"
-"""Field of `Keys.meta`: another random text each time the fence opens."""
+"""Field of `Keys.meta`: another random text each time a recovery begins to write, or opens the fence."""
 
 _GENERATION_BYTES = 8
 _LOOKS_MAX = 4
@@ -85,11 +86,23 @@ def open_fence(client: Client) -> None:
 
     Raises: StoreUnavailable.
     """
+    generation = void_generation(client)
+    with translated():
+        # On a cluster it goes to every primary.
+        client.script_load(_commit_script(generation))
+
+
+def void_generation(client: Client) -> str:
+    """Begin another generation, in which the fence is closed; its name.
+
+    For recovery before it writes anything: what it writes is no state that was seen under the old name.
+
+    Raises: StoreUnavailable.
+    """
     generation = secrets.token_hex(_GENERATION_BYTES)
     with translated():
         client.hset(Keys.meta, GENERATION_FIELD, generation)
-        # On a cluster it goes to every primary.
-        client.script_load(_commit_script(generation))
+    return generation
 
 
 def _commit_script(generation: str) -> str:

@@ -88,6 +88,24 @@ class Indexes:
         last = f"({prefix[:-1]}{_AFTER_SEPARATOR}"
         return self._open_ids(self.keys.shard_of_user(user_id), f"[{prefix}", last)
 
+    def due_ledgers(self, shard: int, now_us: int, limit: int) -> list[str]:
+        """Record ids of the shard's ledgers with a reservation that has expired by `now_us`, µs.
+
+        The `limit` with the oldest ones, oldest first. A score is a double: after the year 2255 one may
+        come a few µs early.
+        """
+        with translated():
+            found = self._client.zrange(
+                self.keys.expiries(shard), "-inf", now_us, byscore=True, offset=0, num=limit
+            )
+        return [text_of(record_id) for record_id in cast("list[bytes]", found)]
+
+    def expiries(self, shard: int) -> dict[str, int]:
+        """Every ledger of the shard with an open reservation, by record id: when the first expires, µs."""
+        with translated():
+            found = self._client.zrange(self.keys.expiries(shard), 0, -1, withscores=True)
+        return {text_of(record_id): int(at) for record_id, at in cast("list[tuple[bytes, float]]", found)}
+
     def users(self, shard: int) -> Iterator[str]:
         """Every user of the shard that has a record; one may come twice while users are being added."""
         cursor = 0

@@ -98,6 +98,10 @@ class Keys:
         """Hash: the part of `counters` that comes from the user's archived trades, in limbs."""
         return f"{self._tags[shard]}ca:{user_id}"
 
+    def changed(self, shard: int, user_id: str) -> str:
+        """String: ids of the user's trades as the last commits changed them; see `changed_ids`."""
+        return f"{self._tags[shard]}n:{user_id}"
+
     def idempotency(self, shard: int, user_id: str) -> str:
         """Hash: idempotency key → trade id."""
         return f"{self._tags[shard]}i:{user_id}"
@@ -105,6 +109,10 @@ class Keys:
     def fill_claims(self, shard: int, user_id: str) -> str:
         """Hash: `fill_claim` → trade id."""
         return f"{self._tags[shard]}f:{user_id}"
+
+    def expiries(self, shard: int) -> str:
+        """Sorted set: ids of the ledgers with open reservations by when the first of those expires, µs."""
+        return f"{self._tags[shard]}expiry"
 
     def users(self, shard: int) -> str:
         """Set: ids of the shard's users."""
@@ -149,6 +157,11 @@ class Keys:
     def trade_of_open_member(member: str) -> str:
         """The trade id in an `open_member`."""
         return member.rpartition(_SEPARATOR)[2]
+
+    @staticmethod
+    def user_of_ledger(record_id: str) -> str:
+        """The user in a ledger's record id."""
+        return record_id.partition(_SEPARATOR)[0]
 
     @staticmethod
     def fill_claim(exchange: str, account_id: str, symbol: str, fill_id: str) -> str:

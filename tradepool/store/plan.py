@@ -118,6 +118,10 @@ def draft_of(keys: Keys, shard: int, changes: Iterable[RecordChange], *, recent_
     draft = Draft(keys, shard)
     for change in _merged(changes):
         _plan_record(draft, change)
+        if change.kind == LEDGER_KIND:
+            draft.set_expiry(change.record_id, change.next_expiry)
+        else:
+            draft.note_changed(change.user_id, change.record_id)
         if change.trade_after is not None:
             _plan_trade(draft, change.trade_before, change.trade_after)
         elif change.kind == ARCHIVED_KIND:
@@ -141,6 +145,7 @@ def _merged(changes: Iterable[RecordChange]) -> Iterable[RecordChange]:
             after=change.after,
             trade_after=change.trade_after,
             trade_archived=_archived_version(change) if change.kind == ARCHIVED_KIND else None,
+            next_expiry=change.next_expiry,
         )
     return merged.values()
 

@@ -19,6 +19,7 @@ from tradepool.store.keys import BUCKETS, Keys
 from tradepool.store.lookups import Lookups
 from tradepool.store.plan import RecordChange, plan_commit
 from tradepool.store.progress import Progress
+from tradepool.store.revisions import Revisions
 from tradepool.store.sending import has_come_to, send_plans
 from tradepool.store.translation import text_of, translated
 
@@ -30,7 +31,7 @@ _READ_PAGE = 500
 _LABELS_SHOWN = 3
 
 
-class RedisStore(Counting, Progress, Lookups):
+class RedisStore(Counting, Revisions, Progress, Lookups):
     """Records, and everything that follows from them, on one server.
 
     Never loads the commit script: a server without it is `Fenced`. Every method raises
@@ -141,12 +142,24 @@ class RedisStore(Counting, Progress, Lookups):
 
     def read_with_open(self, shard: int, user_id: str, trade_id: str) -> tuple[bytes | None, bool]:
         """A trade's stored value and whether it is listed as open, of one moment."""
+        member = self.keys.open_member(user_id, trade_id)
+        value, score = self._read_with_score(shard, trade_id, self.keys.open_trades(shard), member)
+        return value, score is not None
+
+    def read_with_expiry(self, shard: int, ledger_id: str) -> tuple[bytes | None, int | None]:
+        """A ledger's stored value and from when on it is due, µs, None: never; of one moment."""
+        value, score = self._read_with_score(shard, ledger_id, self.keys.expiries(shard), ledger_id)
+        return value, None if score is None else int(score)
+
+    def _read_with_score(
+        self, shard: int, record_id: str, index: str, member: str
+    ) -> tuple[bytes | None, float | None]:
         with translated():
             pipeline = self._client.pipeline(transaction=True)
-            pipeline.hget(self.keys.records(shard, self.keys.bucket_of(trade_id)), trade_id)
-            pipeline.zscore(self.keys.open_trades(shard), self.keys.open_member(user_id, trade_id))
+            pipeline.hget(self.keys.records(shard, self.keys.bucket_of(record_id)), record_id)
+            pipeline.zscore(index, member)
             value, score = pipeline.execute()
-        return value, score is not None
+        return value, score
 
     def open_trades(self, shard: int) -> Iterator[Trade]:
         """The open trades of one shard, read in pages."""

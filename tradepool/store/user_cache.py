@@ -1,49 +1,64 @@
-"""What was computed from a user's trades, kept until the user's next change."""
+"""What was worked out from a user's trades, kept for the next question about him."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-__all__ = ["UserCache"]
+__all__ = ["Kept", "UserCache"]
 
 V = TypeVar("V")
 
-_ENTRIES_MAX = 1024
+
+class Kept(Generic[V]):
+    """One user's place in the cache, which one thread at a time may look at and change."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.value: V | None = None
+        self.size = 0
+        """What the value counts for, beside the place itself, which counts for 1."""
 
 
 class UserCache(Generic[V]):
-    """Values per user and question, the `entries_max` last used, in this process.
+    """A value per user: those of the last used users whose sizes come to `size_max`, in this process.
 
-    `revision` tells the user's state apart from every other (`RedisStore.revision`): it is asked each
-    time, so a value is never older than the user's last change. Threads share an instance.
+    It does not know what is true: who borrows a value asks the store what has changed since.
     """
 
-    def __init__(self, revision: Callable[[str], str], *, entries_max: int = _ENTRIES_MAX) -> None:
-        self._revision = revision
-        self._entries_max = entries_max
+    def __init__(self, *, size_max: int) -> None:
+        self._size_max = size_max
         self._lock = threading.Lock()
-        self._entries: OrderedDict[tuple[str, Hashable], tuple[str, V]] = OrderedDict()
+        self._users: OrderedDict[str, Kept[V]] = OrderedDict()
+        self._counted: dict[str, int] = {}
+        self._total = 0
 
-    def get(self, user_id: str, question: Hashable, compute: Callable[[], V]) -> V:
-        """The answer to `question` about the user: the kept one, or what `compute` returns.
+    @contextmanager
+    def borrow(self, user_id: str) -> Iterator[Kept[V]]:
+        """The user's place, for this thread alone; its value is None at first and after an error in here."""
+        with self._lock:
+            kept = self._users.setdefault(user_id, Kept())
+            self._users.move_to_end(user_id)
+        with kept.lock:
+            try:
+                yield kept
+            except BaseException:
+                # What was being changed may be half changed.
+                kept.value, kept.size = None, 0
+                raise
+            finally:
+                self._settle(user_id, kept)
 
-        The revision is read before computing: a change in between makes the kept value too old, never
-        too new. Raises: what `compute` and `revision` raise.
-        """
-        revision = self._revision(user_id)
-        entry = (user_id, question)
+    def _settle(self, user_id: str, kept: Kept[V]) -> None:
+        """Count what the place holds now, and forget the oldest ones that are too much."""
         with self._lock:
-            kept = self._entries.get(entry)
-            if kept is not None and kept[0] == revision:
-                self._entries.move_to_end(entry)
-                return kept[1]
-        value = compute()
-        with self._lock:
-            self._entries[entry] = (revision, value)
-            self._entries.move_to_end(entry)
-            while len(self._entries) > self._entries_max:
-                self._entries.popitem(last=False)
-        return value
+            # Others may have pushed it out while it was borrowed; then it ends with its borrower.
+            if self._users.get(user_id) is kept:
+                self._total += kept.size + 1 - self._counted.get(user_id, 0)
+                self._counted[user_id] = kept.size + 1
+            while self._total > self._size_max:
+                oldest, _ = self._users.popitem(last=False)
+                self._total -= self._counted.pop(oldest, 0)

@@ -8,6 +8,8 @@
 --                       A field's value must begin with what is expected; '' = it must be absent, as
 --                       all of them must where expected is nil. Then the fields get the values.
 --           digests     {hash, buckets, high halves, low halves, changes of count}
+--           touched     {strings, texts}
+--                       Each string gets its text appended; see store/changed_ids.py.
 --           increments  { {hash, {field, integer, field, integer, ...}}, ... }
 --           writes      { {command, key, arguments}, ... }
 --           outbox      {stream, names, prefixes, values}, or nil for none. An item is what is stored
@@ -23,7 +25,11 @@
 -- breaks the rule: nothing is rolled back then, and the audit finds the shard's digest wrong.
 
 local call, sub = redis.call, string.sub
-local hashes, digests, increments, writes, outbox = unpack(cmsgpack.unpack(ARGV[1]), 1, 5)
+local hashes, digests, touched, increments, writes, outbox = unpack(cmsgpack.unpack(ARGV[1]), 1, 6)
+
+-- Bytes that are kept of a user's changed trades: one of so many there ever were, within these bounds. They are
+-- cut down to that when they are twice as many, for so much memory they have by then; looked at once in a step.
+local KEPT_MIN, CHANGED_PER_KEPT, KEPT_MAX, CUT_STEP, CUT_CHARS = 640, 16, 32768, 256, 16
 
 local failed, checked = {}, 0
 for h = 1, #hashes do
@@ -48,6 +54,21 @@ for h = 1, #hashes do
     pairs[2 * i - 1], pairs[2 * i] = fields[i], ARGV[values[i]]
   end
   call('HSET', KEYS[hashes[h][1]], unpack(pairs))
+end
+
+local names = touched[1]
+for t = 1, #names do
+  local name, text = KEYS[names[t]], touched[2][t]
+  local length = call('APPEND', name, text)
+  if length == #text then
+    call('SET', name, string.rep('0', CUT_CHARS) .. text)
+  elseif length > 2 * KEPT_MIN and length % CUT_STEP < #text then
+    local total = call('GETRANGE', name, 0, CUT_CHARS - 1) + length - CUT_CHARS
+    local kept = math.min(math.max(KEPT_MIN, math.floor(total / CHANGED_PER_KEPT)), KEPT_MAX)
+    if length > 2 * kept then
+      call('SET', name, string.format('%016.0f', total - kept) .. call('GETRANGE', name, -kept, -1))
+    end
+  end
 end
 
 for h = 1, #increments do

@@ -1,0 +1,49 @@
+"""Ledgers with open reservations, against the index that has them given back when they expire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tradepool.audit.report import Finding, Severity
+from tradepool.errors import Corrupt
+from tradepool.model import codec
+from tradepool.model.ledger import Ledger, next_expiry
+from tradepool.store.redis_store import RedisStore
+
+__all__ = ["compare_expiries"]
+
+
+def compare_expiries(
+    store: RedisStore, shard: int, seen: Mapping[str, int | None], *, user_id: str | None = None
+) -> Iterator[Finding]:
+    """Every ledger of the shard, or of one user in it, stands in the index where it begins to expire.
+
+    `seen` holds when that is, µs, for the ledgers that were read. What differs is read again, as it may
+    have changed since.
+    """
+    of_user = store.keys.user_of_ledger
+    indexed = {i: at for i, at in store.expiries(shard).items() if user_id in (None, of_user(i))}
+    for record_id in sorted(seen.keys() | indexed.keys()):
+        if _score(seen.get(record_id)) != indexed.get(record_id):
+            yield from _recheck(store, shard, record_id)
+
+
+def _recheck(store: RedisStore, shard: int, record_id: str) -> Iterator[Finding]:
+    value, indexed = store.read_with_expiry(shard, record_id)
+    try:
+        ledger = None if value is None else codec.unpack(value)
+    except Corrupt:
+        return  # Whoever reads the records finds that.
+    expires = next_expiry(ledger) if isinstance(ledger, Ledger) else None
+    if indexed != _score(expires):
+        yield Finding(
+            rule="expiry_index",
+            severity=Severity.CRITICAL if expires is not None else Severity.WARNING,
+            subject=record_id.replace("\x1f", "/"),
+            detail=f"its first reservation expires at {expires}, the index has it at {indexed} (µs)",
+        )
+
+
+def _score(at: int | None) -> int | None:
+    """As the server keeps it."""
+    return None if at is None else int(float(at))
