@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tradepool.model.breakdown import Slice
-from tradepool.model.counters import FEE_PREFIX, from_fine_units, select
+from tradepool.model.counters import FEE_PREFIX, TRADES, from_fine_units
 from tradepool.model.fold import Statistics
 from tradepool.model.money import from_units
 from tradepool.model.plain_form import plain_fields
@@ -135,9 +135,10 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
         return figures | more
 
 
-def block_from_counters(counters: Mapping[str, int], source: str, currency: str) -> Block:
-    """The block of one source (or "all") and currency, as the sum of its trades' contributions."""
-    chosen = select(counters, source, currency)
+def block_from_counters(
+    chosen: Mapping[str, int], source: str, currency: str, statistics: Statistics | None = None
+) -> Block:
+    """The block of one source (or "all") and currency, from its counters by name."""
     count = chosen.get
     money: dict[str, Any] = {name: from_units(count(name, 0)) for name in _SUMS}
     loss = from_units(count("loss_sum", 0))
@@ -145,7 +146,7 @@ def block_from_counters(counters: Mapping[str, int], source: str, currency: str)
     return Block(
         source=source,
         currency=currency,
-        trade_count=count("trades", 0),
+        trade_count=count(TRADES, 0),
         open=count("open", 0),
         closed=count("closed", 0),
         wins=results.wins,
@@ -156,6 +157,7 @@ def block_from_counters(counters: Mapping[str, int], source: str, currency: str)
         **money,
         **_ratios(results),
         reported=_reported(chosen),
+        statistics=statistics,
     )
 
 

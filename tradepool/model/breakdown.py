@@ -1,54 +1,28 @@
-"""A user's trades cut into slices: by pair, strategy, signal, venue, reason and time."""
+"""A user's trades cut into slices, which trades can enter and leave again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any
+from heapq import nsmallest
 
 import msgspec
 
-from tradepool.model.counters import closed_outcome
+from tradepool.model.counters import from_fine_units
+from tradepool.model.facts import Fact
 from tradepool.model.kinds import Outcome
-from tradepool.model.money import from_units
-from tradepool.model.series import instant
+from tradepool.model.labels import BREAKDOWNS, DAY_US, PERIODS, Labels, period_keys
 from tradepool.model.statistics import Tally
-from tradepool.model.trade import Trade
 
-__all__ = [
-    "BREAKDOWNS",
-    "OTHER",
-    "SLICES_MAX",
-    "Slice",
-    "Slices",
-    "period_keys",
-    "signal_keys",
-    "trade_keys",
-]
+__all__ = ["OTHER", "SLICES_MAX", "Row", "Slice", "Slices"]
 
 SLICES_MAX = 1000
-"""Keys kept apart in one breakdown by a caller's text; trades with further keys share the slice `OTHER`."""
+"""Slices shown of one breakdown by a caller's text, those of the most trades; the rest are in `OTHER`."""
 OTHER = "(other)"
-"""Where trades go whose key did not fit any more."""
-SIGNALS_MAX = 64
-"""Signals of one trade that are looked at."""
-SIGNAL_CHARS_MAX = 32
-"""Longest text of a signal that gets a slice of its own value."""
+"""The slice of all trades whose own slice is not shown."""
 
-PERIODS = ("by_day", "by_week", "by_month")
-BREAKDOWNS = (
-    "pairs",
-    "strategies",
-    "signals",
-    "exchanges",
-    "sides",
-    "sources",
-    "close_reasons",
-    *PERIODS,
-)
-
-_NONE = "(none)"
-_SIGNAL_DEPTH_MAX = 8
+_WIN, _LOSS = Outcome.WIN, Outcome.LOSS
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,122 +42,133 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     expectancy: Decimal | None
 
 
-class Slices:
-    """Slices that fill up trade by trade, one set of them per breakdown."""
+class Row:
+    """A slice while it fills up, in whole numbers."""
+
+    __slots__ = ("_slice", "draws", "loss", "losses", "pnl", "profit", "trade_count", "wins")
 
     def __init__(self) -> None:
-        self._rows: dict[str, dict[str, _Row]] = {}
+        self.trade_count = self.wins = self.losses = self.draws = 0
+        self.pnl = self.profit = self.loss = 0
+        self._slice: Slice | None = None
 
-    def add(self, breakdown: str, key: str, pnl_units: int, outcome: Outcome | None) -> None:
-        """Count a trade in the slice `key` of `breakdown`; `outcome` is None for one not closed."""
-        rows = self._rows.setdefault(breakdown, {})
-        row = rows.get(key)
-        if row is None:
-            own = len(rows) < SLICES_MAX or breakdown in PERIODS
-            row = rows.setdefault(key if own else OTHER, _Row())
-        row.add(pnl_units, outcome)
-
-    def get(self, breakdown: str) -> dict[str, Slice]:
-        """The slices of `breakdown`, sorted by key."""
-        return {key: row.slice() for key, row in sorted(self._rows.get(breakdown, {}).items())}
-
-
-def trade_keys(trade: Trade) -> Iterator[tuple[str, str]]:
-    """(breakdown, key) pairs of everything but time; a trade may stand in several slices of `signals`."""
-    yield "pairs", trade.symbol
-    yield "strategies", trade.strategy or _NONE
-    yield "exchanges", trade.exchange
-    yield "sides", str(trade.side)
-    yield "sources", str(trade.source)
-    if closed_outcome(trade) is not None:
-        yield "close_reasons", trade.close_reason or _NONE
-    for key in sorted(signal_keys(trade.signals)):
-        yield "signals", key
-
-
-def signal_keys(signals: Mapping[str, Any]) -> set[str]:
-    """The slices that a trade's signals stand for.
-
-    `{"rsi": -1, "strategy": {"trend": True}}` → `{"rsi=-1", "strategy.trend=true"}`. A measurement (a
-    number with a fraction, a long text) has no slice per value, only its name: `rsi`.
-    """
-    found: set[str] = set()
-    for path, value in _leaves("", signals, 0):
-        if len(found) == SIGNALS_MAX:
-            break
-        found.add(path + _value_mark(value))
-    return found
-
-
-def period_keys(at_us: int) -> Iterator[tuple[str, str]]:
-    """The UTC day `2018-01-16`, ISO week `2018-W03` and month `2018-01` that `at_us` falls in."""
-    day = instant(at_us)
-    year, week, _ = day.isocalendar()
-    yield "by_day", f"{day:%Y-%m-%d}".zfill(10)
-    yield "by_week", f"{year:04d}-W{week:02d}"
-    yield "by_month", f"{day:%Y-%m}".zfill(7)
-
-
-class _Row:
-    """A slice while it fills up, in integers."""
-
-    __slots__ = ("closed", "loss", "outcomes", "pnl", "profit", "trade_count")
-
-    def __init__(self) -> None:
-        self.trade_count = self.closed = self.pnl = self.profit = self.loss = 0
-        self.outcomes = dict.fromkeys(Outcome, 0)
-
-    def add(self, pnl_units: int, outcome: Outcome | None) -> None:
+    def count(self, pnl: int, outcome: Outcome | None) -> None:
+        """One more trade; `outcome` is None for one that is not closed."""
+        self._slice = None
         self.trade_count += 1
-        self.pnl += pnl_units
-        if outcome is not None:
-            self.closed += 1
-            self.outcomes[outcome] += 1
-            self.profit += max(pnl_units, 0)
-            self.loss += max(-pnl_units, 0)
+        self.pnl += pnl
+        if outcome is None:
+            return
+        if pnl > 0:
+            self.profit += pnl
+        else:
+            self.loss -= pnl
+        if outcome is _WIN:
+            self.wins += 1
+        elif outcome is _LOSS:
+            self.losses += 1
+        else:
+            self.draws += 1
+
+    def merge(self, other: Row, sign: int = 1) -> None:
+        """All trades of `other` as well; with -1 they leave again."""
+        self.trade_count += sign * other.trade_count
+        self.wins += sign * other.wins
+        self.losses += sign * other.losses
+        self.draws += sign * other.draws
+        self.pnl += sign * other.pnl
+        self.profit += sign * other.profit
+        self.loss += sign * other.loss
+        self._slice = None
 
     def slice(self) -> Slice:
-        wins, losses, draws = (
-            self.outcomes[outcome] for outcome in (Outcome.WIN, Outcome.LOSS, Outcome.FLAT)
-        )
-        figures = Tally(wins, losses, draws, from_units(self.profit), from_units(self.loss))
+        """The figures, worked out once."""
+        if self._slice is None:
+            self._slice = self._figures()
+        return self._slice
+
+    def _figures(self) -> Slice:
+        profit, loss = from_fine_units(self.profit), from_fine_units(self.loss)
+        results = Tally(self.wins, self.losses, self.draws, profit, loss)
         return Slice(
             trade_count=self.trade_count,
-            closed=self.closed,
-            wins=wins,
-            losses=losses,
-            draws=draws,
-            pnl=from_units(self.pnl),
-            profit=figures.profit,
-            loss=figures.loss,
-            win_rate=figures.win_rate,
-            profit_factor=figures.profit_factor,
-            expectancy=figures.expectancy,
+            closed=results.count,
+            wins=self.wins,
+            losses=self.losses,
+            draws=self.draws,
+            pnl=from_fine_units(self.pnl),
+            profit=profit,
+            loss=loss,
+            win_rate=results.win_rate,
+            profit_factor=results.profit_factor,
+            expectancy=results.expectancy,
         )
 
 
-def _leaves(path: str, value: object, depth: int) -> Iterator[tuple[str, object]]:
-    if depth > _SIGNAL_DEPTH_MAX:
-        return
-    match value:
-        case dict():
-            for key, item in value.items():
-                yield from _leaves(f"{path}.{key}" if path else str(key), item, depth + 1)
-        case list() | tuple():
-            for item in value:
-                yield from _leaves(path, item, depth + 1)
-        case _:
-            yield path, value
+class Slices:
+    """The slices of all breakdowns."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, dict[str, Row]] = {breakdown: {} for breakdown in BREAKDOWNS}
+
+    @property
+    def size(self) -> int:
+        """How many slices there are."""
+        return sum(map(len, self._rows.values()))
+
+    def add(self, facts: Iterable[Fact]) -> None:
+        """More trades, in any order."""
+        self._merge(facts, 1)
+
+    def remove(self, facts: Iterable[Fact]) -> None:
+        """Trades that were added leave."""
+        self._merge(facts, -1)
+
+    def get(self, breakdown: str) -> dict[str, Slice]:
+        """The slices of `breakdown`, sorted by key; at most `SLICES_MAX` and `OTHER`, but every period."""
+        rows = self._rows[breakdown]
+        if len(rows) > SLICES_MAX and breakdown not in PERIODS:
+            rows = _largest(rows)
+        return {key: row.slice() for key, row in sorted(rows.items())}
+
+    def merge_day(self, day: int, *, into: Row) -> None:
+        """Add what was closed on a day, counted from 1970."""
+        row = self._rows["by_day"].get(period_keys(day)[0])
+        if row is not None:
+            into.merge(row)
+
+    def _merge(self, facts: Iterable[Fact], sign: int) -> None:
+        """Trades with the same labels, or closed on the same day, are summed up before they are spread."""
+        by_labels: dict[Labels, Row] = defaultdict(Row)
+        by_day: dict[int, Row] = defaultdict(Row)
+        for fact in facts:
+            outcome = fact.outcome
+            by_labels[fact.labels].count(fact.pnl, outcome)
+            if outcome is not None:
+                by_day[fact.at // DAY_US].count(fact.pnl, outcome)
+        for labels, row in by_labels.items():
+            for breakdown, key in labels.keys:
+                self._spread(breakdown, key, row, sign)
+        for day, row in by_day.items():
+            for breakdown, key in zip(PERIODS, period_keys(day), strict=True):
+                self._spread(breakdown, key, row, sign)
+
+    def _spread(self, breakdown: str, key: str, row: Row, sign: int) -> None:
+        rows = self._rows[breakdown]
+        own = rows.get(key)
+        if own is None:
+            own = rows[key] = Row()
+        own.merge(row, sign)
+        if not own.trade_count:
+            del rows[key]
 
 
-def _value_mark(value: object) -> str:
-    match value:
-        case bool():
-            return f"={value}".lower()
-        case int():
-            return f"={value}" if abs(value) < 10**SIGNAL_CHARS_MAX else ""
-        case float() if value.is_integer():
-            return f"={value:.0f}" if abs(value) < 10**SIGNAL_CHARS_MAX else ""
-        case str() if len(value) <= SIGNAL_CHARS_MAX:
-            return f"={value}"
-    return ""
+def _largest(rows: dict[str, Row]) -> dict[str, Row]:
+    """Those of the most trades, equal ones in order of their keys; all others under `OTHER`."""
+    own = (item for item in rows.items() if item[0] != OTHER)
+    shown = dict(nsmallest(SLICES_MAX, own, key=lambda item: (-item[1].trade_count, item[0])))
+    shown[OTHER] = others = Row()
+    for key, row in rows.items():
+        if key not in shown or key == OTHER:
+            others.merge(row)
+    return shown

@@ -7,7 +7,8 @@ Amounts are scaled: 1e-8 units, except the three sums of reported PnL, which kee
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
@@ -21,20 +22,23 @@ from tradepool.model.valuation import settlement
 __all__ = [
     "ALL_SOURCES",
     "FEE_PREFIX",
+    "TRADES",
     "CounterKey",
     "add_counters",
     "closed_outcome",
     "contribution",
     "from_fine_units",
+    "grouped",
     "parse_key",
     "reported_verdict",
-    "select",
-    "trade_counts",
+    "to_fine_units",
 ]
 
 ALL_SOURCES = "all"
 """Asks for every source mixed."""
 FEE_PREFIX = "fee:"
+TRADES = "trades"
+"""The counter of all trades, whatever became of them."""
 
 # Bound once: in a loop over trades a member looked up on its class costs more than the comparison.
 _COMPLETED = Status.COMPLETED
@@ -60,8 +64,8 @@ def contribution(trade: Trade) -> dict[str, int]:
     notional), deposit, fee:<currency> (1e-8); reported, reported_profit, reported_loss (1e-18). Zeros are
     left out.
     """
-    outcome = closed_outcome(trade)
-    counts = {"trades": 1, "open": int(trade.status in OPEN_STATUSES)}
+    outcome = closed_outcome(trade.status, trade.outcome, trade.pnl)
+    counts = {TRADES: 1, "open": int(trade.status in OPEN_STATUSES)}
     if outcome is not None:
         counts["closed"] = counts[_NAME_OF[outcome]] = 1
     _count_money(counts, trade, closed=outcome is not None)
@@ -71,25 +75,22 @@ def contribution(trade: Trade) -> dict[str, int]:
     return {prefix + name: number for name, number in counts.items() if number}
 
 
-def closed_outcome(trade: Trade) -> Outcome | None:
-    """How a completed trade ended, None for one that is not completed."""
-    if trade.status != _COMPLETED:
-        return None
-    if trade.outcome is not None:
-        return trade.outcome
-    units = to_units(trade.pnl)
+def closed_outcome(status: Status, outcome: Outcome | None, pnl: Decimal) -> Outcome | None:
+    """How a completed trade of that PnL ended, None for one that is not completed."""
+    if status != _COMPLETED or outcome is not None:
+        return outcome if status == _COMPLETED else None
+    units = to_units(pnl)
     return Outcome.WIN if units > 0 else Outcome.LOSS if units < 0 else Outcome.FLAT
 
 
-def reported_verdict(trade: Trade) -> Decimal | None:
-    """The figure whose sign makes a reported result a win, a loss or a draw; None without a report.
+def reported_verdict(pnl: Decimal, roi: Decimal | None) -> Decimal:
+    """The figure whose sign makes a reported result a win, a loss or a draw.
 
     That is the reported return where there is one: freqtrade rounds it to 8 places and counts by it, so
     that what is left of a gain after fees can be a draw. One whose sign is opposite to the reported PnL's
     is not believed (old bots wrote such), and the PnL decides, as it does without one.
     """
-    pnl, roi = trade.pnl_reported, trade.roi_reported
-    if pnl is None or roi is None:
+    if roi is None:
         return pnl
     is_opposite = (pnl > 0 > roi) or (pnl < 0 < roi)
     return pnl if is_opposite else roi
@@ -101,6 +102,7 @@ def add_counters(total: dict[str, int], more: Mapping[str, int]) -> None:
         total[key] = total.get(key, 0) + number
 
 
+@lru_cache(maxsize=_TEXTS_CACHED)
 def parse_key(key: str) -> CounterKey | None:
     """The parts of a counter's key; None for a field that is none (such as the store's revision)."""
     source, bar, rest = key.partition("|")
@@ -112,30 +114,27 @@ def parse_key(key: str) -> CounterKey | None:
     return CounterKey(source, unquote(currency), name)
 
 
-def trade_counts(counters: Mapping[str, int], source: str = ALL_SOURCES) -> dict[CounterKey, int]:
-    """How many trades there are under each source and currency; pairs without any are left out."""
-    return {key: number for key, number in _entries(counters, source) if key.name == "trades" and number}
+def grouped(counters: Mapping[str, int]) -> dict[str, dict[str, dict[str, int]]]:
+    """The counters by source, currency and name; currencies without a trade are left out."""
+    groups: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
+    for text, number in counters.items():
+        key = parse_key(text)
+        if key is not None:
+            groups[key.source][key.currency][key.name] = number
+    return {
+        source: {currency: names for currency, names in of_source.items() if names.get(TRADES)}
+        for source, of_source in groups.items()
+    }
 
 
-def select(counters: Mapping[str, int], source: str, currency: str) -> dict[str, int]:
-    """The counters of one currency by name; `source` "all" adds the sources up."""
-    chosen: dict[str, int] = {}
-    for key, number in _entries(counters, source):
-        if key.currency == currency:
-            chosen[key.name] = chosen.get(key.name, 0) + number
-    return chosen
+def to_fine_units(amount: Decimal) -> int:
+    """`amount` in integer units of 1e-18; what is finer than those, and no record is, is cut off."""
+    return int(CONTEXT.scaleb(amount, DECIMALS_MAX))
 
 
 def from_fine_units(units: int) -> Decimal:
     """The amount that `units` of 1e-18 are worth."""
     return canonical(Decimal(units).scaleb(-DECIMALS_MAX, context=CONTEXT))
-
-
-def _entries(counters: Mapping[str, int], source: str) -> Iterator[tuple[CounterKey, int]]:
-    for text, number in counters.items():
-        key = parse_key(text)
-        if key is not None and source in (ALL_SOURCES, key.source):
-            yield key, number
 
 
 def _count_money(counts: dict[str, int], trade: Trade, *, closed: bool) -> None:
@@ -160,9 +159,8 @@ def _count_money(counts: dict[str, int], trade: Trade, *, closed: bool) -> None:
 
 
 def _reported(trade: Trade, pnl: Decimal) -> dict[str, int]:
-    verdict = reported_verdict(trade)
-    assert verdict is not None
-    units = int(CONTEXT.scaleb(pnl, DECIMALS_MAX))
+    verdict = reported_verdict(pnl, trade.roi_reported)
+    units = to_fine_units(pnl)
     return {
         "reported": units,
         "reported_profit": max(units, 0),

@@ -1,38 +1,34 @@
-"""One pass over trades that gathers what a summary's statistics need, in memory per closed trade."""
+"""What a summary's statistics are made of: trades that can enter and leave, in memory per trade."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Any
 
 import msgspec
 
-from tradepool.model.breakdown import BREAKDOWNS, Slice, Slices, period_keys, trade_keys
-from tradepool.model.counters import closed_outcome, reported_verdict
+from tradepool.model.breakdown import Slice, Slices
+from tradepool.model.counters import to_fine_units
+from tradepool.model.course import Course, Extremes
+from tradepool.model.facts import Fact
 from tradepool.model.kinds import Outcome
-from tradepool.model.money import CONTEXT, ZERO, canonical, from_units, to_units
-from tradepool.model.series import DAY_US, Result, Series, series_of
-from tradepool.model.trade import Trade
+from tradepool.model.labels import BREAKDOWNS
+from tradepool.model.series import Series, series_of
+from tradepool.model.spans import Durations, Holding, windows
 
-__all__ = ["WINDOW_DAYS", "Durations", "Fold", "Statistics"]
+__all__ = ["Fold", "Statistics"]
 
-WINDOW_DAYS = (1, 7, 30, 90, 365)
-"""Windows counted back from the last close."""
-
-
-class Durations(msgspec.Struct, frozen=True, kw_only=True):
-    """How long closed trades were held, from opened to closed, in seconds; None without any."""
-
-    average_s: Decimal | None
-    average_win_s: Decimal | None
-    average_loss_s: Decimal | None
-    shortest_s: Decimal | None
-    longest_s: Decimal | None
+_SIGN_OF: dict[Outcome | None, int] = {Outcome.WIN: 1, Outcome.LOSS: -1, Outcome.FLAT: 0}
 
 
 class Statistics(Series, frozen=True, kw_only=True):
-    """What a summary knows beyond sums; the fields of `Series` are over the closed trades' `pnl`."""
+    """What a summary knows beyond sums; the fields of `Series` are over the closed trades' `pnl`.
+
+    Breakdowns by a caller's text show the `breakdown.SLICES_MAX` slices of the most trades, all others as
+    one.
+    """
 
     reported_series: Series
     """The same over `pnl_reported` of the closed trades that carry one, as it was reported.
@@ -60,86 +56,90 @@ class Statistics(Series, frozen=True, kw_only=True):
     """Closed trades of the last `1d`, `7d`, … before and including the last close."""
 
 
-class _Closed(NamedTuple):
-    """What is remembered of a closed trade."""
-
-    result: Result
-    outcome: Outcome
-    held_us: int
-
-
 class Fold:
-    """The trades of one source and currency, added in any order."""
+    """The trades of one source and currency, in whatever order they came and went."""
 
     def __init__(self) -> None:
+        self._facts: dict[str, Fact] = {}
         self._slices = Slices()
-        self._closed: list[_Closed] = []
-        self._reported: list[Result] = []
-        self._deposit = ZERO
-        self._first_at: int | None = None
+        self._holding = Holding()
+        self._began = Extremes(attrgetter("began"))
+        self._computed = Course(attrgetter("pnl"), lambda fact: _SIGN_OF[fact.outcome])
+        self._reported = Course(attrgetter("reported"), attrgetter("reported_sign"))
+        self._deposit = 0
+        self._kept: Statistics | None = None
 
-    def add(self, trade: Trade) -> None:
-        """Count one more trade."""
-        began = trade.created_at if trade.opened_at is None else trade.opened_at
-        self._first_at = began if self._first_at is None else min(began, self._first_at)
-        self._deposit = CONTEXT.add(self._deposit, trade.deposit or ZERO)
-        units, outcome = to_units(trade.pnl), closed_outcome(trade)
-        for breakdown, key in trade_keys(trade):
-            self._slices.add(breakdown, key, units, outcome)
-        if outcome is not None:
-            self._add_closed(trade, outcome, units, began)
+    @property
+    def size(self) -> int:
+        """How many trades and slices it remembers."""
+        return len(self._facts) + self._slices.size
+
+    @property
+    def trade_count(self) -> int:
+        """How many trades are counted."""
+        return len(self._facts)
+
+    @property
+    def facts(self) -> Iterable[Fact]:
+        """The trades, in no order."""
+        return self._facts.values()
+
+    def get(self, trade_id: str) -> Fact | None:
+        """The trade as it is counted; None for one that is not."""
+        return self._facts.get(trade_id)
+
+    def add(self, facts: Sequence[Fact]) -> None:
+        """Count more trades."""
+        self._kept = None
+        self._facts.update((fact.trade_id, fact) for fact in facts)
+        closed, told = _closed_and_told(facts)
+        self._slices.add(facts)
+        self._holding.add(closed)
+        self._began.add(facts)
+        self._computed.add(closed)
+        self._reported.add(told)
+        self._deposit += sum(fact.deposit for fact in facts)
+
+    def remove(self, facts: Sequence[Fact]) -> None:
+        """Count trades no more, given as `get` has them."""
+        self._kept = None
+        for fact in facts:
+            del self._facts[fact.trade_id]
+        closed, told = _closed_and_told(facts)
+        self._slices.remove(facts)
+        self._computed.remove(closed)
+        self._reported.remove(told)
+        self._holding.remove(closed, self._computed.closed)
+        self._began.remove(facts, self._facts.values())
+        self._deposit -= sum(fact.deposit for fact in facts)
 
     def statistics(self, starting_balance: Decimal | None = None) -> Statistics:
-        """Everything; the starting balance is the sum of the trades' deposits unless given."""
-        balance = self._deposit if starting_balance is None else starting_balance
-        results = [closed.result for closed in self._closed]
-        last_at = max((result.at for result in results), default=None)
-        computed = series_of(results, first_at=self._first_at, starting_balance=balance)
+        """Everything, worked out once per change.
+
+        The starting balance is the sum of the trades' deposits unless given.
+        """
+        if starting_balance is not None:
+            return self._work_out(to_fine_units(starting_balance))
+        if self._kept is None:
+            self._kept = self._work_out(self._deposit)
+        return self._kept
+
+    def _work_out(self, balance: int) -> Statistics:
+        closed, first_at = self._computed.closed, self._began.least
+        computed = series_of(self._computed, first_at=first_at, starting_balance=balance)
         breakdowns: dict[str, Any] = {name: self._slices.get(name) for name in BREAKDOWNS}
         return Statistics(
             **msgspec.structs.asdict(computed),
-            reported_series=series_of(self._reported, first_at=self._first_at, starting_balance=balance),
-            durations=_durations(self._closed),
-            first_at=self._first_at,
-            last_at=last_at,
-            windows=self._windows(last_at),
+            reported_series=series_of(self._reported, first_at=first_at, starting_balance=balance),
+            durations=self._holding.durations(),
+            first_at=first_at,
+            last_at=closed[-1].at if closed else None,
+            windows=windows(closed, self._slices),
             **breakdowns,
         )
 
-    def _add_closed(self, trade: Trade, outcome: Outcome, units: int, began: int) -> None:
-        at = trade.updated_at if trade.closed_at is None else trade.closed_at
-        result = Result(at, trade.trade_id, from_units(units))
-        self._closed.append(_Closed(result, outcome, max(at - began, 0)))
-        if trade.pnl_reported is not None:
-            self._reported.append(Result(at, trade.trade_id, trade.pnl_reported, reported_verdict(trade)))
-        for breakdown, key in period_keys(at):
-            self._slices.add(breakdown, key, units, outcome)
 
-    def _windows(self, last_at: int | None) -> dict[str, Slice]:
-        if last_at is None:
-            return {}
-        slices = Slices()
-        for result, outcome, _ in self._closed:
-            for days in WINDOW_DAYS:
-                if result.at > last_at - days * DAY_US:
-                    slices.add("windows", f"{days}d", to_units(result.pnl), outcome)
-        return slices.get("windows")
-
-
-def _durations(closed: Sequence[_Closed]) -> Durations:
-    held = [trade.held_us for trade in closed]
-    return Durations(
-        average_s=_average_s(held),
-        average_win_s=_average_s([trade.held_us for trade in closed if trade.outcome == Outcome.WIN]),
-        average_loss_s=_average_s([trade.held_us for trade in closed if trade.outcome == Outcome.LOSS]),
-        shortest_s=_seconds(min(held)) if held else None,
-        longest_s=_seconds(max(held)) if held else None,
-    )
-
-
-def _average_s(held_us: Sequence[int]) -> Decimal | None:
-    return _seconds(sum(held_us) // len(held_us)) if held_us else None
-
-
-def _seconds(microseconds: int) -> Decimal:
-    return canonical(Decimal(microseconds).scaleb(-6, context=CONTEXT))
+def _closed_and_told(facts: Iterable[Fact]) -> tuple[list[Fact], list[Fact]]:
+    """Those that are closed, and of these the ones that carry a reported result."""
+    closed = [fact for fact in facts if fact.outcome is not None]
+    return closed, [fact for fact in closed if fact.reported is not None]

@@ -11,7 +11,7 @@ import re
 
 from tradepool.model.digests import digest_of
 
-__all__ = ["SHORT_ID_CHARS", "derive_id", "mint_id", "short_id", "slot_of_id", "slot_of_user"]
+__all__ = ["SHORT_ID_CHARS", "derive_id", "mint_id", "minted_at", "short_id", "slot_of_id", "slot_of_user"]
 
 SHORT_ID_CHARS = 16
 
@@ -47,6 +47,13 @@ def slot_of_id(trade_id: str) -> int | None:
         return None
     # Behind the version's digit, and behind the two bits of the variant.
     return int(trade_id[15:18], 16) << 4 | (int(trade_id[19:21], 16) >> 2 & 0xF)
+
+
+def minted_at(trade_id: str) -> int | None:
+    """When a minted id was minted, µs to the millisecond; None for an id that is not a UUIDv8."""
+    if _UUID8.fullmatch(trade_id) is None:
+        return None
+    return int(trade_id[:8] + trade_id[9:13], 16) * 1000
 
 
 def short_id(command_id: str) -> str:

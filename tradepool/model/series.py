@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from itertools import groupby
-from typing import NamedTuple
+from typing import Any
 
 import msgspec
 
 from tradepool.model import statistics
-from tradepool.model.money import CONTEXT
-from tradepool.model.statistics import DAYS_PER_YEAR, Drawdown
+from tradepool.model.counters import from_fine_units
+from tradepool.model.course import Course
+from tradepool.model.drawdown import Drawdown, drawdown
+from tradepool.model.facts import Fact
+from tradepool.model.labels import DAY_US
+from tradepool.model.statistics import DAYS_PER_YEAR, Moments
 
-__all__ = ["DAY_US", "Result", "Series", "instant", "series_of"]
-
-DAY_US = 86_400_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class Result(NamedTuple):
-    """A closed trade as the statistics see it; sorts by time, equal times by id."""
-
-    at: int
-    trade_id: str
-    pnl: Decimal
-    verdict: Decimal | None = None
-    """The figure whose sign makes it a win, a loss or a draw; None is `pnl`."""
+__all__ = ["Series", "series_of"]
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +31,12 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     max_consecutive_wins: int
     max_consecutive_losses: int
     current_streak: int
-    """The last run: n wins, or -n losses. Runs go by each result's `verdict`, all else by its amount."""
+    """The last run: n wins, or -n losses. Runs go by what results count as, all else by the amounts."""
+    best_day: Decimal | None
+    """Highest total of a UTC day, first to last close; a day between them without a close has 0."""
+    worst_day: Decimal | None
+    winning_days: int
+    losing_days: int
 
     starting_balance: Decimal | None
     final_balance: Decimal | None
@@ -66,65 +60,62 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     """`cagr` over `max_drawdown_relative`."""
 
 
-def series_of(
-    results: Sequence[Result], *, first_at: int | None = None, starting_balance: Decimal | None = None
-) -> Series:
-    """The statistics of `results`, in any order; `first_at` is when the first of the trades opened."""
-    ordered = sorted(results)
-    pnls = [result.pnl for result in ordered]
-    began = min(first_at, ordered[0].at) if ordered and first_at is not None else first_at
-    runs = statistics.streaks(
-        [result.pnl if result.verdict is None else result.verdict for result in ordered]
-    )
+def series_of(course: Course, *, first_at: int | None = None, starting_balance: int | None = None) -> Series:
+    """The statistics of results; `first_at` is when the first of the trades was opened, µs.
+
+    The starting balance is in fine units, and none unless it is above 0.
+    """
+    runs, falls = course.follow()
     balance = starting_balance if starting_balance and starting_balance > 0 else None
-    fall = statistics.drawdown([(result.at, result.pnl) for result in ordered], starting_balance=balance)
+    fall = drawdown(falls, starting_balance=balance)
     deepest = fall.by_share.share if fall.by_share else None
-    final = None if balance is None else CONTEXT.add(balance, statistics.exact_sum(pnls))
-    growth = _growth(balance, final, began, ordered)
-    daily, idle_days = _by_day(ordered, began)
-    yearly = {"periods_per_year": DAYS_PER_YEAR, "idle_periods": idle_days}
+    final = None if balance is None else balance + course.moments.total
+    growth = _growth(balance, final, course.closed, first_at)
     return Series(
-        best=max(pnls, default=None),
-        worst=min(pnls, default=None),
+        best=_money(course.extremes.greatest),
+        worst=_money(course.extremes.least),
         max_consecutive_wins=runs.wins_max,
         max_consecutive_losses=runs.losses_max,
         current_streak=runs.current,
-        starting_balance=balance,
-        final_balance=final,
+        starting_balance=_money(balance),
+        final_balance=_money(final),
         max_drawdown_abs=fall.by_amount.amount,
         max_drawdown_relative=deepest,
         drawdown=fall,
-        sharpe=statistics.sharpe(pnls),
-        sortino=statistics.sortino(pnls),
-        sharpe_daily=statistics.sharpe(daily, **yearly),
-        sortino_daily=statistics.sortino(daily, **yearly),
+        sharpe=statistics.sharpe(course.moments),
+        sortino=statistics.sortino(course.moments),
         cagr=growth,
         calmar=statistics.calmar(growth, deepest),
+        **_daily(course, first_at),
     )
 
 
-def instant(at_us: int) -> datetime:
-    """The UTC datetime of `at_us`, held within what a datetime can say (the years 1 to 9999)."""
-    try:
-        return _EPOCH + timedelta(microseconds=at_us)
-    except OverflowError:
-        return datetime.max.replace(tzinfo=UTC) if at_us > 0 else datetime.min.replace(tzinfo=UTC)
-
-
 def _growth(
-    start: Decimal | None, end: Decimal | None, began: int | None, ordered: Sequence[Result]
+    start: int | None, end: int | None, closed: Sequence[Fact], first_at: int | None
 ) -> Decimal | None:
-    if start is None or end is None or began is None or not ordered:
+    if start is None or end is None or first_at is None or not closed:
         return None
-    return statistics.cagr(start, end, days=(ordered[-1].at - began) // DAY_US)
+    days = (closed[-1].at - min(first_at, closed[0].at)) // DAY_US
+    return statistics.cagr(Decimal(start), Decimal(end), days=days)
 
 
-def _by_day(ordered: Sequence[Result], began: int | None) -> tuple[list[Decimal], int]:
-    if not ordered:
-        return [], 0
-    totals = [
-        statistics.exact_sum(result.pnl for result in day)
-        for _, day in groupby(ordered, key=lambda result: result.at // DAY_US)
-    ]
-    first = ordered[0].at if began is None else began
-    return totals, ordered[-1].at // DAY_US - first // DAY_US + 1 - len(totals)
+def _daily(course: Course, first_at: int | None) -> dict[str, Any]:
+    """The figures over UTC days."""
+    closed, totals = course.closed, list(course.by_day.values())
+    first, last = (closed[0].at // DAY_US, closed[-1].at // DAY_US) if closed else (0, -1)
+    began = first if first_at is None else min(first, first_at // DAY_US)
+    extremes = [*totals, 0] if last - first + 1 > len(totals) else totals
+    returns = Moments(totals)
+    yearly = {"periods_per_year": DAYS_PER_YEAR, "idle_periods": last - began + 1 - len(totals)}
+    return {
+        "best_day": _money(max(extremes, default=None)),
+        "worst_day": _money(min(extremes, default=None)),
+        "winning_days": sum(1 for total in totals if total > 0),
+        "losing_days": sum(1 for total in totals if total < 0),
+        "sharpe_daily": statistics.sharpe(returns, **yearly),
+        "sortino_daily": statistics.sortino(returns, **yearly),
+    }
+
+
+def _money(amount: int | None) -> Decimal | None:
+    return None if amount is None else from_fine_units(amount)

@@ -14,10 +14,13 @@ import msgspec
 
 from tradepool.errors import InvalidTrade
 from tradepool.model.blocks import Block, Reported, block_from_counters
-from tradepool.model.counters import ALL_SOURCES, add_counters, contribution, trade_counts
-from tradepool.model.fold import Fold, Statistics
+from tradepool.model.codec import encode_trade
+from tradepool.model.counters import ALL_SOURCES, TRADES, add_counters, contribution, grouped
+from tradepool.model.facts import fact_of
+from tradepool.model.fold import Statistics
 from tradepool.model.kinds import Source
 from tradepool.model.trade import Trade
+from tradepool.model.user_fold import UserFold
 
 __all__ = [
     "ALL_SOURCES",
@@ -25,8 +28,7 @@ __all__ = [
     "Reported",
     "Statistics",
     "Summary",
-    "block_from_counters",
-    "chosen_source",
+    "check_choice",
     "contribution",
     "summarise",
     "summary_from_counters",
@@ -57,41 +59,33 @@ def summarise(
     source: Source | str | None = None,
     currency: str | None = None,
     starting_balance: Decimal | None = None,
-    lifetime: Mapping[str, int] | None = None,
 ) -> Summary:
-    """The summary of a user's trades, given in any order and read once.
+    """The summary of a user's trades, given in any order and read once; the definition of what one is.
 
     Args:
-        trades: all trades of the user; memory grows with the closed ones, by a few numbers each.
+        trades: all trades of the user, each once; memory grows by a few numbers for each.
         user_id: whose they are.
         source: one source, or "all" to mix them; None is his only source, or `real` if he has several.
         currency: the settlement currency of the top figures; None is the one with most trades.
-        starting_balance: what relative drawdown and growth start from, in that currency; None is the
-            sum of the trades' deposits, and without any those figures stay None.
-        lifetime: the user's counters, where `trades` are not all he ever had: counts and sums come from
-            these then, and only the statistics from the trades.
+        starting_balance: what relative drawdown and growth start from, in that currency, to 18 places; None
+            is the sum of the trades' deposits, and without any those figures stay None.
 
     Raises: InvalidTrade for a source that does not exist.
     """
-    wanted = _checked(source)
+    check_choice(source, currency)
     counters: dict[str, int] = {}
-    folds: dict[tuple[str, str], Fold] = {}
+    facts = []
     for trade in trades:
         add_counters(counters, contribution(trade))
-        if wanted in (None, ALL_SOURCES, trade.source):
-            label = ALL_SOURCES if wanted == ALL_SOURCES else str(trade.source)
-            folds.setdefault((label, trade.settlement_currency), Fold()).add(trade)
-    whole = counters if lifetime is None else lifetime
-    chosen = chosen_source(whole, wanted)
-    top = _top_currency(whole, chosen) if currency is None else currency
-    statistics = {
-        name: fold.statistics(starting_balance if name == top else None)
-        for (label, name), fold in folds.items()
-        if label == chosen
-    }
-    left_out = sum(trade_counts(whole, chosen).values()) - sum(trade_counts(counters, chosen).values())
-    found = _summary(whole, user_id, chosen, top, statistics)
-    return msgspec.structs.replace(found, archived_left_out=max(left_out, 0))
+        facts.append(fact_of(encode_trade(trade)))
+    return summary_from_counters(
+        counters,
+        user_id=user_id,
+        source=source,
+        currency=currency,
+        fold=UserFold(facts),
+        starting_balance=starting_balance,
+    )
 
 
 def summary_from_counters(
@@ -100,61 +94,81 @@ def summary_from_counters(
     user_id: str,
     source: Source | str | None = None,
     currency: str | None = None,
+    fold: UserFold | None = None,
+    starting_balance: Decimal | None = None,
 ) -> Summary:
-    """The same summary without its statistics, from the user's counters alone.
+    """The summary that a user's counters make; its statistics come from `fold`, and are None without.
 
-    Raises: InvalidTrade for a source that does not exist.
+    The rest is as `summarise` has it. Raises: InvalidTrade as `check_choice`.
     """
-    chosen = chosen_source(counters, source)
-    top = _top_currency(counters, chosen) if currency is None else currency
-    return _summary(counters, user_id, chosen, top, {})
-
-
-def chosen_source(counters: Mapping[str, int], source: Source | str | None) -> str:
-    """The source a summary is of: as asked, else the user's only one, else `real`.
-
-    Raises: InvalidTrade for a source that does not exist.
-    """
-    wanted = _checked(source)
-    if wanted is not None:
-        return wanted
-    sources = {key.source for key in trade_counts(counters)}
-    return sources.pop() if len(sources) == 1 else Source.REAL.value
-
-
-def _summary(
-    counters: Mapping[str, int], user_id: str, source: str, top: str, statistics: Mapping[str, Statistics]
-) -> Summary:
-    def block(currency: str) -> Block:
-        sums = block_from_counters(counters, source, currency)
-        return msgspec.structs.replace(sums, statistics=statistics.get(currency))
-
-    currencies = sorted({key.currency for key in trade_counts(counters, source)})
+    check_choice(source, currency)
+    groups = grouped(counters)
+    chosen = _chosen_source(groups, source)
+    blocks = _of_source(groups, chosen)
+    top = _top_currency(blocks) if currency is None else currency
+    statistics: Mapping[str, Statistics] = {}
+    if fold is not None:
+        balances = {} if starting_balance is None else {top: starting_balance}
+        statistics = fold.statistics(chosen, balances)
+    by_currency = {
+        name: block_from_counters(blocks[name], chosen, name, statistics.get(name)) for name in sorted(blocks)
+    }
+    uppermost = by_currency.get(top) or block_from_counters({}, chosen, top)
+    counted = sum(block.trade_count for block in by_currency.values())
     return Summary(
-        **msgspec.structs.asdict(block(top)),
+        **msgspec.structs.asdict(uppermost),
         user_id=user_id,
-        other_sources=_other_sources(counters, source),
-        by_currency={currency: block(currency) for currency in currencies},
+        other_sources=_other_sources(groups, chosen),
+        by_currency=by_currency,
+        archived_left_out=0 if fold is None else max(counted - fold.trade_count(chosen), 0),
     )
 
 
-def _checked(source: Source | str | None) -> str | None:
-    if source is None or source == ALL_SOURCES or source in set(Source):
-        return None if source is None else str(source)
-    choices = ", ".join([*Source, ALL_SOURCES])
-    raise InvalidTrade("unknown source", field="source", value=source, cure=f"one of {choices}")
+def check_choice(source: object, currency: object) -> None:
+    """Make sure that there can be such a summary.
+
+    Raises: InvalidTrade for a source that does not exist, or a currency that is no text.
+    """
+    if source is not None and (not isinstance(source, str) or source not in _SOURCES):
+        cure = f"one of {', '.join(_SOURCES)}"
+        raise InvalidTrade("unknown source", field="source", value=source, cure=cure)
+    if currency is not None and not isinstance(currency, str):
+        raise InvalidTrade("not a text", field="currency", value=currency, cure="a coin, like USDT")
 
 
-def _top_currency(counters: Mapping[str, int], source: str) -> str:
-    totals: dict[str, int] = {}
-    for key, number in trade_counts(counters, source).items():
-        totals[key.currency] = totals.get(key.currency, 0) + number
-    return min(totals, key=lambda currency: (-totals[currency], currency), default="")
+_Names = Mapping[str, int]
+_Groups = Mapping[str, Mapping[str, _Names]]
+"""Counters by source, currency and name."""
+
+_SOURCES = (*(source.value for source in Source), ALL_SOURCES)
 
 
-def _other_sources(counters: Mapping[str, int], source: str) -> dict[str, int]:
-    others: dict[str, int] = {}
-    for key, number in trade_counts(counters).items():
-        if source not in (ALL_SOURCES, key.source):
-            others[key.source] = others.get(key.source, 0) + number
-    return dict(sorted(others.items()))
+def _chosen_source(groups: _Groups, source: Source | str | None) -> str:
+    """As asked, else the user's only one, else `real`."""
+    if source is not None:
+        return str(source)
+    used = [name for name, of_source in groups.items() if of_source]
+    return used[0] if len(used) == 1 else Source.REAL.value
+
+
+def _of_source(groups: _Groups, source: str) -> Mapping[str, _Names]:
+    """The counters of a source by currency; those of "all" added up."""
+    if source != ALL_SOURCES:
+        return groups.get(source, {})
+    total: dict[str, dict[str, int]] = {}
+    for of_source in groups.values():
+        for currency, names in of_source.items():
+            add_counters(total.setdefault(currency, {}), names)
+    return total
+
+
+def _top_currency(blocks: Mapping[str, _Names]) -> str:
+    return min(blocks, key=lambda currency: (-blocks[currency][TRADES], currency), default="")
+
+
+def _other_sources(groups: _Groups, source: str) -> dict[str, int]:
+    return {
+        name: sum(names[TRADES] for names in of_source.values())
+        for name, of_source in sorted(groups.items())
+        if of_source and source not in (ALL_SOURCES, name)
+    }
