@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections import Counter
 from decimal import Decimal
@@ -86,6 +87,52 @@ def test_a_bad_trade_is_refused_and_the_rest_imported(tmp_path):
     assert (report.read, report.applied) == (7, 1)
     assert sorted(refusal.position for refusal in report.refused) == [f"S trade {n}" for n in range(2, 8)]
     assert [name for name, _ in sorted(report.refused)] == [f"S trade {n}" for n in range(2, 8)]
+
+
+def test_no_rubbish_in_any_field_stops_the_others(tmp_path):
+    order = {"amount": 2.0, "filled": 2.0, "safe_price": 0.05, "order_filled_timestamp": 1515568500000}
+    whole = FREQTRADE_TRADE | {"orders": [order | {"ft_is_entry": True}, order | {"ft_is_entry": False}]}
+    bad = [FREQTRADE_TRADE | {name: value} for name in FREQTRADE_TRADE for value in RUBBISH]
+    bad += [whole | {"orders": [order | {name: value}]} for name in order for value in RUBBISH]
+    bad += [
+        FREQTRADE_TRADE | {name: value}
+        for name in ("exchange", "status", "trading_mode")
+        for value in RUBBISH
+    ]
+    path = write_export(tmp_path, FREQTRADE_TRADE, *bad, whole)
+    report = import_file(MemoryPool(), path)
+    assert report.read == len(bad) + 2
+    assert "S trade 1" not in dict(report.refused)
+    assert f"S trade {report.read}" not in dict(report.refused)
+
+
+RUBBISH = (
+    None,
+    True,
+    "",
+    "x",
+    5,
+    -1e-30,
+    1e300,
+    float("nan"),
+    float("inf"),
+    [],
+    [5],
+    {},
+    {"a": [None]},
+    "\ud800",
+    10**400,
+)
+
+
+@pytest.mark.parametrize("balance", [*RUBBISH, 0, -1])
+def test_a_rubbish_balance_is_no_deposit(tmp_path, balance):
+    path = write_export(tmp_path, FREQTRADE_TRADE)
+    document = json.loads(path.read_text())
+    document["strategy"]["S"]["starting_balance"] = balance
+    path.write_text(json.dumps(document))
+    (row,) = entries(path)
+    assert isinstance(row.trade.get("deposit", ""), str)
 
 
 def test_runs_strategies_and_users_do_not_share_ids(tmp_path):

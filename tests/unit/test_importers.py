@@ -9,12 +9,14 @@ from decimal import Decimal
 import pytest
 
 from tests.import_files import (
+    FREQTRADE_TRADE,
     ROW,
     SHARED,
     MemoryPool,
     entries,
     update,
     with_shared_data,
+    write_export,
     write_log,
     write_snapshot,
 )
@@ -255,6 +257,19 @@ class TestRepeats:
         assert refusal.position == "trade_pool.log line 1"
         assert "another trade was added under this id" in refusal.reason
         assert pool.trades["trade:1"].version == 1
+
+    def test_an_open_trade_that_was_closed_meanwhile_is_carried_on(self, tmp_path):
+        pool = MemoryPool()
+        still_open = FREQTRADE_TRADE | {"is_open": True, "stop_loss_abs": 0.04}
+        import_file(pool, write_export(tmp_path, still_open))
+        closed = write_export(tmp_path, FREQTRADE_TRADE | {"stop_loss_abs": 0.045})
+        assert import_file(pool, closed).applied == 1
+        (trade,) = pool.trades.values()
+        assert (trade.status, trade.stop_loss, trade.close_reason) == ("completed", Decimal("0.045"), "roi")
+        assert (trade.pnl_reported, trade.pnl) == (Decimal("0.02"), Decimal("0.01963"))
+        assert import_file(pool, closed).applied == 0
+        assert import_file(pool, write_export(tmp_path, still_open)).duplicate == 1
+        assert pool.trades == {trade.trade_id: trade}
 
     def test_a_conflict_without_a_stored_trade_stays_a_refusal(self, tmp_path):
         class Refusing(MemoryPool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,7 +40,7 @@ class ArchiveFolder:
     @property
     def exists(self) -> bool:
         """Whether there is an archive on this machine: some day's folder, not just the place for one."""
-        return self.path.is_dir() and any(e.name.startswith(_DAY_PREFIX) for e in self.path.iterdir())
+        return bool(self.days())
 
     def lock(self) -> FileLock:
         """The writer's lock; creates the folder. Raises: PoolLocked, ResourceUnavailable."""
@@ -48,10 +49,15 @@ class ArchiveFolder:
 
     def days(self, *, since: str = "") -> list[str]:
         """The days that have a folder, from `since` on, in order."""
-        if not self.path.is_dir():
+        try:
+            # Names alone: every page of trades asks, and years of days make thousands of paths.
+            names = os.listdir(self.path)  # noqa: PTH208
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        names = (entry.name for entry in self.path.iterdir() if entry.name.startswith(_DAY_PREFIX))
-        return sorted(day for name in names if (day := name.removeprefix(_DAY_PREFIX)) >= since)
+        first = _DAY_PREFIX + since
+        return sorted(
+            name.removeprefix(_DAY_PREFIX) for name in names if name.startswith(_DAY_PREFIX) and name >= first
+        )
 
     def parts(self, *, since: str = "") -> list[Path]:
         """Every part of the days from `since` on, in order."""

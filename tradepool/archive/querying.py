@@ -20,6 +20,8 @@ __all__ = ["ROWS_MAX", "QueryResult", "run_query"]
 
 ROWS_MAX = 10_000
 """Rows that a query returns unless asked for another number."""
+_LIMIT_MAX = 10**9
+"""More rows than any memory holds; a larger number is a mistake."""
 
 
 class QueryResult(NamedTuple):
@@ -41,6 +43,7 @@ def run_query(
     Raises: InvalidQuery; ResourceUnavailable when memory or disk do not suffice; Misconfigured.
     """
     _check(query)
+    _check_limit(limit)
     with tempfile.TemporaryDirectory(prefix="tradepool-sql-") as temporary:
         work = Path(temporary)
         live_part = work / "live.parquet"
@@ -54,12 +57,27 @@ def run_query(
 def _check(query: str) -> None:
     """One SELECT (or DESCRIBE, SUMMARIZE, VALUES, FROM): nothing that writes, attaches, sets or calls."""
     duckdb = duckdb_module()
+    if not _is_text(query):
+        raise InvalidQuery("not a text", field="query", value=query, cure="SELECT … FROM trades")
     try:
         statements = duckdb.extract_statements(query)
     except duckdb.Error as problem:
         raise _invalid(problem) from problem
     if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
         raise InvalidQuery("not a single SELECT", field="query", value=query, cure="SELECT … FROM trades")
+
+
+def _is_text(query: object) -> bool:
+    """Whether DuckDB can read it: half a surrogate pair has no bytes."""
+    try:
+        return isinstance(query, str) and bool(query.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _check_limit(limit: object) -> None:
+    if not isinstance(limit, int) or not 0 < limit <= _LIMIT_MAX:
+        raise InvalidQuery("out of range", field="limit", value=limit, cure=f"give 1 to {_LIMIT_MAX}")
 
 
 def _create_view(database: DuckDBPyConnection, live: Path, parts: list[Path]) -> None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tradepool.archive.columns import Stored
 from tradepool.archive.database import connected, parts_table, translated
@@ -19,46 +19,18 @@ from tradepool.archive.parts import Row
 from tradepool.errors import Corrupt
 from tradepool.model import codec
 from tradepool.model.archived import Archived
-from tradepool.model.kinds import Source, Status
+from tradepool.model.trade_filter import TradeFilter
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["Archive", "Wanted"]
+__all__ = ["Archive"]
 
 _FETCH = 500
 _DAYS_FIRST = 8
 
-
-class Wanted(NamedTuple):
-    """Which archived trades to read; None takes all.
-
-    `since` ≤ created_at < `until`, µs; with `after` only what stands behind that (created_at, trade id),
-    newest first.
-    """
-
-    user_id: str | None = None
-    symbol: str | None = None
-    source: Source | None = None
-    status: Status | None = None
-    since: int | None = None
-    until: int | None = None
-    after: tuple[int, str] | None = None
-
-    def condition(self) -> tuple[str, list[object]]:
-        """As SQL with its parameters."""
-        given = {name: getattr(self, name) for name in ("user_id", "symbol", "source", "status")}
-        terms = [f"{name} = ?" for name, value in given.items() if value is not None]
-        values: list[object] = [str(value) for value in given.values() if value is not None]
-        if self.since is not None:
-            terms, values = [*terms, "created_at >= make_timestamp(?)"], [*values, self.since]
-        if self.until is not None:
-            terms, values = [*terms, "created_at < make_timestamp(?)"], [*values, self.until]
-        if self.after is not None:
-            at, trade_id = self.after
-            terms += ["created_at <= make_timestamp(?)", "(created_at < make_timestamp(?) OR trade_id < ?)"]
-            values += [at, at, trade_id]
-        return " AND ".join(terms) or "true", values
+Place = tuple[int, str]
+"""Where a trade stands among others: (created_at in µs, trade id)."""
 
 
 class Archive:
@@ -80,6 +52,10 @@ class Archive:
         """Whether the archive can be read on this machine."""
         return self.folder.exists
 
+    def has_days_of(self, wanted: TradeFilter) -> bool:
+        """Whether a day is there under which one of the wanted trades may stand."""
+        return bool(self._days_of(wanted))
+
     def close(self) -> None:
         """Let go of the database; the next question opens another."""
         with self._lock:
@@ -97,14 +73,13 @@ class Archive:
             f"trade {left.trade_id}: not in the archive of {left.day} in {self.folder.path}; restore that day"
         )
 
-    def page(self, wanted: Wanted, limit: int) -> list[Stored]:
-        """The `limit` newest of the wanted trades by (created_at, trade id), newest first.
+    def page(self, wanted: TradeFilter, limit: int, after: Place | None = None) -> list[Stored]:
+        """The `limit` newest of the wanted trades (behind `after`), newest first.
 
-        A trade stands under a day on or after the one it was created on. So days are read from the newest
-        back, more of them each time, until no older one can have a newer trade.
+        Days are read from the newest back, more of them each time, until no older one can have a newer trade.
         """
-        days = self.folder.days(since="" if wanted.since is None else day_of(wanted.since))[::-1]
-        condition, values = wanted.condition()
+        days = self._days_of(wanted)[::-1]
+        condition, values = _condition(wanted, after)
         order = f"{condition} ORDER BY created_at DESC, trade_id DESC LIMIT {int(limit)}"
         found: list[Stored] = []
         done, step = 0, _DAYS_FIRST
@@ -114,17 +89,21 @@ class Archive:
             done, step = done + step, step * 2
         return found
 
-    def stream(self, wanted: Wanted) -> Iterator[Stored]:
+    def stream(self, wanted: TradeFilter) -> Iterator[Stored]:
         """Every wanted trade, in no order, in bounded memory."""
-        parts = self.folder.parts(since="" if wanted.since is None else day_of(wanted.since))
-        return self._select(parts, *wanted.condition())
+        parts = [part for day in self._days_of(wanted) for part in self.folder.parts_of(day)]
+        return self._select(parts, *_condition(wanted))
 
     def rows(self, part: Path, *, user_id: str | None = None) -> Iterator[Row]:
         """Which trades (of a user) one part holds; the digests are those of the JSON as it is now."""
-        condition, values = Wanted(user_id=user_id).condition()
+        condition, values = _condition(TradeFilter(user_id=user_id))
         columns = "trade_id, version, record"
         for trade_id, version, record in self._fetch([part], columns, condition, values):
             yield Row(trade_id, version, codec.digest_of(record.encode()))
+
+    def _days_of(self, wanted: TradeFilter) -> list[str]:
+        """A trade stands under a day on or after the one it was created on."""
+        return self.folder.days(since="" if wanted.since is None else day_of(wanted.since))
 
     def _select(self, parts: list[Path], condition: str, values: list[object]) -> Iterator[Stored]:
         for record, digest in self._fetch(parts, "record, digest", condition, values):
@@ -148,6 +127,21 @@ class Archive:
             return self._database.cursor()
 
 
+def _condition(wanted: TradeFilter, after: Place | None = None) -> tuple[str, list[object]]:
+    """The trades that are wanted as SQL with its parameters."""
+    terms = [f"{name} = ?" for name in wanted.values]
+    values: list[object] = [*wanted.values.values()]
+    if wanted.since is not None:
+        terms, values = [*terms, "created_at >= make_timestamp(?)"], [*values, wanted.since]
+    if wanted.until is not None:
+        terms, values = [*terms, "created_at < make_timestamp(?)"], [*values, wanted.until]
+    if after is not None:
+        at, trade_id = after
+        terms += ["created_at <= make_timestamp(?)", "(created_at < make_timestamp(?) OR trade_id < ?)"]
+        values += [at, at, trade_id]
+    return " AND ".join(terms) or "true", values
+
+
 def _checked(record: str, digest: str) -> Stored:
     body = record.encode()
     if codec.digest_of(body) != digest:
@@ -155,7 +149,7 @@ def _checked(record: str, digest: str) -> Stored:
     return Stored(codec.decode_trade(body), body)
 
 
-def _place(found: Stored) -> tuple[int, str]:
+def _place(found: Stored) -> Place:
     return found.trade.created_at, found.trade.trade_id
 
 

@@ -1,73 +1,33 @@
 """Freqtrade backtest exports (`backtest-result-*.json`, or the `.zip` that newer versions write).
 
-    {"strategy": {name: {"trades": [...]}}, "metadata": {name: {"run_id": ...}}}
+    {"strategy": {name: {"trades": [...], "starting_balance": ...}}, "metadata": {name: {"run_id": ...}}}
 
-Each trade becomes one pool trade with the fills of its `orders`, or, where the export has none, one
-entry fill at `open_rate` and one exit fill at `close_rate`. Fees are rate x notional, in quote. A trade
-still open has its entry only. What freqtrade computed itself is kept beside the pool's own figures:
-`profit_abs` as `pnl_reported`, `profit_ratio` as `roi_reported`.
+In a pool's own export of that form the pool's trades are taken, which it holds whole beside freqtrade's.
+Else each trade becomes one of the pool as `freqtrade_trades` says. The first of a strategy carries what the
+backtest began with as its `deposit`: that is what growth and relative drawdown are reckoned from.
 
 * **Ids** are digests of user, strategy, run, pair, opening time and place in the list, so that a second
   import of the file finds every trade there, and another run of the same strategy is another set of
   trades.
-* **Rounding.** Freqtrade writes binary floats of up to 21 decimal places; the model keeps 18. Amounts,
-  rates and fees are rounded half even. What rounding cuts off a `profit_abs` is carried to the next
-  profit of the same sign, so that the totals of gains and of losses agree with the file's to the last
-  kept place; the figure as written stays in `extra`.
-* **Parts.** The exits of a closed trade that miss its entries by float noise are made to meet them.
+* **Rounding.** What rounding cuts off a `profit_abs` is carried to the next profit of the same sign, so that
+  the totals of gains and of losses agree with the file's to the last kept place.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from functools import reduce
 from typing import Any
 
-from tradepool.errors import InvalidTrade, Rejected
-from tradepool.importers.rows import (
-    Defaults,
-    Entry,
-    RefusedRow,
-    TradeRow,
-    json_value,
-    money_text,
-    round_noise,
-)
-from tradepool.model.kinds import Market, Role, Side, Source
-from tradepool.model.money import CONTEXT, parse_decimal
-from tradepool.model.times import parse_time
+import msgspec
 
-__all__ = ["USER", "read_freqtrade"]
+from tradepool.errors import Rejected
+from tradepool.importers.freqtrade_trades import Origin, trade_row
+from tradepool.importers.pool_files import record_row
+from tradepool.importers.rows import Defaults, Entry, RefusedRow, json_value, money_text, round_noise
+from tradepool.model.money import CONTEXT
 
-USER = "freqtrade"
-"""Owner of the trades when the caller names none: an export names no user."""
-
-_NOISE = Decimal("1e-9")
-"""Relative difference of two sums of the same floats that is no difference."""
-_ZERO = Decimal(0)
-_MAPPED = frozenset(
-    {
-        "pair", "is_open", "is_short", "amount", "leverage", "orders", "open_rate", "close_rate", "fee_open",
-        "fee_close", "funding_fees", "open_date", "close_date", "open_timestamp", "close_timestamp",
-        "profit_ratio", "exit_reason", "sell_reason", "stop_loss_abs", "liquidation_price",
-    }
-)  # fmt: skip
-
-
-class _Carry:
-    """Rounds a series of profits so that its sums of gains and of losses round correctly too."""
-
-    def __init__(self) -> None:
-        self._cut = {True: _ZERO, False: _ZERO}
-
-    def round(self, profit: Decimal) -> Decimal:
-        gain = profit > 0
-        exact = CONTEXT.add(profit, self._cut[gain])
-        rounded = round_noise(exact)
-        self._cut[gain] = CONTEXT.subtract(exact, rounded)
-        return rounded
+__all__ = ["read_freqtrade"]
 
 
 def read_freqtrade(document: Any, defaults: Defaults) -> Iterator[Entry]:
@@ -75,18 +35,27 @@ def read_freqtrade(document: Any, defaults: Defaults) -> Iterator[Entry]:
 
     Raises: Rejected when `document` is no freqtrade export.
     """
+    own = document.get("tradepool") if isinstance(document, dict) else None
+    if isinstance(own, dict) and isinstance(own.get("trades"), list):
+        for number, record in enumerate(own["trades"], 1):
+            yield record_row(f"trade {number}", json_value("trade", record))
+        return
     carry = _Carry()
-    for strategy, trades, run in _results(document):
-        for number, trade in enumerate(trades, 1):
+    for strategy, result, run in _results(document):
+        balance = _balance(result)
+        for number, trade in enumerate(result["trades"], 1):
             position = f"{strategy} trade {number}"
+            origin = Origin(strategy, run, str(number))
             try:
-                yield _row(trade, position, (strategy, run, str(number)), defaults, carry)
+                row = trade_row(trade, position, origin, defaults, carry.round)
+                yield msgspec.structs.replace(row, trade=row.trade | balance)
+                balance = {}
             except Rejected as refusal:
                 yield RefusedRow(position=position, reason=str(refusal))
 
 
-def _results(document: Any) -> Iterator[tuple[str, list[Any], str]]:
-    """Name, trades and run id of each strategy."""
+def _results(document: Any) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    """Name, result and run id of each strategy."""
     cure = "export with: freqtrade backtesting --export trades"
     strategies = document.get("strategy") if isinstance(document, dict) else None
     if not isinstance(strategies, dict):
@@ -101,148 +70,27 @@ def _results(document: Any) -> Iterator[tuple[str, list[Any], str]]:
                 "no freqtrade export: no list of trades", field=f"strategy.{name}", value=trades, cure=cure
             )
         about = metadata.get(name) if isinstance(metadata, dict) else None
-        yield name, trades, str(about.get("run_id", "")) if isinstance(about, dict) else ""
+        yield name, result, str(about.get("run_id", "")) if isinstance(about, dict) else ""
 
 
-def _row(
-    trade: Any, position: str, origin: tuple[str, str, str], defaults: Defaults, carry: _Carry
-) -> TradeRow:
-    if not isinstance(trade, dict):
-        raise InvalidTrade("not an object", field="trade", value=trade, cure="one JSON object for each trade")
-    user = defaults.user or USER
-    opened_at = _time(trade, "open")
-    trade_id = _trade_id(user, *origin, str(trade.get("pair")), str(opened_at))
-    fills = _fills(trade, trade_id, opened_at)
-    mapped = {
-        "trade_id": trade_id,
-        "user_id": user,
-        "symbol": trade.get("pair"),
-        "market": _market(trade).value,
-        "side": Side.SELL.value if trade.get("is_short") else Side.BUY.value,
-        "amount": _total(fills, Role.ENTRY),
-        "price": _number(trade, "open_rate"),
-        "leverage": _number(trade, "leverage", Decimal(1)),
-        "fills": [_in_text(fill) for fill in fills],
-        "funding": _number(trade, "funding_fees", _ZERO),
-        "stop_loss": _number(trade, "stop_loss_abs", _ZERO) or None,
-        "liquidation_price": _number(trade, "liquidation_price", _ZERO) or None,
-        "source": str(defaults.source or Source.BACKTEST),
-        "strategy": origin[0],
-        "created_at": opened_at,
-        "opened_at": opened_at,
-        "extra": {"freqtrade": _rest(trade)},
-        **_outcome(trade, carry),
-    }
-    return TradeRow(position=position, trade=_in_text(mapped), as_of=max(fill["at"] for fill in fills))
+def _balance(result: Mapping[str, Any]) -> dict[str, str]:
+    """What the backtest began with, as a trade's deposit; nothing where it does not tell."""
+    balance = result.get("starting_balance")
+    if isinstance(balance, bool) or not isinstance(balance, int | Decimal):
+        return {}
+    amount = Decimal(balance)
+    return {"deposit": money_text(amount)} if amount.is_finite() and amount > 0 else {}
 
 
-def _outcome(trade: Mapping[str, Any], carry: _Carry) -> dict[str, Any]:
-    """What freqtrade says about the reasons of a trade, and about its end."""
-    tag = trade.get("enter_tag")
-    signals = {"signals": {"enter_tag": tag}} if tag else {}
-    if trade.get("is_open"):
-        return signals
-    return {
-        **signals,
-        "pnl_reported": carry.round(_exact_number(trade, "profit_abs")),
-        "roi_reported": _number(trade, "profit_ratio"),
-        "close_reason": trade.get("exit_reason") or trade.get("sell_reason"),
-    }
+class _Carry:
+    """Rounds a series of profits so that its sums of gains and of losses round correctly too."""
 
+    def __init__(self) -> None:
+        self._cut = {True: Decimal(0), False: Decimal(0)}
 
-def _fills(trade: Mapping[str, Any], trade_id: str, opened_at: int) -> list[dict[str, Any]]:
-    """The fills, entries first, with amounts, prices and fees as Decimal."""
-    orders = trade.get("orders")
-    if isinstance(orders, list) and orders:
-        return _order_fills(trade, orders, trade_id)
-    amount = _number(trade, "amount")
-    fills = [_fill(trade, Role.ENTRY, amount, _number(trade, "open_rate"), opened_at, f"{trade_id}:entry")]
-    if not trade.get("is_open"):
-        closed_at = _time(trade, "close")
-        fills.append(
-            _fill(trade, Role.EXIT, amount, _number(trade, "close_rate"), closed_at, f"{trade_id}:exit")
-        )
-    return fills
-
-
-def _order_fills(trade: Mapping[str, Any], orders: list[Any], trade_id: str) -> list[dict[str, Any]]:
-    filled = [(n, o) for n, o in enumerate(orders) if isinstance(o, dict) and o.get("order_filled_timestamp")]
-    # An order's own id is not unique: every backtest counts from 1 again.
-    fills = [_order_fill(trade, order, f"{trade_id}:{n}") for n, order in filled]
-    fills.sort(key=lambda fill: (fill["role"] != Role.ENTRY, fill["at"]))
-    entered, exited = _total(fills, Role.ENTRY), _total(fills, Role.EXIT)
-    if not entered:
-        raise InvalidTrade(
-            "no filled entry order", field="orders", value=orders, cure="leave out trades never opened"
-        )
-    missed = CONTEXT.subtract(entered, exited)
-    if not trade.get("is_open") and exited and abs(missed) <= CONTEXT.multiply(entered, _NOISE):
-        fills[-1]["amount"] = CONTEXT.add(fills[-1]["amount"], missed)
-    return fills
-
-
-def _order_fill(trade: Mapping[str, Any], order: Mapping[str, Any], fill_id: str) -> dict[str, Any]:
-    role = Role.ENTRY if order.get("ft_is_entry") else Role.EXIT
-    amount = _number(order, "filled" if order.get("filled") else "amount")
-    price = _number(order, "safe_price" if order.get("safe_price") else "average")
-    at = parse_time("order_filled_timestamp", order["order_filled_timestamp"])
-    order_id = {"order_id": str(order["order_id"])} if order.get("order_id") else {}
-    return _fill(trade, role, amount, price, at, fill_id) | order_id
-
-
-def _fill(
-    trade: Mapping[str, Any], role: Role, amount: Decimal, price: Decimal, at: int, fill_id: str
-) -> dict[str, Any]:
-    rate = _exact_number(trade, "fee_open" if role is Role.ENTRY else "fee_close", _ZERO)
-    fee = round_noise(CONTEXT.multiply(CONTEXT.multiply(amount, price), rate))
-    return {"fill_id": fill_id, "role": role.value, "amount": amount, "price": price, "fee": fee, "at": at}
-
-
-def _total(fills: list[dict[str, Any]], role: Role) -> Decimal:
-    return reduce(CONTEXT.add, (fill["amount"] for fill in fills if fill["role"] == role), _ZERO)
-
-
-def _market(trade: Mapping[str, Any]) -> Market:
-    """Futures pairs name their settlement; a short or leveraged trade without it is on margin."""
-    if ":" in str(trade.get("pair")):
-        return Market.LINEAR
-    leveraged = trade.get("is_short") or _number(trade, "leverage", Decimal(1)) != 1
-    return Market.MARGIN if leveraged else Market.SPOT
-
-
-def _time(trade: Mapping[str, Any], name: str) -> int:
-    """The `open` or `close` time in µs; older exports have it as a date only."""
-    stamp, date = f"{name}_timestamp", f"{name}_date"
-    field = stamp if trade.get(stamp) is not None else date
-    if trade.get(field) is None:
-        raise InvalidTrade("missing", field=stamp, cure="ms since 1970")
-    return parse_time(field, trade[field])
-
-
-def _number(source: Mapping[str, Any], field: str, default: Decimal | None = None) -> Decimal:
-    return round_noise(_exact_number(source, field, default))
-
-
-def _exact_number(source: Mapping[str, Any], field: str, default: Decimal | None = None) -> Decimal:
-    value = source.get(field)
-    if value is None and default is not None:
-        return default
-    if isinstance(value, Decimal) and value.is_finite():
-        return value
-    return parse_decimal(field, value)
-
-
-def _rest(trade: Mapping[str, Any]) -> dict[str, Any]:
-    """What no field of the pool holds, and the profit as written."""
-    rest = {k: v for k, v in trade.items() if k not in _MAPPED and v is not None}
-    profit = rest.pop("profit_abs", None)
-    exact = {"profit_abs": str(profit)} if profit is not None else {}
-    return {**json_value("trade", rest), **exact}
-
-
-def _in_text(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: money_text(v) if isinstance(v, Decimal) else v for k, v in record.items() if v is not None}
-
-
-def _trade_id(*parts: str) -> str:
-    return "ft:" + hashlib.blake2b("\x1f".join(parts).encode("utf-8", "replace"), digest_size=16).hexdigest()
+    def round(self, profit: Decimal) -> Decimal:
+        gain = profit > 0
+        exact = CONTEXT.add(profit, self._cut[gain])
+        rounded = round_noise(exact)
+        self._cut[gain] = CONTEXT.subtract(exact, rounded)
+        return rounded

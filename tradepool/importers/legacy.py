@@ -23,16 +23,18 @@ changes nothing.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
 
 from tradepool.errors import IdempotencyConflict, InvalidTrade, Rejected, UnknownTrade
+from tradepool.importers.detect import LEGACY_LOG, LEGACY_SNAPSHOT
+from tradepool.importers.file_text import begins_array, open_text
 from tradepool.importers.json_text import array_items, decode
 from tradepool.importers.rows import (
     Defaults,
@@ -48,7 +50,7 @@ from tradepool.model.kinds import Source
 from tradepool.model.status_words import status_word
 from tradepool.model.times import iso_time, parse_time
 
-__all__ = ["LegacyFiles", "read_legacy"]
+__all__ = ["read_legacy"]
 
 _UPDATE = re.compile(r"Update: (?P<trade_id>\S+) - PNL=(?P<pnl>[^,]*), status=(?P<status>\w+)\s*")
 _STATE = ("pnl", "status")
@@ -59,15 +61,6 @@ _MONEY = frozenset(
     }
 )  # fmt: skip
 _REPORTED = ("partially_closed", "completed")
-
-
-class LegacyFiles(NamedTuple):
-    """The texts of the old bot's files with the names to report; each may be absent."""
-
-    log: str | None = None
-    snapshot: str | None = None
-    log_name: str = "trade_pool.log"
-    snapshot_name: str = "trades.json"
 
 
 class _State(NamedTuple):
@@ -97,20 +90,33 @@ class _Story:
         return is_new
 
 
-def read_legacy(files: LegacyFiles, defaults: Defaults) -> Iterator[Entry]:
-    """Every trade of the files in its last state, and every row that was refused or repeats another.
+def read_legacy(path: Path, defaults: Defaults) -> Iterator[Entry]:
+    """Every trade of the file, or of the folder's two files, in its last state, and every row that was
+    refused or repeats another.
 
     Refused and repeated rows come first, in their files' order, then the trades in order of first
     appearance.
+
+    Raises: Rejected for a file that cannot be read, or a snapshot in a folder that is no array.
     """
     reader = _Reader()
-    if files.log is not None:
-        yield from reader.read_log(files.log, files.log_name)
-    if files.snapshot is not None:
-        yield from reader.read_snapshot(files.snapshot, files.snapshot_name)
+    for file in _files_of(path):
+        with open_text(file) as text:
+            is_array = begins_array(text)
+            if path.is_dir() and file.name == LEGACY_SNAPSHOT and not is_array:
+                cure = "import the log alone, or mend the file"
+                raise Rejected("not a JSON array", field="file", value=str(file), cure=cure)
+            read = reader.read_snapshot if is_array else reader.read_log
+            yield from read(text, file.name)
     yield from reader.orphans()
     for trade_id, story in reader.stories.items():
         yield _entry(trade_id, story, defaults)
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The log stands before the snapshot."""
+    files = [path / LEGACY_LOG, path / LEGACY_SNAPSHOT] if path.is_dir() else [path]
+    return [file for file in files if file.exists() or not path.is_dir()]
 
 
 class _Reader:
@@ -121,9 +127,9 @@ class _Reader:
         self._orphans: dict[str, list[str]] = defaultdict(list)
         self._unnamed: Counter[str] = Counter()
 
-    def read_log(self, text: str, name: str) -> Iterator[Entry]:
+    def read_log(self, text: TextIO, name: str) -> Iterator[Entry]:
         """The rows of the log that do not become part of a story."""
-        for number, line in enumerate(io.StringIO(text), 1):
+        for number, line in enumerate(text, 1):
             position = f"{name} line {number}"
             try:
                 if line.startswith("Update:"):
@@ -133,7 +139,7 @@ class _Reader:
             except Rejected as refusal:
                 yield RefusedRow(position=position, reason=str(refusal))
 
-    def read_snapshot(self, text: str, name: str) -> Iterator[Entry]:
+    def read_snapshot(self, text: TextIO, name: str) -> Iterator[Entry]:
         """The rows of the array that do not become part of a story."""
         self._unnamed.clear()
         for item in array_items(text):

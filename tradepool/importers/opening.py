@@ -1,24 +1,60 @@
-"""Import files and folders on disk: read as text, unpacked, and given to the importer of their format."""
+"""Import files and folders on disk: what each is, and what reads it."""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from tradepool.errors import Rejected
-from tradepool.importers.detect import Format, check_is_foreign, detect
+from tradepool.importers.ccxt import read_ccxt
+from tradepool.importers.detect import (
+    Format,
+    Sample,
+    check_is_foreign,
+    is_ccxt,
+    is_freqtrade,
+    is_freqtrade_database,
+    is_legacy,
+    is_pool_file,
+)
+from tradepool.importers.file_text import read_document
 from tradepool.importers.freqtrade import read_freqtrade
-from tradepool.importers.json_text import decode
-from tradepool.importers.legacy import LegacyFiles, read_legacy
+from tradepool.importers.freqtrade_database import read_freqtrade_database
+from tradepool.importers.legacy import read_legacy
+from tradepool.importers.pool_files import read_pool_file
 from tradepool.importers.rows import Defaults, Entry
 
-__all__ = ["ImportFile", "open_import"]
+__all__ = ["FORMATS", "ImportFile", "ImportFormat", "open_import"]
 
-_BYTES_MAX = 1 << 30
-_LOG = "trade_pool.log"
-_SNAPSHOT = "trades.json"
+_CURE = (
+    "give a list of ccxt's fills or orders, a freqtrade export or database, a pool's export, "
+    "or an old trades.json or trade_pool.log"
+)
+
+
+class ImportFormat(NamedTuple):
+    """A kind of file: how it is recognised, and what reads it row by row."""
+
+    name: Format
+    recognises: Callable[[Sample], bool]
+    read: Callable[[Path, Defaults], Iterator[Entry]]
+
+
+def _read_freqtrade_export(path: Path, defaults: Defaults) -> Iterator[Entry]:
+    yield from read_freqtrade(read_document(path), defaults)
+
+
+FORMATS = (
+    ImportFormat(Format.FREQTRADE, is_freqtrade_database, read_freqtrade_database),
+    ImportFormat(Format.TRADEPOOL, is_pool_file, read_pool_file),
+    ImportFormat(Format.FREQTRADE, is_freqtrade, _read_freqtrade_export),
+    ImportFormat(Format.CCXT, is_ccxt, read_ccxt),
+    # Last: whatever begins like JSON might be a damaged file of the old bot.
+    ImportFormat(Format.LEGACY, is_legacy, read_legacy),
+)
+"""Every kind of file, in the order in which they are tried."""
 
 
 class ImportFile(NamedTuple):
@@ -30,90 +66,40 @@ class ImportFile(NamedTuple):
 
 
 def open_import(path: Path, *, file_format: Format = Format.AUTO, defaults: Defaults) -> ImportFile:
-    """Open a file, or the folder of the old bot's two files.
+    """Open a file, or the folder of the old bot's two files; of a large one only the beginning is read.
 
     Raises: Rejected when it cannot be read, or (also while iterating) is not what it should be.
     """
-    if path.is_dir():
-        return _open_folder(path, file_format, defaults)
-    text = _read(path)
-    found = detect(text, path) if file_format is Format.AUTO else file_format
-    if found is Format.FREQTRADE:
-        return ImportFile(found, _modified_at(path), read_freqtrade(_document(text, path), defaults))
-    return ImportFile(found, _modified_at(path), read_legacy(_legacy_file(text, path), defaults))
+    sample = Sample(path)
+    check_is_foreign(sample)
+    found = _choose(sample, file_format)
+    return ImportFile(found.name, _modified_at(path), _begun(found.read(path, defaults)))
 
 
-def _open_folder(path: Path, file_format: Format, defaults: Defaults) -> ImportFile:
-    log, snapshot = path / _LOG, path / _SNAPSHOT
-    if file_format is Format.FREQTRADE or not (log.exists() or snapshot.exists()):
-        cure = f"name the file itself, or a folder with the old bot's {_SNAPSHOT} and {_LOG}"
-        raise Rejected("nothing to import in this folder", field="file", value=str(path), cure=cure)
-    files = LegacyFiles(
-        log=_read(log) if log.exists() else None,
-        snapshot=_checked_array(_read(snapshot), snapshot) if snapshot.exists() else None,
-    )
-    modified_at = max(_modified_at(file) for file in (log, snapshot) if file.exists())
-    return ImportFile(Format.LEGACY, modified_at, read_legacy(files, defaults))
+def _choose(sample: Sample, wanted: Format) -> ImportFormat:
+    """The format that recognises the file; the named one reads it in any case, to say what is wrong."""
+    named = [kind for kind in FORMATS if wanted in (Format.AUTO, kind.name)]
+    found = next((kind for kind in named if kind.recognises(sample)), None)
+    if found is None and (wanted is Format.AUTO or sample.path.is_dir()):
+        raise _unknown(sample)
+    return found or named[-1]
+
+
+def _unknown(sample: Sample) -> Rejected:
+    value = str(sample.path)
+    if sample.path.is_dir():
+        cure = "name the file itself, or a folder with the old bot's trades.json and trade_pool.log"
+        return Rejected("nothing to import in this folder", field="file", value=value, cure=cure)
+    problem = "unknown format" if sample.head.strip() else "the file is empty"
+    return Rejected(problem, field="file", value=value, cure=_CURE)
+
+
+def _begun(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """The same entries with the first one read: what is wrong with the whole file shows at once."""
+    first = next(entries, None)
+    return iter(()) if first is None else chain((first,), entries)
 
 
 def _modified_at(path: Path) -> int:
-    return path.stat().st_mtime_ns // 1000
-
-
-def _legacy_file(text: str, path: Path) -> LegacyFiles:
-    if text.lstrip().startswith("["):
-        return LegacyFiles(snapshot=text, snapshot_name=path.name)
-    return LegacyFiles(log=text, log_name=path.name)
-
-
-def _checked_array(text: str, path: Path) -> str:
-    if not text.lstrip().startswith("["):
-        raise Rejected(
-            "not a JSON array", field="file", value=str(path), cure="import the log alone, or mend the file"
-        )
-    return text
-
-
-def _document(text: str, path: Path) -> object:
-    try:
-        return decode(text)
-    except ValueError as error:
-        raise Rejected(str(error), field="file", value=str(path), cure="export it again") from error
-
-
-def _read(path: Path) -> str:
-    """The file's text; bytes that are no UTF-8 become surrogates, which the model refuses by their row."""
-    try:
-        data = (
-            _unpacked(path)
-            if zipfile.is_zipfile(path)
-            else _checked_size(path, path.stat().st_size).read_bytes()
-        )
-    except (OSError, zipfile.BadZipFile) as error:
-        problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise Rejected(
-            problem, field="file", value=str(path), cure="check its name and your rights"
-        ) from error
-    text = data.decode("utf-8-sig", "surrogateescape")
-    check_is_foreign(text, path)
-    return text
-
-
-def _unpacked(path: Path) -> bytes:
-    """The result inside a freqtrade `.zip`: the names of all other members begin with its name."""
-    with zipfile.ZipFile(path) as archive:
-        results = [member for member in archive.infolist() if member.filename.endswith(".json")]
-        if not results:
-            cure = "give freqtrade's own backtest-result-*.zip, or the .json inside"
-            raise Rejected("no result inside", field="file", value=str(path), cure=cure)
-        result = min(results, key=lambda member: len(member.filename))
-        _checked_size(path, result.file_size)
-        return archive.read(result)
-
-
-def _checked_size(path: Path, size_bytes: int) -> Path:
-    if size_bytes > _BYTES_MAX:
-        raise Rejected(
-            "larger than 1 GiB", field="file", value=str(path), cure="split it and import the parts"
-        )
-    return path
+    files = path.iterdir() if path.is_dir() else (path,)
+    return max(file.stat().st_mtime_ns for file in files) // 1000

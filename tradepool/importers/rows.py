@@ -1,4 +1,4 @@
-"""What an importer hands on: trades ready to add, rows that repeat others, rows that it refuses."""
+"""What an importer hands on: trades ready to add, histories to group, rows that it leaves out, and why."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tradepool.errors import InvalidTrade
-from tradepool.model.kinds import Source
+from tradepool.model.kinds import Market, Side, Source
 from tradepool.model.money import CONTEXT, DECIMALS_MAX, canonical, plain
+from tradepool.model.round_trips import Execution
 
 __all__ = [
     "Defaults",
     "Entry",
+    "IdleRow",
     "ImportReport",
+    "MarketHistory",
     "PnlReport",
     "Refusal",
     "RefusedRow",
     "RepeatedRow",
     "TradeRow",
+    "VenueRow",
     "json_value",
     "money_text",
     "round_noise",
@@ -35,6 +39,12 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
     user: str | None = None
     source: Source | None = None
+    exchange: str | None = None
+    account: str | None = None
+    market: Market | None = None
+    """Of symbols that name no settlement: spot unless said otherwise."""
+    contract_size: Decimal | None = None
+    """Of derivatives whose rows do not tell it."""
 
 
 class PnlReport(NamedTuple):
@@ -49,7 +59,8 @@ class TradeRow(msgspec.Struct, frozen=True, kw_only=True):
 
     `trade` is what `AddTrade` takes, with its id and user set; `as_of` the source's own time (µs), None
     where it names none; `merged` counts the further rows of the source that went into it; `report` is
-    the state to carry a trade on with, when the pool already has it in an earlier state.
+    the state to carry a trade on with, when the pool already has it in an earlier state. A trade whose
+    only row is counted with another trade (a fill that closed the one and opened the other) `is_further`.
     """
 
     position: str
@@ -57,6 +68,7 @@ class TradeRow(msgspec.Struct, frozen=True, kw_only=True):
     as_of: int | None = None
     merged: int = 0
     report: PnlReport | None = None
+    is_further: bool = False
 
 
 class RepeatedRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,21 +85,54 @@ class RefusedRow(msgspec.Struct, frozen=True, kw_only=True):
     merged: int = 0
 
 
-Entry = TradeRow | RepeatedRow | RefusedRow
+class IdleRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that tells of nothing to book, and why: an order that never filled."""
+
+    position: str
+    reason: str
+
+
+class VenueRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What one row says was executed; several executions where its fee was paid in several coins."""
+
+    position: str
+    executions: tuple[Execution, ...]
+    about: dict[str, Any] = {}
+    """What else the row tells, to be kept with the trade that it opens."""
+
+
+class MarketHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """What was executed on one market of one account, in order: trades once it is known what was held."""
+
+    user: str
+    account: str
+    exchange: str
+    symbol: str
+    market: Market
+    source: Source
+    contract_size: Decimal | None
+    """None where the rows do not tell."""
+    opens_with: Side | None
+    """The side of an account in hedge mode that all rows are of; None where there is one position."""
+    rows: tuple[VenueRow, ...]
+
+
+Entry = TradeRow | RepeatedRow | RefusedRow | IdleRow | MarketHistory
 
 
 class Refusal(NamedTuple):
-    """Where a refused row stands in its file, and why it was refused."""
+    """Where a row that was left out stands in its file, and why."""
 
     position: str
     reason: str
 
 
 class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of every row: `read == applied + merged + duplicate + len(refused)`.
+    """What became of every row: `read == applied + merged + duplicate + len(idle) + len(refused)`.
 
     `applied` rows brought a trade in, or carried one on; `merged` rows are part of the trade of another
-    row (an update line, the same trade in the second file); `duplicate` rows changed nothing.
+    row (an update line, a further fill, the same trade in the second file); `duplicate` rows changed
+    nothing; `idle` ones tell of nothing to book.
     """
 
     format: str
@@ -96,6 +141,7 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
     merged: int = 0
     duplicate: int = 0
     refused: tuple[Refusal, ...] = ()
+    idle: tuple[Refusal, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -104,8 +150,8 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-able data."""
-        refused = [refusal._asdict() for refusal in self.refused]
-        return {**msgspec.structs.asdict(self), "refused": refused, "ok": self.ok}
+        rows = {name: [row._asdict() for row in getattr(self, name)] for name in ("refused", "idle")}
+        return {**msgspec.structs.asdict(self), **rows, "ok": self.ok}
 
 
 def round_noise(number: Decimal) -> Decimal:

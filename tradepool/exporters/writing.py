@@ -1,32 +1,30 @@
-"""Trades as a file for others: JSON lines, CSV or Parquet, whole or not at all."""
+"""From a stream of trades to a file of the format asked for, durable and whole or not there."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from types import MappingProxyType
 
 from tradepool.archive.columns import Stored
 from tradepool.archive.parts import write_part
 from tradepool.errors import InvalidTrade, ResourceUnavailable
+from tradepool.exporters.freqtrade_file import freqtrade_chunks
+from tradepool.exporters.lines import csv_lines, json_lines
 from tradepool.files.durable import replacing
-from tradepool.model.trade import DERIVED_NAMES, Trade
 
 __all__ = ["ExportFormat", "choose_format", "write_export"]
 
 
 class ExportFormat(StrEnum):
-    """What an exported file is; its suffix is the value."""
+    """What an exported file is; its suffix is the value, but for freqtrade's, which has to be asked for."""
 
     JSONL = "jsonl"
     CSV = "csv"
     PARQUET = "parquet"
+    FREQTRADE = "freqtrade"
 
 
 def choose_format(path: Path, given: str | None = None) -> ExportFormat:
@@ -47,7 +45,8 @@ def write_export(
     """Write `trades` to `path`; how many they were. Durable on return; memory does not grow with them.
 
     JSON lines hold `Trade.to_dict`, CSV the same in columns (lists and objects as JSON), Parquet the
-    columns of the archive. On an error there is no new file, and an old one stays as it was.
+    columns of the archive; freqtrade's JSON needs 8 bytes of memory for each trade. On an error there is
+    no new file, and an old one stays as it was.
 
     Raises: InvalidTrade when `path` exists and `force` is not given, or no file can be made there;
     ResourceUnavailable when the disk fails.
@@ -55,16 +54,36 @@ def write_export(
     _check_place(path, force=force)
     if file_format is ExportFormat.PARQUET:
         return write_part(path, trades, sort=False)
-    lines = _json_lines if file_format is ExportFormat.JSONL else _csv_lines
-    count = -1 if file_format is ExportFormat.CSV else 0
+    counted = _Counted(trades)
     try:
         with replacing(path) as file:
-            for line in lines(found.trade for found in trades):
-                file.write(line)
-                count += 1
+            for chunk in _CHUNKS[file_format](counted):
+                file.write(chunk)
     except OSError as problem:
         raise ResourceUnavailable(f"{path}: {problem.strerror}") from problem
-    return count
+    return counted.count
+
+
+_CHUNKS: MappingProxyType[ExportFormat, Callable[[Iterable[Stored]], Iterator[bytes]]] = MappingProxyType(
+    {
+        ExportFormat.JSONL: json_lines,
+        ExportFormat.CSV: csv_lines,
+        ExportFormat.FREQTRADE: freqtrade_chunks,
+    }
+)
+
+
+class _Counted:
+    """Trades as they come, and how many came."""
+
+    def __init__(self, trades: Iterable[Stored]) -> None:
+        self._trades = trades
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Stored]:
+        for found in self._trades:
+            self.count += 1
+            yield found
 
 
 def _check_place(path: Path, *, force: bool) -> None:
@@ -82,40 +101,3 @@ def _check_place(path: Path, *, force: bool) -> None:
     else:
         return
     raise InvalidTrade(problem, field="file", value=str(path), cure=cure)
-
-
-def _json_lines(trades: Iterable[Trade]) -> Iterator[bytes]:
-    for trade in trades:
-        yield _json(trade.to_dict()) + b"\n"
-
-
-def _csv_lines(trades: Iterable[Trade]) -> Iterator[bytes]:
-    names = (*Trade.__struct_fields__, *DERIVED_NAMES)
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(names)
-    for trade in trades:
-        yield _taken(text)
-        fields = trade.to_dict()
-        writer.writerow([_cell(fields[name]) for name in names])
-    yield _taken(text)
-
-
-def _taken(text: io.StringIO) -> bytes:
-    written = text.getvalue()
-    text.seek(0)
-    text.truncate()
-    return written.encode()
-
-
-def _cell(value: Any) -> Any:
-    match value:
-        case bool():
-            return str(value).lower()
-        case dict() | list():
-            return _json(value).decode()
-    return value
-
-
-def _json(value: Any) -> bytes:
-    return msgspec.json.encode(value)
