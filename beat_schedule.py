@@ -31,6 +31,7 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
             "kwargs": {"deep": True},
             "options": {"expires": DEEP_AUDIT_EXPIRES_S},
         },
+        "expire-reservations": _every(settings.expire_every_s, "tasks.tokens.expire_reservations"),
         "mark-to-market": _every(settings.mark_every_s, "tasks.pnl.mark_to_market"),
         "archive-closed-trades": _every(settings.archive_every_s, "tasks.files.archive_closed_trades"),
         "write-snapshot": _every(settings.snapshot_every_s, "tasks.files.write_snapshot"),

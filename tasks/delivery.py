@@ -5,7 +5,8 @@ Every command of a message ends in one of these, before the message is acknowled
     applied · duplicate · stale    the pool has it, fsynced when `durability = journal`
     parked                         refused, or failed in an unknown way: a dead letter, with its reason
     later                          sent again as a task of its own: an update that may have overtaken
-                                   its add, or a record that contradicts itself (a human is paged)
+                                   its add (a settlement its reservation), or a record that contradicts
+                                   itself (a human is paged)
 
 While the store or the journal is away the message waits in this thread, so that a worker takes no
 more than it can hold, and then goes back to the queue. (`Task.retry` would acknowledge it and drop it
@@ -21,10 +22,13 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from tasks.overtaking import misses_its_record
 from tasks.parking import Letter, letter, park, reason_of
 from tradepool import wire
 from tradepool.clock import now_us
-from tradepool.errors import Contended, Corrupt, Misconfigured, Rejected, Unavailable, UnknownTrade
+from tradepool.errors import Contended, Corrupt, Misconfigured, Rejected, Unavailable
 from tradepool.logger import Logger
 from tradepool.model import ids
 from tradepool.model.commands import AddTrade, Command
@@ -71,7 +75,12 @@ class Envelope:
     sent_at: int | None = None
     """µs since 1970; None when the producer did not say."""
     overtaken_since: int | None = None
-    """When an update of this message first met no trade, µs since 1970."""
+    """When a command of this message first missed what it changes, µs since 1970."""
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether a `PoolClient` sent it, which sends nothing before what stands ahead of it is done."""
+        return self.task_name == wire.APPLY_CHANGES and self.overtaken_since is None
 
 
 @dataclass(kw_only=True)
@@ -88,8 +97,8 @@ class _Outcome:
 def deliver(app: PoolApp, envelope: Envelope, messages: Sequence[Any]) -> list[dict[str, Any]]:
     """Apply `messages` (commands as dicts) in order; one answer for each, in order.
 
-    An answer has `outcome` (applied, duplicate, stale, rejected, failed, later), and `trade_id` and
-    `version` or the `reason`.
+    An answer has `outcome` (applied, duplicate, stale, rejected, failed, later), and either the `reason`
+    or `trade_id`, `version` and, where there is one, the `reservation`.
 
     Raises: Unavailable, Contended, Misconfigured, OperationalError; then the message must be delivered again.
     """
@@ -127,9 +136,7 @@ def _with_trade_id(command: AddTrade, envelope: Envelope) -> AddTrade:
     if command.trade.get("trade_id") is not None or not isinstance(user_id, str):
         return command
     trade_id = ids.derive_id(user_id, at_us=envelope.sent_at or 0, seed=command.command_id)
-    return AddTrade(
-        command_id=command.command_id, as_of=command.as_of, trade={**command.trade, "trade_id": trade_id}
-    )
+    return msgspec.structs.replace(command, trade={**command.trade, "trade_id": trade_id})
 
 
 def _apply_all(
@@ -199,10 +206,8 @@ def _note(
 ) -> None:
     match result:
         case Receipt():
-            outcome.answers.append(
-                {"outcome": result.outcome, "trade_id": result.trade_id, "version": result.version}
-            )
-        case UnknownTrade() if _may_have_overtaken(app, envelope, command):
+            outcome.answers.append(_told(result))
+        case Rejected() if _may_have_overtaken(app, envelope, command, result):
             outcome.overtaken.append(command)
             outcome.answers.append({"outcome": "later", "reason": reason_of(result)})
         case Corrupt():
@@ -211,6 +216,13 @@ def _note(
         case _:
             outcome.refused.append((command, result if isinstance(result, Rejected) else Failed.of(result)))
             _note_parked(outcome, envelope, wire.command_to_wire(command), result)
+
+
+def _told(receipt: Receipt) -> dict[str, Any]:
+    told = {"outcome": receipt.outcome, "trade_id": receipt.trade_id, "version": receipt.version}
+    if receipt.reservation is not None:
+        told["reservation"] = receipt.reservation.to_dict()
+    return told
 
 
 def _note_unreadable(outcome: _Outcome, envelope: Envelope, message: Any, refusal: Rejected) -> None:
@@ -231,11 +243,15 @@ def _note_parked(outcome: _Outcome, envelope: Envelope, payload: Any, error: Exc
     )
 
 
-def _may_have_overtaken(app: PoolApp, envelope: Envelope, command: Command) -> bool:
-    """Whether the add that this command misses may still be on its way."""
-    if isinstance(command, AddTrade | TokenCommand):
+def _may_have_overtaken(app: PoolApp, envelope: Envelope, command: Command, refusal: Rejected) -> bool:
+    """Whether what this command misses may still be on its way: its trade, or its reservation.
+
+    A client would wait with all that concerns the account: what it sends in order is answered at once.
+    """
+    if isinstance(command, TokenCommand) and envelope.is_in_order:
         return False
-    return _waited_s(envelope) < OVERTAKEN_TIMEOUTS * app.settings.visibility_timeout_s
+    is_in_time = _waited_s(envelope) < OVERTAKEN_TIMEOUTS * app.settings.visibility_timeout_s
+    return is_in_time and misses_its_record(command, refusal)
 
 
 def _waited_s(envelope: Envelope) -> float:

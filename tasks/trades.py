@@ -27,9 +27,14 @@ Answer = dict[str, Any]
 
 
 @app.task(base=WriteTask, bind=True, name="tasks.trades.add_trade")
-def add_trade(self: WriteTask, trade: Mapping[str, Any], **about: Any) -> Answer:
-    """Add one trade (a dict); without a `trade_id` it gets one that follows from the message."""
-    return _one(self, about, op="add_trade", trade=trade)
+def add_trade(
+    self: WriteTask, trade: Mapping[str, Any], reserve: Mapping[str, Any] | None = None, **about: Any
+) -> Answer:
+    """Add one trade (a dict); without a `trade_id` it gets one that follows from the message.
+
+    With `reserve` (`asset`, `amount`, `ttl_s`, perhaps a `key`) tokens are set aside for it in one commit.
+    """
+    return _one(self, about, op="add_trade", trade=trade, reserve=reserve)
 
 
 @app.task(base=WriteTask, bind=True, name="tasks.trades.add_trades")

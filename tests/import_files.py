@@ -12,6 +12,7 @@ from tradepool.importers import Defaults, Format, open_import
 from tradepool.model import changes
 from tradepool.model.commands import AddTrade
 from tradepool.model.receipt import Receipt
+from tradepool.narrowing import Page
 
 SHARED = Path(__file__).parents[1] / "../shared/data"
 with_shared_data = pytest.mark.skipif(not SHARED.exists(), reason="the shared data folder is not here")
@@ -68,6 +69,11 @@ class MemoryPool:
         if trade_id not in self.trades:
             raise UnknownTrade("no such trade", field="trade_id", value=trade_id)
         return self.trades[trade_id]
+
+    def get_trades_by_user(self, user_id, *, limit, cursor):
+        assert limit
+        assert cursor is None
+        return Page(trades=[trade for trade in self.trades.values() if trade.user_id == user_id])
 
     def _apply(self, command):
         try:

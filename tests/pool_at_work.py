@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from itertools import count
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tradepool.journaling import JournalWriter
 from tradepool.model.codec import encode_ledger, unpack_trade
 from tradepool.model.ids import slot_of_user
 from tradepool.model.kinds import Role, Status
-from tradepool.model.ledger import Ledger
+from tradepool.model.ledger import Hold, Ledger, next_expiry
 from tradepool.model.trade import Trade
 from tradepool.recovery import RecoveryReport, recover
 from tradepool.settings import Settings
@@ -90,9 +91,14 @@ class PoolAtWork:
         self.store.commit(self.keys.shard_of_user(user_id), changes)
 
     def keep_tokens(self, user_id: str, version: int = 1) -> None:
-        ledger = Ledger(user_id=user_id, version=version, updated_at=version)
+        """A ledger; of two versions in a row one has a reservation, for some users the even ones."""
+        is_reserved = (version + len(user_id)) % 2
+        hold = Hold(asset="USDT", amount=Decimal(1), reserved_at=0, expires_at=version)
+        kept = {"order": hold} if is_reserved else {}
+        ledger = Ledger(user_id=user_id, version=version, updated_at=version, reservations=kept)
         before = self.store.read([(self.keys.shard_of_user(user_id), f"{user_id}\x1fdefault")])[0]
-        made = ledger_change(user_id, before, encode_ledger(ledger), version)
+        expiry = next_expiry(ledger)
+        made = ledger_change(user_id, before, encode_ledger(ledger), version, next_expiry=expiry)
         self.store.commit(self.keys.shard_of_user(user_id), [made])
 
     def trade_a_while(self) -> None:
@@ -140,6 +146,7 @@ def contents(pool: PoolAtWork) -> dict[bytes, object]:
     """What readers and audits can see: records, indexes, counters, digests, claims, routes; not the
     outboxes, revisions and the hashes of journal and pool."""
     own = {pool.keys.journal.encode(), pool.keys.meta.encode()}
+    own |= {pool.keys.changed(pool.keys.shard_of_user(user_id), user_id).encode() for user_id in USERS}
     return {
         key: value
         for key in pool.client.scan_iter()
@@ -151,11 +158,7 @@ def _content(client: redis.Redis, key: bytes) -> object:
     match client.type(key):
         case b"hash":
             # A sum of nothing may be kept or not.
-            return {
-                field: value
-                for field, value in client.hgetall(key).items()
-                if field != b"rev" and value != b"0"
-            }
+            return {field: value for field, value in client.hgetall(key).items() if value != b"0"}
         case b"zset":
             return client.zrange(key, 0, -1, withscores=True)
         case b"set":

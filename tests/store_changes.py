@@ -82,7 +82,9 @@ def archiving(trade: Trade, **fields: Any) -> RecordChange:
     )
 
 
-def ledger_change(user_id: str, before: bytes | None, body: bytes, version: int = 1) -> RecordChange:
+def ledger_change(
+    user_id: str, before: bytes | None, body: bytes, version: int = 1, *, next_expiry: int | None = None
+) -> RecordChange:
     """A change of the user's token ledger; the store does not look into `body`."""
     return RecordChange(
         kind=LEDGER_KIND,
@@ -90,5 +92,6 @@ def ledger_change(user_id: str, before: bytes | None, body: bytes, version: int 
         user_id=user_id,
         before=before,
         after=pack(version, body, LEDGER_KIND, NO_STATUS),
+        next_expiry=next_expiry,
         command_id=f"command-{next(_numbers)}",
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tradepool.asynchronous import AsyncPoolClient, AsyncTradePool
     from tradepool.client import PoolClient
     from tradepool.model.fill import Fill
+    from tradepool.model.ledger import Reservation, reservation_id
     from tradepool.model.receipt import Receipt
     from tradepool.model.trade import Trade
     from tradepool.pool import TradePool
@@ -28,11 +29,13 @@ __all__ = [
     "Fill",
     "PoolClient",
     "Receipt",
+    "Reservation",
     "Settings",
     "Trade",
     "TradePool",
     "__version__",
     "errors",
+    "reservation_id",
 ]
 
 __version__ = "0.1.0"
@@ -43,9 +46,11 @@ _HOMES = {
     "Fill": "tradepool.model.fill",
     "PoolClient": "tradepool.client",
     "Receipt": "tradepool.model.receipt",
+    "Reservation": "tradepool.model.ledger",
     "Settings": "tradepool.settings",
     "Trade": "tradepool.model.trade",
     "TradePool": "tradepool.pool",
+    "reservation_id": "tradepool.model.ledger",
 }
 
 

@@ -1,20 +1,22 @@
 """The pool and the client for asyncio bots: the same methods, awaitable, and no second implementation.
 
-Each call runs the synchronous method on a thread of the object's own. Cancelling the task that awaits
-leaves nothing half done: the call itself runs to its end, only nobody waits for its result any more.
+Each call runs the synchronous method on a thread of the object's own. Cancelling the task that awaits it
+leaves nothing half done: a call that has begun runs to its end, only nobody waits for its result any more;
+one that still waited for a thread never begins; what was being opened is closed again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from tradepool.client import PoolClient
+from tradepool.client.pool_client import CLOSE_TIMEOUT_S, PoolClient
+from tradepool.errors import StoreUnavailable
 from tradepool.pool import TradePool
 from tradepool.pool_reads import PoolReads
 from tradepool.settings import Settings
@@ -30,6 +32,7 @@ Item = TypeVar("Item")
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 Wrapped = TypeVar("Wrapped", TradePool, PoolReads, PoolClient)
+Opened = TypeVar("Opened", TradePool, PoolClient)
 
 
 class _Threaded:
@@ -39,15 +42,23 @@ class _Threaded:
 
     def __init__(self, name: str) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=name)
+        self._closed = False
 
-    async def run(self, call: Callable[[], Result]) -> Result:
-        """Run `call` on one of the threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+    async def run(self, call: Callable[[], Result], threads: ThreadPoolExecutor | None = None) -> Result:
+        """Run `call` on one of the threads. Raises: StoreUnavailable once closed; what `call` does."""
+        if self._closed:
+            raise StoreUnavailable("it is closed; open it again")
+        return await asyncio.get_running_loop().run_in_executor(threads or self._threads, call)
 
     async def close(self) -> None:
-        """Close the wrapped object and end the threads; calling it twice is fine."""
-        await asyncio.to_thread(self._wrapped.close)
-        self._threads.shutdown(wait=False)
+        """Let the calls that have begun end, and close; calling it twice is fine."""
+        self._closed = True
+        # One call, so that it cannot be cancelled half way.
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        self._threads.shutdown()
+        self._wrapped.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,12 +88,29 @@ def _streamed(
     async def stream(
         self: _Threaded, /, *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> AsyncIterator[Item]:
-        items = method(self._wrapped, *args, **kwargs)
+        items = await self.run(functools.partial(method, self._wrapped, *args, **kwargs))
         while chunk := await self.run(lambda: list(islice(items, _CHUNK))):
             for item in chunk:
                 yield item
 
     return stream
+
+
+async def _opened(opening: Callable[[], Opened]) -> Opened:
+    """What `opening` opens on a thread; closed again as soon as it is there if nobody waits any more."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="tradepool-open")
+    begun = thread.submit(opening)
+    thread.shutdown(wait=False)
+    try:
+        return await asyncio.wrap_future(begun)
+    except asyncio.CancelledError:
+        begun.add_done_callback(_close_opened)
+        raise
+
+
+def _close_opened(opening: Future[Opened]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 class AsyncTradePool(_Threaded):
@@ -95,12 +123,12 @@ class AsyncTradePool(_Threaded):
     @classmethod
     async def connect(cls, settings: Settings | None = None) -> Self:
         """As `TradePool.connect`."""
-        return cls(await asyncio.to_thread(TradePool.connect, settings))
+        return cls(await _opened(lambda: TradePool.connect(settings)))
 
     @classmethod
     async def embedded(cls, path: str | Path, **settings: Any) -> Self:
         """As `TradePool.embedded`."""
-        return cls(await asyncio.to_thread(TradePool.embedded, path, **settings))
+        return cls(await _opened(lambda: TradePool.embedded(path, **settings)))
 
     apply = _awaitable(TradePool.apply)
     add_trade = _awaitable(TradePool.add_trade)
@@ -110,6 +138,10 @@ class AsyncTradePool(_Threaded):
     update_trade = _awaitable(TradePool.update_trade)
     update_trade_pnl = _awaitable(TradePool.update_trade_pnl)
     update_available_tokens = _awaitable(TradePool.update_available_tokens)
+    reserve_tokens = _awaitable(TradePool.reserve_tokens)
+    settle_tokens = _awaitable(TradePool.settle_tokens)
+    release_tokens = _awaitable(TradePool.release_tokens)
+    expire_reservations = _awaitable(TradePool.expire_reservations)
     set_prices = _awaitable(TradePool.set_prices)
     get_trade = _awaitable(TradePool.get_trade)
     get_trade_history = _awaitable(TradePool.get_trade_history)
@@ -120,6 +152,7 @@ class AsyncTradePool(_Threaded):
     get_open_trades = _streamed(TradePool.get_open_trades)
     get_user_summary = _awaitable(TradePool.get_user_summary)
     get_available_tokens = _awaitable(TradePool.get_available_tokens)
+    get_reservations = _awaitable(TradePool.get_reservations)
     mark_to_market = _awaitable(TradePool.mark_to_market)
     get_marks = _awaitable(TradePool.get_marks)
     get_mark_totals = _awaitable(TradePool.get_mark_totals)
@@ -138,11 +171,13 @@ class AsyncPoolClient(_Threaded):
     def __init__(self, client: PoolClient) -> None:
         super().__init__("poolclient")
         self._wrapped = client
+        self._waits = ThreadPoolExecutor(THREADS, thread_name_prefix="poolclient-wait")
+        """Those that wait have threads of their own: they must hold up neither an add nor the end."""
 
     @classmethod
     async def connect(cls, settings: Settings | None = None, **options: Any) -> Self:
         """As `PoolClient.connect`."""
-        return cls(await asyncio.to_thread(functools.partial(PoolClient.connect, settings, **options)))
+        return cls(await _opened(lambda: PoolClient.connect(settings, **options)))
 
     add_trade = _awaitable(PoolClient.add_trade)
     add_trades = _awaitable(PoolClient.add_trades)
@@ -151,11 +186,32 @@ class AsyncPoolClient(_Threaded):
     update_trade = _awaitable(PoolClient.update_trade)
     update_trade_pnl = _awaitable(PoolClient.update_trade_pnl)
     update_available_tokens = _awaitable(PoolClient.update_available_tokens)
+    reserve_tokens = _awaitable(PoolClient.reserve_tokens)
+    settle_tokens = _awaitable(PoolClient.settle_tokens)
+    release_tokens = _awaitable(PoolClient.release_tokens)
     pending = _awaitable(PoolClient.pending)
-    flush = _awaitable(PoolClient.flush)
-    confirm = _awaitable(PoolClient.confirm)
+
+    async def flush(self, timeout: float) -> bool:  # noqa: ASYNC109 - as `PoolClient.flush` has it
+        """As `PoolClient.flush`."""
+        return await self.run(lambda: self._wrapped.flush(timeout), self._waits)
+
+    async def confirm(self, trade_ids: Iterable[str], timeout: float) -> dict[str, bool]:  # noqa: ASYNC109 - as above
+        """As `PoolClient.confirm`."""
+        return await self.run(lambda: self._wrapped.confirm(trade_ids, timeout), self._waits)
+
+    async def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:  # noqa: ASYNC109 - as above
+        """As `PoolClient.close`, after the calls that have begun; `flush` and `confirm` end at once."""
+        self._closed = True
+        await asyncio.to_thread(self._end_within, timeout)
 
     @property
     def rejections(self) -> list[Any]:
         """As `PoolClient.rejections`."""
         return list(self._wrapped.rejections)
+
+    def _end_within(self, timeout: float) -> None:
+        self._threads.shutdown()
+        try:
+            self._wrapped.close(timeout)
+        finally:
+            self._waits.shutdown()

@@ -9,22 +9,26 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tradepool.clock import now_us
 from tradepool.errors import InvalidTokens, InvalidTrade, Rejected
 from tradepool.model.commands import AddFill, AddTrade, CloseTrade, UpdateTrade, UpdateTradePnl
 from tradepool.model.times import parse_time
-from tradepool.model.token_commands import UpdateTokens
+from tradepool.model.token_commands import ReleaseTokens, ReserveTokens, SettleTokens, UpdateTokens
 from tradepool.model.trade import Fill, Trade
 
 __all__ = [
     "add_fill",
     "add_trade",
     "add_trade_or_refusal",
+    "checked_trades",
     "close_trade",
     "new_command_id",
+    "release_tokens",
+    "reserve_tokens",
+    "settle_tokens",
     "update_available_tokens",
     "update_trade",
     "update_trade_pnl",
@@ -58,9 +62,29 @@ def new_command_id() -> str:
     return _command_ids.take()
 
 
-def add_trade(trade: object) -> AddTrade:
-    """The command that adds `trade`. Raises: InvalidTrade when it is neither a Trade nor a dict."""
-    return AddTrade(command_id=new_command_id(), as_of=now_us(), trade=_fields("trade", trade))
+def add_trade(trade: object, *, reserve: object = None) -> AddTrade:
+    """The command that adds `trade`, and sets tokens aside for it as `reserve` says.
+
+    Raises: InvalidTrade when `trade` is neither a Trade nor a dict, InvalidTokens when `reserve` is no dict.
+    """
+    fields = _fields("trade", trade)
+    if reserve is not None and not isinstance(reserve, Mapping):
+        raise InvalidTokens(
+            "not a dict", field="reserve", value=reserve, cure="give asset, amount, ttl_s and perhaps a key"
+        )
+    return AddTrade(
+        command_id=new_command_id(),
+        as_of=now_us(),
+        trade=fields,
+        reserve=None if reserve is None else dict(reserve),
+    )
+
+
+def checked_trades(trades: object) -> Iterable[object]:
+    """`trades`, to be added one by one. Raises: InvalidTrade when it is one trade, or nothing to iterate."""
+    if isinstance(trades, Mapping | str | bytes) or not isinstance(trades, Iterable):
+        raise InvalidTrade("not a list of trades", field="trades", value=trades, cure="give an iterable")
+    return trades
 
 
 def add_trade_or_refusal(trade: object) -> AddTrade | Rejected:
@@ -99,7 +123,14 @@ def close_trade(
 
 
 def update_trade(trade_id: str, changes: Mapping[str, Any], *, expected_version: int | None) -> UpdateTrade:
-    """The command that sets the fields in `changes`."""
+    """The command that sets the fields in `changes`.
+
+    Raises: InvalidTrade when `expected_version` is neither a number nor None.
+    """
+    if not isinstance(expected_version, int | None):
+        raise InvalidTrade(
+            "not a version", field="expected_version", value=expected_version, cure="give the trade's version"
+        )
     return UpdateTrade(
         command_id=new_command_id(),
         as_of=now_us(),
@@ -143,6 +174,45 @@ def update_available_tokens(
         tokens=dict(tokens) if isinstance(tokens, Mapping) else list(tokens),
         complete=complete,
     )
+
+
+def reserve_tokens(
+    user_id: str, asset: object, amount: object, key: object, ttl_s: object, *, account_id: str
+) -> ReserveTokens:
+    """The command that sets `amount` of `asset` aside under `key`, for `ttl_s` seconds from now."""
+    return ReserveTokens(
+        command_id=new_command_id(),
+        as_of=now_us(),
+        user_id=user_id,
+        account_id=account_id,
+        asset=asset,
+        amount=amount,
+        key=key,
+        ttl_s=ttl_s,
+    )
+
+
+def settle_tokens(reservation_id: str, spent: object, received: object) -> SettleTokens:
+    """The command that spends `spent` of a reservation and books what was `received` for it by asset.
+
+    Raises: InvalidTokens when `received` is neither a dict nor None.
+    """
+    if received is not None and not isinstance(received, Mapping):
+        raise InvalidTokens(
+            "not amounts by asset", field="received", value=received, cure="give {asset: amount}"
+        )
+    return SettleTokens(
+        command_id=new_command_id(),
+        as_of=now_us(),
+        reservation_id=reservation_id,
+        spent=spent,
+        received=dict(received or {}),
+    )
+
+
+def release_tokens(reservation_id: str) -> ReleaseTokens:
+    """The command that gives a reservation back unspent."""
+    return ReleaseTokens(command_id=new_command_id(), as_of=now_us(), reservation_id=reservation_id)
 
 
 def _known_at(as_of: object) -> int:

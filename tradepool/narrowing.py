@@ -1,28 +1,43 @@
 """What a list query asks for, checked where it comes in, and the page it gets back.
 
-Lists are newest first by creation time and id. A cursor is the last trade's time and id, so that a
-page neither skips nor repeats a trade while others are being added.
+Lists are newest first by creation time and id, neither of which ever changes. A cursor is the last trade's
+time and id, so that a page neither skips nor repeats a trade while others are being added.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import msgspec
 
 from tradepool.errors import InvalidTrade
+from tradepool.model.fields import text
+from tradepool.model.kinds import Source, Status
 from tradepool.model.times import parse_time
-from tradepool.model.trade import Source, Status, Trade
+from tradepool.model.trade import Trade
+from tradepool.model.trade_filter import TradeFilter
 from tradepool.store.indexes import Cursor
 
-__all__ = ["LIMIT_MAX", "Narrowing", "Page", "checked_limit", "cursor_after", "narrow", "place_of"]
+__all__ = ["LIMIT_MAX", "Narrowing", "Page", "Part", "cursor_after", "narrow", "part", "place_of"]
 
 LIMIT_MAX = 10_000
 """Trades in one page at most."""
 
+_text = text()
 _Choice = TypeVar("_Choice", Source, Status)
+
+
+class Narrowing(TypedDict, total=False):
+    """What every list query can be narrowed to, beside user, symbol and source; as callers say it."""
+
+    status: str | None
+    strategy: str | None
+    since: object
+    """Created at this time or after it."""
+    until: object
+    """Created before it."""
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,49 +47,44 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     cursor: str | None = None
 
 
-class Narrowing(msgspec.Struct, frozen=True, kw_only=True):
-    """Which trades a page wants, checked: `since` is included, `until` is not (µs)."""
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """Which part of a list is wanted: up to `limit` trades, from behind the place `after` on."""
 
-    source: Source | None = None
-    status: Status | None = None
-    since: int | None = None
-    until: int | None = None
     limit: int = 1000
     after: Cursor | None = None
-
-    @property
-    def admits_all(self) -> bool:
-        """Whether every trade within the times is wanted."""
-        return self.source is None and self.status is None
-
-    def admits(self, trade: Trade) -> bool:
-        """Whether source, status and time of creation are the wanted ones."""
-        return (
-            self.source in (None, trade.source)
-            and self.status in (None, trade.status)
-            and (self.since is None or trade.created_at >= self.since)
-            and (self.until is None or trade.created_at < self.until)
-        )
 
 
 def narrow(
     *,
+    user_id: str | None = None,
+    symbol: str | None = None,
     source: str | None = None,
     status: str | None = None,
+    strategy: str | None = None,
     since: object = None,
     until: object = None,
-    limit: int = 1000,
-    cursor: str | None = None,
-) -> Narrowing:
-    """Check the arguments of a list query. Raises: InvalidTrade naming the wrong one."""
-    return Narrowing(
+) -> TradeFilter:
+    """Check what a query says of the trades it wants. Raises: InvalidTrade naming the wrong argument."""
+    return TradeFilter(
+        user_id=_name("user_id", user_id),
+        symbol=_name("symbol", symbol),
         source=_choice("source", source, Source),
         status=_choice("status", status, Status),
+        strategy=_name("strategy", strategy),
         since=None if since is None else parse_time("since", since),
         until=None if until is None else parse_time("until", until),
-        limit=checked_limit(limit),
-        after=None if cursor is None else _parse_cursor(cursor),
     )
+
+
+def part(limit: object = 1000, cursor: object = None) -> Part:
+    """Check which part of a list a query wants. Raises: InvalidTrade naming the wrong argument."""
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 0 < limit <= LIMIT_MAX:
+        raise InvalidTrade("out of range", field="limit", value=limit, cure=f"give 1 to {LIMIT_MAX}")
+    return Part(limit=limit, after=None if cursor is None else _parse_cursor(cursor))
+
+
+def _name(field: str, value: object) -> str | None:
+    return None if value is None else _text(field, value)
 
 
 def _choice(field: str, value: str | None, kind: type[_Choice]) -> _Choice | None:
@@ -85,13 +95,6 @@ def _choice(field: str, value: str | None, kind: type[_Choice]) -> _Choice | Non
     except ValueError:
         choices = ", ".join(kind)
         raise InvalidTrade("not a choice", field=field, value=value, cure=f"one of {choices}") from None
-
-
-def checked_limit(limit: object) -> int:
-    """`limit` as a number of trades. Raises: InvalidTrade."""
-    if isinstance(limit, int) and 0 < limit <= LIMIT_MAX:
-        return limit
-    raise InvalidTrade("out of range", field="limit", value=limit, cure=f"give 1 to {LIMIT_MAX}")
 
 
 def place_of(trade: Trade) -> Cursor:
@@ -105,10 +108,10 @@ def cursor_after(trade: Trade) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode()
 
 
-def _parse_cursor(text: object) -> Cursor:
+def _parse_cursor(cursor: object) -> Cursor:
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(str(text)), type=tuple[int, str])
+        return msgspec.json.decode(base64.urlsafe_b64decode(str(cursor)), type=tuple[int, str])
     except (binascii.Error, msgspec.MsgspecError, ValueError):
         raise InvalidTrade(
-            "not a cursor", field="cursor", value=text, cure="give the one of the page before"
+            "not a cursor", field="cursor", value=cursor, cure="give the one of the page before"
         ) from None

@@ -15,6 +15,7 @@ from tradepool.audit.report import AuditReport
 from tradepool.core import Result, TradeCore
 from tradepool.errors import BatchRejected, Rejected
 from tradepool.model.commands import Command
+from tradepool.model.ledger import Reservation
 from tradepool.model.receipt import Receipt
 from tradepool.model.trade import Fill, Trade
 from tradepool.pool_reads import PoolReads
@@ -86,13 +87,15 @@ class TradePool(PoolReads):
         """Apply any number of commands; a receipt or a refusal for each (see `TradeCore.apply`)."""
         return self.core.apply(commands, task_id=task_id)
 
-    def add_trade(self, trade: Trade | Loose) -> Receipt:
+    def add_trade(self, trade: Trade | Loose, *, reserve: Loose | None = None) -> Receipt:
         """Add one trade; its id is the caller's, or minted. A repeat of the same trade is `duplicate`.
 
         Whoever may have to repeat a call gives a `trade_id` or an `idempotency_key`: what has neither is
-        another trade each time.
+        another trade each time. With `reserve` (`asset`, `amount`, `ttl_s`, and a `key` unless the trade's
+        id is to be it) tokens of the trade's account are set aside in the same commit, or neither happens;
+        the receipt has the `reservation`. Raises: as `reserve_tokens` then.
         """
-        return self._one(commanding.add_trade(trade))
+        return self._one(commanding.add_trade(trade, reserve=reserve))
 
     def add_trades(self, trades: Iterable[Trade | Loose]) -> list[Receipt]:
         """Add any number of trades, a batch at a time; receipts in order.
@@ -163,6 +166,55 @@ class TradePool(PoolReads):
                 user_id, tokens, as_of=as_of, account_id=account_id, complete=complete
             )
         )
+
+    def reserve_tokens(
+        self,
+        user_id: str,
+        asset: str,
+        amount: object,
+        key: str,
+        ttl_s: object,
+        *,
+        account_id: str = "default",
+    ) -> Reservation:
+        """Set `amount` of `asset` aside for `ttl_s` seconds; nobody else can reserve it meanwhile.
+
+        `key` names the request: asked again, the same reservation comes back as it stands by now, and
+        only an `open` one holds anything. What is neither settled nor released when its time is over is
+        given back.
+
+        Raises: InsufficientTokens, IdempotencyConflict when `key` stands for something else,
+        InvalidTokens.
+        """
+        return self._reservation(
+            commanding.reserve_tokens(user_id, asset, amount, key, ttl_s, account_id=account_id)
+        )
+
+    def settle_tokens(
+        self, reservation_id: str, spent: object, received: Mapping[str, object] | None = None
+    ) -> Reservation:
+        """Spend `spent` of a reservation, give its rest back, and book what was `received` by asset; once.
+
+        Raises: InvalidTokens for more than was reserved or an unknown reservation, IllegalTransition when
+        it was released or has expired, IdempotencyConflict when it was settled with other amounts.
+        """
+        return self._reservation(commanding.settle_tokens(reservation_id, spent, received))
+
+    def release_tokens(self, reservation_id: str) -> Reservation:
+        """Give a reservation back unspent; one that has expired stays so.
+
+        Raises: InvalidTokens for an unknown reservation, IllegalTransition when it was settled.
+        """
+        return self._reservation(commanding.release_tokens(reservation_id))
+
+    def expire_reservations(self) -> int:
+        """Give back every reservation of the pool whose time is over; how many. The fleet's beat does it."""
+        return self.core.expire_reservations()
+
+    def _reservation(self, command: Command) -> Reservation:
+        reservation = self._one(command).reservation
+        assert reservation is not None
+        return reservation
 
     def _one(self, command: Command) -> Receipt:
         result = self.apply([command])[0]

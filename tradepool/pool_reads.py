@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from tradepool import wiring
 from tradepool.archive.querying import ROWS_MAX, QueryResult
+from tradepool.errors import InvalidTrade
+from tradepool.model.ledger import Reservation, open_reservations
 from tradepool.model.summary import Summary
 from tradepool.model.trade import Trade
-from tradepool.narrowing import Page, narrow
+from tradepool.narrowing import Narrowing, Page, narrow, part
+from tradepool.placing import known_id
 
 if TYPE_CHECKING:
     from tradepool.pnl.marks import Marks
@@ -38,68 +42,111 @@ class PoolReads:
         """Every version of the trade, oldest first, from the journal. Raises: UnknownTrade."""
         return self._services.queries.get_trade_history(trade_id)
 
-    def get_all_trades(self, source: str | None = None) -> Iterator[Trade]:
+    def get_all_trades(
+        self,
+        source: str | None = None,
+        *,
+        symbol: str | None = None,
+        **narrowing: Unpack[Narrowing],
+    ) -> Iterator[Trade]:
         """Every trade once, live and archived, streamed, in no particular order.
 
-        Memory grows by 16 bytes for each live one. Where there is no archive the archived ones are left
-        out. Raises: InvalidTrade; with an archive as `get_trade`.
+        Only those of a source, symbol, status or strategy, created at or after `since` and before `until`,
+        where that is given. Memory grows by 16 bytes for each live one. Where there is no archive the
+        archived ones are left out. Raises: InvalidTrade naming a wrong argument; with an archive as
+        `get_trade`.
         """
-        return self._services.queries.get_all_trades(source)
+        wanted = narrow(source=source, symbol=symbol, **narrowing)
+        return self._services.queries.get_all_trades(wanted)
 
     def get_trades_by_user(
         self,
         user_id: str,
         source: str | None = None,
         *,
-        status: str | None = None,
-        since: object = None,
-        until: object = None,
+        symbol: str | None = None,
         limit: int = 1000,
         cursor: str | None = None,
+        **narrowing: Unpack[Narrowing],
     ) -> Page:
-        """A user's trades, newest first, created at or after `since` and before `until`.
+        """A user's trades, newest first, narrowed as in `get_all_trades`.
 
         Archived trades stand among them where the archive is on this machine. `cursor` is the one of the
-        page before. Raises: InvalidTrade naming a wrong argument; with an archive as `get_trade`.
+        page before: pages skip and repeat nothing that was there from the first one on, whatever is
+        written meanwhile. Raises: InvalidTrade naming a wrong argument; with an archive as `get_trade`.
         """
-        narrowing = narrow(source=source, status=status, since=since, until=until, limit=limit, cursor=cursor)
-        return self._services.queries.get_trades_by_user(user_id, narrowing)
+        known_id("user_id", user_id)
+        wanted = narrow(user_id=user_id, source=source, symbol=symbol, **narrowing)
+        return self._services.queries.get_trades(wanted, part(limit, cursor))
 
     def get_trades_by_symbol(
         self,
         symbol: str,
         source: str | None = None,
         *,
-        status: str | None = None,
-        since: object = None,
-        until: object = None,
         limit: int = 1000,
         cursor: str | None = None,
+        **narrowing: Unpack[Narrowing],
     ) -> Page:
         """A symbol's trades over all users; otherwise like `get_trades_by_user`."""
-        narrowing = narrow(source=source, status=status, since=since, until=until, limit=limit, cursor=cursor)
-        return self._services.queries.get_trades_by_symbol(symbol, narrowing)
+        known_id("symbol", symbol)
+        wanted = narrow(symbol=symbol, source=source, **narrowing)
+        return self._services.queries.get_trades(wanted, part(limit, cursor))
 
-    def get_recent_trades(self, limit: int = 1000, user_id: str | None = None) -> list[Trade]:
-        """The newest trades by creation time: of one user, archived ones among them, or the live ones of all.
+    def get_recent_trades(
+        self,
+        limit: int = 1000,
+        user_id: str | None = None,
+        *,
+        source: str | None = None,
+        symbol: str | None = None,
+        **narrowing: Unpack[Narrowing],
+    ) -> list[Trade]:
+        """The newest trades by creation time, of one user or of all, archived ones among them.
 
-        Raises: InvalidTrade; with a user and an archive as `get_trade`.
+        Narrowed as in `get_all_trades`; where neither a user nor a symbol is given and few of the newest
+        10,000 are wanted, every trade is read. Raises: InvalidTrade; with an archive as `get_trade`.
         """
-        return self._services.queries.get_recent_trades(limit, user_id)
+        wanted = narrow(user_id=user_id, source=source, symbol=symbol, **narrowing)
+        known_max = self._services.settings.recent_max
+        return self._services.queries.get_recent_trades(wanted, part(limit).limit, known_max=known_max)
 
-    def get_open_trades(self, user_id: str | None = None) -> Iterator[Trade]:
-        """Trades that are not final, of all users or one, streamed."""
-        return self._services.queries.get_open_trades(user_id)
+    def get_open_trades(
+        self,
+        user_id: str | None = None,
+        *,
+        source: str | None = None,
+        symbol: str | None = None,
+        **narrowing: Unpack[Narrowing],
+    ) -> Iterator[Trade]:
+        """Trades that can still fill or close, of all users or one, streamed.
+
+        Narrowed as in `get_all_trades`. Raises: InvalidTrade.
+        """
+        wanted = narrow(user_id=user_id, source=source, symbol=symbol, **narrowing)
+        return self._services.queries.get_open_trades(wanted)
 
     def get_user_summary(
-        self, user_id: str, *, source: str | None = None, currency: str | None = None
+        self, user_id: str, *, source: str | None = None, currency: str | None = None, statistics: bool = True
     ) -> Summary:
-        """Counts, money and statistics of a user's trades; sources and currencies are never mixed unasked."""
-        return self._services.queries.get_user_summary(user_id, source=source, currency=currency)
+        """Counts, money and statistics of a user's trades; sources and currencies are never mixed unasked.
+
+        It is never older than the call. With `statistics` False only what is counted is asked for, in one
+        round trip; otherwise the trades that changed since this process was last asked are read, or all of
+        the user's when it was not. Raises: InvalidTrade; with an archive as `get_trade`.
+        """
+        return self._services.queries.get_user_summary(
+            user_id, source=source, currency=currency, statistics=statistics
+        )
 
     def get_available_tokens(self, user_id: str, *, account_id: str = "default") -> dict[str, Decimal]:
         """Free balances above zero by asset; an unknown user has none."""
         return self._services.tokens.get_available_tokens(user_id, account_id=account_id)
+
+    def get_reservations(self, user_id: str, *, account_id: str = "default") -> list[Reservation]:
+        """The account's reservations that are neither settled, released nor given back yet, oldest first."""
+        ledger = self._services.tokens.get_ledger(user_id, account_id=account_id)
+        return [] if ledger is None else open_reservations(ledger)
 
     def mark_to_market(
         self, prices: Mapping[str, object] | None = None, *, at: object = None, rows: bool = False
@@ -133,18 +180,27 @@ class PoolReads:
         *,
         user_id: str | None = None,
         source: str | None = None,
-        since: object = None,
-        until: object = None,
+        symbol: str | None = None,
         file_format: str | None = None,
         force: bool = False,
+        **narrowing: Unpack[Narrowing],
     ) -> int:
         """Write trades, live and archived, to `path`; how many they were. Durable on return.
 
-        The format is `file_format` or what the suffix says: jsonl, csv or parquet. `since` and `until`
-        mean the time of creation. Raises: InvalidTrade, also when `path` exists and `force` is not
-        given; ResourceUnavailable; Misconfigured as `sql`.
+        The format is `file_format`, jsonl, csv, parquet or freqtrade, or what the suffix says; each can be
+        imported again. Which trades is said as in `get_all_trades`. Raises: InvalidTrade, also when `path`
+        exists and `force` is not given; ResourceUnavailable; Misconfigured as `sql`.
         """
-        narrowing = narrow(source=source, since=since, until=until)
-        return self._services.queries.export(
-            Path(path), narrowing, user_id=user_id, file_format=file_format, force=force
-        )
+        wanted = narrow(user_id=user_id, source=source, symbol=symbol, **narrowing)
+        return self._services.queries.export(_path_of(path), wanted, file_format=file_format, force=force)
+
+
+def _path_of(given: str | Path) -> Path:
+    try:
+        path = Path(given)
+        names_one = b"\0" not in os.fsencode(path)
+    except (TypeError, UnicodeEncodeError):
+        names_one = False
+    if not names_one:
+        raise InvalidTrade("not a path", field="path", value=given, cure="name a file")
+    return path

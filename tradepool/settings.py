@@ -103,6 +103,11 @@ class Settings(BaseSettings):
     """How often beat has the whole pool audited, at the digest level."""
     mark_every_s: float = Field(default=1.0, gt=0)
     """How often beat has the open trades marked at the stored prices."""
+    expire_every_s: float = Field(default=10.0, gt=0)
+    """How often beat has reservations given back whose time is over."""
+    summary_trades_max: int = Field(default=200_000, ge=0)
+    """Trades that each process remembers for users' summaries, some 450 bytes each; a user who is not
+    among them is read whole for his."""
 
     pnl_backend: str = Field(default="auto", pattern="^(auto|numpy|numba|cuda)$")
     """What marks the book: `auto`, or one backend by name."""

@@ -249,3 +249,6 @@ def test_the_command_export_writes_by_suffix_and_refuses_what_it_does_not_know(f
     assert main(["export", str(file), *where]) == 2
     assert main(["export", str(file), "--format", "csv", "--force", *where]) == 0
     assert main(["export", str(tmp_path / "no" / "where.csv"), *where]) == 2
+    open_ones = ["--format", "freqtrade", "--status", "pending", "--symbol", "BTC/USDT", "--force"]
+    assert main(["export", str(file), *open_ones, *where]) == 0
+    assert [trade["status"] for trade in json.loads(file.read_text())["tradepool"]["trades"]] == ["pending"]

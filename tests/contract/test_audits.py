@@ -20,13 +20,17 @@ def pool(tmp_path):
 
 @pytest.fixture
 def trade_id(pool):
-    """A closed trade beside an open one and a balance."""
+    """A closed trade beside an open one and a balance, a part of it reserved."""
     pool.add_trade(buy(status="filled"))
     pool.update_available_tokens("ann", {"USDT": 5})
+    pool.reserve_tokens("ann", "USDT", 1, "order-1", HOUR_S)
     closed = pool.add_trade(buy()).trade_id
     pool.add_fill(closed, entry("f1"))
     pool.close_trade(closed, "110")
     return closed
+
+
+HOUR_S = 3600
 
 
 def shard_of(pool, user_id="ann"):
@@ -139,6 +143,27 @@ def test_an_open_set_that_disagrees_is_found(pool, trade_id):
     assert rules_of(pool.check_all_trades(deep=True)) == {"open_set"}
 
 
+def test_a_reservation_that_nobody_would_give_back_is_found(pool, trade_id):
+    pool.redis.delete(pool.store.keys.expiries(shard_of(pool)))
+
+    for report in (pool.check_all_trades(deep=True), pool.check_trades("ann", deep=False)):
+        assert rules_of(report) == {"expiry_index"}
+        assert (report.findings[0].severity, report.findings[0].subject) == ("critical", "ann/default")
+
+
+def test_an_expiry_of_a_ledger_that_has_none_is_found(pool, trade_id):
+    pool.redis.zadd(pool.store.keys.expiries(shard_of(pool)), {"ann\x1fother": 7})
+
+    for report in (pool.check_all_trades(deep=True), pool.check_trades("ann")):
+        assert [finding.severity for finding in report.findings] == ["warning"]
+        assert rules_of(report) == {"expiry_index"}
+
+    pool.redis.zadd(pool.store.keys.expiries(shard_of(pool)), {"nobody\x1fother": 7})
+
+    assert len(pool.check_trades("ann").findings) == 1
+    assert len(pool.check_all_trades(deep=True).findings) == 2
+
+
 def test_an_id_that_leads_to_nobody_is_found(pool):
     pool.add_trade(buy(trade_id="7"))
     pool.store.move_route("7", 1 + pool.store.routes(["7"])[0])
@@ -185,6 +210,8 @@ def test_changes_during_an_audit_are_no_findings(pool):
             pool.add_fill(trade_id, entry(f"{trade_id}/1"))
             pool.close_trade(trade_id, "101")
             pool.update_available_tokens(user_id, {"USDT": 1})
+            reservation = pool.reserve_tokens(user_id, "USDT", 1, trade_id, HOUR_S)
+            pool.release_tokens(reservation.reservation_id)
 
     bots = [threading.Thread(target=trade, args=(name,)) for name in ("ann", "bob", "cy")]
     for bot in bots:

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from decimal import Decimal
 
 import pytest
 
@@ -32,6 +33,9 @@ COMMANDS = [
     "trades",
     "summary",
     "tokens",
+    "reserve",
+    "settle",
+    "release",
     "import",
     "export",
     "sql",
@@ -132,6 +136,7 @@ class TestImport:
             "merged": 2,
             "duplicate": 0,
             "refused": [],
+            "idle": [],
             "ok": True,
         }
         assert again.json == first.json | {"applied": 0, "duplicate": 1}
@@ -222,11 +227,27 @@ class TestReading:
         assert on_pool("summary", "nobody", "--json").json["trade_count"] == 0
         assert on_pool("tokens", "nobody", "--json").json == {}
 
-    def test_tokens_are_listed(self, run, tmp_path):
+    def test_tokens_are_listed_set_aside_and_booked(self, run, tmp_path, monkeypatch):
         with TradePool.embedded(tmp_path / "pool") as pool:
-            pool.update_available_tokens("me", {"BTC": "0.00000001", "USDT": "0"})
-        assert run("tokens", "me", "--json", "--embedded", tmp_path / "pool").json == {"BTC": "0.00000001"}
-        assert "0.00000001" in run("tokens", "me", "--embedded", tmp_path / "pool").out
+            monkeypatch.setenv("TRADEPOOL_REDIS_URL", pool.settings.redis_url)
+            pool.update_available_tokens("me", {"BTC": "0.00000001", "ETH": "0", "USDT": 100})
+            assert run("tokens", "me", "--json").json == {"BTC": "0.00000001", "USDT": "100"}
+            assert "0.00000001" in run("tokens", "me").out
+            made = run("reserve", "me", "USDT", "60", "--key", "[red]k", "--ttl", "30", "--json")
+            assert (made.code, made.json["status"], made.json["amount"]) == (0, "open", "60")
+            name = made.json["reservation_id"]
+            listed = run("tokens", "me", "--reservations", "--json").json
+            assert [(one["reservation_id"], one["asset"]) for one in listed] == [(name, "USDT")]
+            assert name in run("tokens", "me", "--reservations").out
+            settled = run("settle", name, "59.5", "--received", "ETH=0.001")
+            assert settled.code == 0
+            assert "0.001 ETH" in settled.out
+            assert pool.get_available_tokens("me")["USDT"] == Decimal("40.5")
+            again = run("reserve", "me", "USDT", "60", "--key", "[red]k")
+            assert again.code == 1
+            assert "settled" in again.out
+            run("release", name).assert_one_line(2)
+            run("settle", name, "1", "--received", "BTC").assert_one_line(2)
 
     def test_status_tells_where_the_pool_stands(self, on_pool):
         status = on_pool("status", "--json")

@@ -31,6 +31,9 @@ print(server.pid, server._guard.pid, flush=True)
 sys.stdin.read()
 """
 
+POOL = "a [pool]"
+"""The server takes names of configurations for patterns, and this one as they are."""
+
 
 class Owner:
     """Another process that owns a server with a key in it."""
@@ -52,7 +55,7 @@ class Owner:
 
 @pytest.fixture
 def owner(tmp_path):
-    owner = Owner(tmp_path / "pool")
+    owner = Owner(tmp_path / POOL)
     yield owner
     if owner.process.poll() is None:
         owner.kill()
@@ -72,6 +75,15 @@ def value_of(server: EmbeddedServer) -> object:
 def write(server: EmbeddedServer) -> None:
     with closing(server.client()) as client:
         client.set("key", "value")
+
+
+def test_a_folder_and_a_configuration_may_be_named_like_patterns(tmp_path):
+    folder = tmp_path / "bots [ab]*?"
+    folder.mkdir()
+    config = folder / "more {0,1}[!x].conf"
+    config.write_text("maxmemory 123456789\n")
+    with EmbeddedServer(folder, config=config) as server, closing(server.client()) as client:
+        assert client.config_get("maxmemory") == {"maxmemory": "123456789"}
 
 
 @pytest.mark.parametrize("address", [{}, {"port": 0}])
@@ -108,7 +120,7 @@ def test_a_socket_is_private_and_gone_after_stopping(tmp_path):
 def test_a_given_socket_is_the_same_after_a_restart(tmp_path):
     path = tmp_path / "s.sock"
     for _ in range(2):
-        with EmbeddedServer(tmp_path / "pool", socket=path) as server:
+        with EmbeddedServer(tmp_path / POOL, socket=path) as server:
             assert server.url == f"unix://{path}?db=0"
             write(server)
 
@@ -142,7 +154,7 @@ def test_the_server_dies_with_an_owner_that_is_killed(owner):
 
 def test_what_a_killed_owners_server_had_is_there_at_the_next_start(owner, tmp_path):
     owner.kill()
-    with EmbeddedServer(tmp_path / "pool") as server:
+    with EmbeddedServer(tmp_path / POOL) as server:
         assert value_of(server) == b"value"
         assert not is_alive(owner.server_pid)
 
@@ -151,7 +163,7 @@ def test_an_orphan_whose_guard_was_killed_too_is_stopped_before_the_next_start(o
     os.kill(owner.guard_pid, signal.SIGKILL)
     owner.kill()
     assert is_alive(owner.server_pid)
-    with EmbeddedServer(tmp_path / "pool") as server:
+    with EmbeddedServer(tmp_path / POOL) as server:
         assert not is_alive(owner.server_pid)
         assert value_of(server) == b"value"
 
@@ -174,7 +186,7 @@ def test_a_server_that_crashes_is_noticed(tmp_path):
 
 def test_a_folder_belongs_to_one_owner_at_a_time(owner, tmp_path):
     with pytest.raises(PoolLocked, match="another process"):
-        EmbeddedServer(tmp_path / "pool")
+        EmbeddedServer(tmp_path / POOL)
     assert is_alive(owner.server_pid)
 
 

@@ -128,7 +128,7 @@ def test_an_entry_that_cannot_be_looked_up_holds_up_no_other(fleet: Fleet):
     refusal = 'rejected\x1f{"error": "InvalidTrade", "problem": "no"}'
     store.put_answers({short_id(item.command_id): refusal for item in entries})
     finished = Confirmation(store_client, store).check(entries)
-    assert [entry.seq for entry, _ in finished] == [1, 3, 4]
+    assert [one.entry.seq for one in finished] == [1, 3, 4]
     store_client.close()
 
 

@@ -14,12 +14,13 @@ from tradepool.archive.columns import COLUMNS, IN_RECORD_ONLY, Stored
 from tradepool.archive.database import connected, parts_table
 from tradepool.archive.folder import ArchiveFolder, day_of
 from tradepool.archive.parts import drop_rows, read_rows, write_part
-from tradepool.archive.reading import Archive, Wanted
+from tradepool.archive.reading import Archive
 from tradepool.errors import Corrupt, ResourceUnavailable
 from tradepool.model.archived import archived
 from tradepool.model.codec import digest_of, encode_trade
 from tradepool.model.kinds import Market, Outcome, Role, Source, Status
 from tradepool.model.trade import DERIVED_NAMES, Trade
+from tradepool.model.trade_filter import TradeFilter
 
 DAY = "2026-11-01"
 DAY_US = 86_400_000_000
@@ -128,7 +129,7 @@ def test_a_trade_is_read_back_as_it_was_stored(folder, archive):
     for item in found:
         left = archived(item.trade, DAY, digest_of(item.body))
         assert archive.find(left) == item
-    assert {item.body for item in archive.stream(Wanted())} == {item.body for item in found}
+    assert {item.body for item in archive.stream(TradeFilter())} == {item.body for item in found}
 
 
 def test_what_the_archive_lacks_is_corrupt_and_names_the_day(folder, archive):
@@ -154,14 +155,14 @@ def test_a_record_that_was_changed_in_the_file_is_corrupt(folder, archive):
         )
     shutil.move(f"{part}.2", part)
     with pytest.raises(Corrupt, match="does not match its digest"):
-        list(archive.stream(Wanted()))
+        list(archive.stream(TradeFilter()))
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"x" * 1000])
 def test_a_damaged_file_is_corrupt_or_unreadable(folder, archive, content):
     written(folder, stored_trade()).write_bytes(content)
     with pytest.raises((Corrupt, ResourceUnavailable), match="archive"):
-        list(archive.stream(Wanted()))
+        list(archive.stream(TradeFilter()))
 
 
 def test_rows_are_dropped_and_an_emptied_part_stays(folder, archive):
@@ -173,7 +174,7 @@ def test_rows_are_dropped_and_an_emptied_part_stays(folder, archive):
     assert row_in(part)["record"].encode() == found[2].body
     drop_rows(part, [found[2].trade.trade_id])
     assert read_rows(part) == []
-    assert list(archive.stream(Wanted())) == []
+    assert list(archive.stream(TradeFilter())) == []
     assert [entry.name for entry in part.parent.iterdir()] == [part.name]
 
 
@@ -213,7 +214,7 @@ def test_pages_are_newest_first_over_all_days_however_long_trades_lived(long_arc
     archive, expected = long_archive
     read = []
     after = None
-    while len(read) < 15 and (page := archive.page(Wanted(user_id="ann", after=after), limit)):
+    while len(read) < 15 and (page := archive.page(TradeFilter(user_id="ann"), limit, after)):
         read += page
         after = page[-1].trade.created_at, page[-1].trade.trade_id
     assert read == expected[: len(read)]

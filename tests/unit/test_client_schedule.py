@@ -9,8 +9,8 @@ from tradepool.client.schedule import Schedule
 from tradepool.client.spool import SpoolEntry
 
 
-def entry(seq: int, record: str, queue: str = "trades") -> SpoolEntry:
-    return SpoolEntry(seq, f"command-{seq}", queue, record, None)
+def entry(seq: int, record: str, queue: str = "trades", beside: str | None = None) -> SpoolEntry:
+    return SpoolEntry(seq, f"command-{seq}", queue, record, None, beside)
 
 
 def schedule_of(*entries: SpoolEntry) -> Schedule:
@@ -54,7 +54,8 @@ def test_a_records_commands_are_sent_again_together_and_in_order():
     busy = [entry(n, "R" if n in (200, 201) else f"r{n}") for n in range(1, 402)]
     schedule = schedule_of(*busy)
     schedule.next_batch(199, now_s=0)
-    schedule.next_batch(202, now_s=0)
+    schedule.next_batch(200, now_s=0)
+    schedule.next_batch(200, now_s=0)
     schedule.under_way(200)
     again = [[e.seq for e in schedule.overdue(200, now_s=10)] for _ in range(3)]
     assert again == [list(range(1, 200)), list(range(200, 400)), [400, 401]]
@@ -76,20 +77,53 @@ def test_finishing_twice_or_something_unknown_changes_nothing():
     assert not schedule.any_under_way
 
 
-@given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 4), st.randoms(use_true_random=False))
-def test_everything_is_sent_once_and_in_order_per_record(records: list[str], size: int, random):
-    schedule = schedule_of(*(entry(n, record) for n, record in enumerate(records)))
+def test_a_settlement_waits_for_the_trade_that_reserves():
+    schedule = schedule_of(
+        entry(1, "ledger", "tokens"),
+        entry(2, "t", beside="ledger"),
+        entry(3, "ledger", "tokens"),
+        entry(4, "t"),
+        entry(5, "u"),
+    )
+    (snapshot,) = schedule.next_batch(10, now_s=0)
+    (other,) = schedule.next_batch(10, now_s=0)
+    assert (snapshot.seq, other.seq) == (1, 5)
+    schedule.finish(snapshot)
+    added, filled = schedule.next_batch(10, now_s=0)
+    assert (added.seq, filled.seq) == (2, 4)
+    assert schedule.next_batch(10, now_s=0) == []
+    schedule.finish(added)
+    assert [e.seq for e in schedule.next_batch(10, now_s=0)] == [3]
+
+
+TRADES, LEDGERS = "ab", "xy"
+one_record = st.sampled_from(TRADES + LEDGERS).map(lambda record: (record, None))
+two_records = st.tuples(st.sampled_from(TRADES), st.sampled_from(LEDGERS))
+
+
+@given(st.lists(one_record | two_records, max_size=30), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_everything_is_sent_once_and_in_order_per_record(records, size: int, random):
+    entries = [
+        entry(n, record, "tokens" if record in LEDGERS else "trades", beside)
+        for n, (record, beside) in enumerate(records)
+    ]
+    schedule = schedule_of(*entries)
     sent: list[SpoolEntry] = []
     under_way: list[SpoolEntry] = []
     while len(sent) < len(records):
         batch = schedule.next_batch(size, now_s=0)
-        records_busy = {e.record_id for e in under_way}
-        assert not records_busy & {e.record_id for e in batch}
+        assert len({e.queue for e in batch}) <= 1
+        assert not _touched(under_way) & _touched(batch)
         sent += batch
         under_way += batch
+        assert batch or under_way
         if under_way and (not batch or random.random() < 0.5):
             schedule.finish(under_way.pop(random.randrange(len(under_way))))
-    assert sorted(sent) == [entry(n, record) for n, record in enumerate(records)]
-    for record in set(records):
-        order = [e.seq for e in sent if e.record_id == record]
+    assert sorted(sent) == entries
+    for record in TRADES + LEDGERS:
+        order = [e.seq for e in sent if record in e.records]
         assert order == sorted(order)
+
+
+def _touched(entries: list[SpoolEntry]) -> set[str]:
+    return {record for item in entries for record in item.records}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
@@ -13,17 +14,21 @@ from kombu.exceptions import OperationalError
 from tasks import delivery, pool_task
 from tasks.delivery import Envelope, deliver
 from tasks.trades import add_trade
+from tradepool import wire
 from tradepool.errors import (
     ChecksumMismatch,
     IllegalTransition,
+    InvalidTokens,
     JournalUnavailable,
     Misconfigured,
+    Rejected,
     StoreUnavailable,
     UnknownTrade,
     VersionConflict,
 )
 from tradepool.model.commands import AddTrade, Command
 from tradepool.model.ids import slot_of_id, slot_of_user
+from tradepool.model.ledger import Reservation, ReservationStatus
 from tradepool.model.receipt import Receipt
 from tradepool.settings import Settings
 
@@ -46,7 +51,7 @@ class FakeCore:
         results: list[object] = []
         for command in commands:
             problem = self.trouble(command)
-            if isinstance(problem, IllegalTransition | UnknownTrade):
+            if isinstance(problem, Rejected):
                 results.append(problem)
             elif problem is not None:
                 raise problem
@@ -182,6 +187,74 @@ def test_an_update_waits_for_its_add_with_longer_and_longer_pauses_then_is_parke
     deliver(app, too_long, [CLOSE])
     assert len(app.later) == 2
     assert letters[0]["reason"]["error"] == "UnknownTrade"
+
+
+SETTLE = {"op": "settle_tokens", "reservation_id": "ann:default:k", "spent": "1"}
+SETTLING = Envelope(task_id="task-1", task_name="tasks.tokens.settle_tokens")
+UNKNOWN_RESERVATION = InvalidTokens("no such reservation", field="reservation_id", value="ann:default:k")
+
+
+@pytest.mark.parametrize("op", ["settle_tokens", "release_tokens"])
+def test_a_settlement_waits_for_its_reservation_like_an_update_for_its_add(letters, op: str):
+    app = app_with(lambda _: UNKNOWN_RESERVATION)
+    answers = deliver(app, SETTLING, [{**SETTLE, "op": op}])
+    assert [answer["outcome"] for answer in answers] == ["later"]
+    ((commands, again, _),) = app.later
+    assert commands[0]["op"] == op
+    assert letters == []
+    since = again["overtaken_since"] - 3_000_000
+    too_long = Envelope(task_id="task-1", task_name=wire.APPLY_CHANGES, overtaken_since=since)
+    deliver(app, too_long, [SETTLE])
+    assert len(app.later) == 1
+    assert [letter["reason"]["problem"] for letter in letters] == ["no such reservation"]
+
+
+def test_a_client_that_keeps_the_order_is_answered_at_once(letters):
+    app = app_with(lambda _: UNKNOWN_RESERVATION)
+    assert deliver(app, ENVELOPE, [SETTLE])[0]["outcome"] == "rejected"
+    assert app.later == []
+    assert len(letters) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "refusal"),
+    [
+        (SETTLE | {"reservation_id": "no id at all"}, UNKNOWN_RESERVATION),
+        (SETTLE, InvalidTokens("more than reserved", field="spent")),
+        (SETTLE, IllegalTransition("already released", field="reservation_id")),
+        ({"op": "update_tokens", "user_id": "ann", "tokens": []}, InvalidTokens("x", field="reservation_id")),
+    ],
+)
+def test_what_no_waiting_can_mend_is_parked_at_once(letters, command, refusal: Rejected):
+    app = app_with(lambda _: refusal)
+    assert deliver(app, SETTLING, [command])[0]["outcome"] == "rejected"
+    assert len(letters) == 1
+    assert app.later == []
+
+
+def test_an_add_keeps_its_reservation_when_it_is_given_an_id(letters):
+    app = app_with()
+    reserve = {"asset": "USDT", "amount": 1, "ttl_s": 5}
+    deliver(app, ENVELOPE, [{"op": "add_trade", "trade": {"user_id": "u"}, "reserve": reserve}])
+    (command,) = app.services.core.applied
+    assert command.reserve == reserve
+    assert "trade_id" in command.trade
+
+
+def test_an_answer_tells_the_reservation(letters):
+    made = Reservation(
+        reservation_id="ann:default:k",
+        asset="USDT",
+        amount=Decimal(5),
+        status=ReservationStatus.OPEN,
+        reserved_at=1,
+        expires_at=2,
+    )
+    app = app_with()
+    receipt = Receipt(trade_id="t", outcome="applied", version=1, position="1-0", reservation=made)
+    app.services.core.apply = lambda *_, **__: [receipt]
+    (answer,) = deliver(app, ENVELOPE, [SETTLE])
+    assert (answer["reservation"]["status"], answer["reservation"]["amount"]) == ("open", "5")
 
 
 def test_a_failed_task_parks_its_message_and_a_missing_broker_gives_it_back(

@@ -21,9 +21,10 @@ from tradepool.errors import (
 )
 from tradepool.files.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
 from tradepool.files.header import encode_header
+from tradepool.files.history import read_history
 from tradepool.files.journal import Journal
 from tradepool.files.lines import Commit, encode_commit, encode_lines
-from tradepool.files.reading import newest_versions, read_groups, read_history, read_lines
+from tradepool.files.reading import newest_versions, read_groups, read_lines
 from tradepool.files.segments import active_header
 from tradepool.model.codec import split
 

@@ -25,8 +25,9 @@ from tests.waiting import eventually
 from tradepool.errors import ChecksumMismatch, Corrupt, SequenceGap
 from tradepool.files import sealing
 from tradepool.files.checkpoint import checkpoint_of, load_checkpoint
+from tradepool.files.history import read_history
 from tradepool.files.journal import Journal
-from tradepool.files.reading import newest_versions, points_back, read_groups, read_history, read_lines
+from tradepool.files.reading import newest_versions, points_back, read_groups, read_lines
 from tradepool.files.segments import active_header, compressed_path, finished_segments, sealed_path
 
 GROUPS = 20

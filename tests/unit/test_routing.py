@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+from beat_schedule import beat_schedule
 from tasks import app
 from tasks.routing import DEAD_QUEUE
 from tradepool import wire
 from tradepool.broker import queue_named
+from tradepool.settings import Settings
 
 QUEUES_OF_TASKS = {
     "tasks.trades.add_trade": "trades",
     "tasks.trades.apply_changes": "trades",
     "tasks.tokens.update_available_tokens": "tokens",
+    "tasks.tokens.expire_reservations": "tokens",
     "tasks.audit.check_all_trades": "audit",
     "tasks.pnl.mark_to_market": "gpu",
     "tasks.files.write_snapshot": "files",
@@ -28,7 +33,13 @@ PINNED_TASKS = {
         "close_trade",
         "apply_changes",
     },
-    "tasks.tokens": {"update_available_tokens"},
+    "tasks.tokens": {
+        "update_available_tokens",
+        "reserve_tokens",
+        "settle_tokens",
+        "release_tokens",
+        "expire_reservations",
+    },
     "tasks.pnl": {"mark_to_market"},
     "tasks.audit": {"check_all_trades", "check_trades"},
     "tasks.files": {"write_snapshot", "archive_closed_trades"},
@@ -47,6 +58,14 @@ def test_the_pinned_tasks_exist():
     app.loader.import_default_modules()
     for module, names in PINNED_TASKS.items():
         assert {f"{module}.{name}" for name in names} <= set(app.tasks)
+
+
+def test_beat_knows_only_tasks_that_exist():
+    app.loader.import_default_modules()
+    entries = beat_schedule(Settings(expire_every_s=3))
+    assert {entry["task"] for entry in entries.values()} <= set(app.tasks)
+    assert entries["expire-reservations"]["schedule"] == timedelta(seconds=3)
+    assert entries["expire-reservations"]["options"]["expires"] < 3
 
 
 def test_a_worker_without_a_queue_list_does_not_consume_the_dead_letters():

@@ -18,9 +18,10 @@ from tradepool.cli.exits import INTERRUPTED, OK, report_failure
 from tradepool.cli.importing import import_trades
 from tradepool.cli.keeping import recover, snapshot, verify_log
 from tradepool.cli.parked import replay_dead
-from tradepool.cli.reading import summary, tokens, trades
+from tradepool.cli.reading import summary, trades
 from tradepool.cli.running import demo, up
 from tradepool.cli.standing import status
+from tradepool.cli.tokens import release, reserve, settle, tokens
 
 __all__ = ["main"]
 
@@ -32,7 +33,10 @@ _COMMANDS: tuple[tuple[str, Callable[..., int], str], ...] = (
     ("status", status, "tradepool status --json"),
     ("trades", trades, "tradepool trades --user alice --status completed --limit 20"),
     ("summary", summary, "tradepool summary alice --source backtest"),
-    ("tokens", tokens, "tradepool tokens alice"),
+    ("tokens", tokens, "tradepool tokens alice --reservations"),
+    ("reserve", reserve, "tradepool reserve alice USDT 250 --key order-17 --ttl 60"),
+    ("settle", settle, "tradepool settle alice:default:order-17 249.80 --received BTC=0.0021"),
+    ("release", release, "tradepool release alice:default:order-17"),
     ("import", import_trades, "tradepool import backtest-result.json --user alice --embedded pool-data"),
     ("export", export, "tradepool export trades.parquet --since 2026-01-01"),
     ("sql", sql, "tradepool sql 'SELECT symbol, sum(pnl) FROM trades GROUP BY symbol'"),

@@ -13,14 +13,15 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from tradepool.archive.exporting import ExportFormat, choose_format
 from tradepool.archive.querying import ROWS_MAX
 from tradepool.cli.exits import OK
 from tradepool.cli.opening import AsJson, Embedded, open_pool
 from tradepool.cli.output import counted, figures_table, print_json, print_rows, print_table
 from tradepool.errors import InvalidQuery, InvalidTrade
-from tradepool.model.kinds import Source
+from tradepool.exporters import ExportFormat, choose_format
+from tradepool.model.kinds import Source, Status
 from tradepool.model.money import canonical, plain
+from tradepool.narrowing import Narrowing
 
 __all__ = ["export", "sql"]
 
@@ -56,14 +57,20 @@ def export(
         ExportFormat | None, typer.Option("--format", help="What FILE becomes; by its suffix otherwise.")
     ] = None,
     user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Only this symbol's, like BTC/USDT.")] = None,
     source: Annotated[Source | None, typer.Option(help="Only of this source.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only in this status.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="Only of this strategy.")] = None,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Created at or after, UTC.")] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Created before, UTC.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     embedded: Embedded = None,
     as_json: AsJson = False,
 ) -> int:
-    """Write all trades, live and archived, to FILE: JSON lines, CSV or Parquet; whole or not at all."""
+    """Write all trades, live and archived, to FILE: whole or not at all; `import` takes each form back.
+
+    --format freqtrade is the JSON of freqtrade's backtests, for its tools.
+    """
     if str(file) == "-":
         raise InvalidTrade(
             "standard output is no file",
@@ -72,9 +79,16 @@ def export(
             cure="an export is whole or not: name a file",
         )
     chosen = choose_format(file, file_format)
+    narrowing: Narrowing = {"status": status, "strategy": strategy, "since": since, "until": until}
     with open_pool(embedded) as pool, _working(f"exporting to {file}"):
         count = pool.export(
-            file, user_id=user, source=source, since=since, until=until, file_format=chosen, force=force
+            file,
+            user_id=user,
+            source=source,
+            symbol=symbol,
+            file_format=chosen,
+            force=force,
+            **narrowing,
         )
     figures = {"file": str(file.absolute()), "format": chosen.value, "trades": count}
     if as_json:

@@ -78,13 +78,15 @@ def counted(count: int, what: str) -> str:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, where that is a terminal; call it with what is done and how much there is in all."""
+def progress_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on stderr, where that is a terminal; call it with what is done and how much there is in all,
+    or None where that is not known.
+    """
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)
 
-        def show(done: int, total: int) -> None:
+        def show(done: int, total: int | None) -> None:
             bar.update(task, completed=done, total=total)
 
         yield show

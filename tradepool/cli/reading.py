@@ -1,13 +1,10 @@
-"""`trades`, `summary` and `tokens`: what the pool knows."""
+"""`trades` and `summary`: what the pool knows of trades."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from itertools import islice
+from heapq import nlargest
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from tradepool.cli.exits import OK
@@ -18,13 +15,10 @@ from tradepool.model.money import plain
 from tradepool.model.summary import Block, Summary
 from tradepool.model.times import parse_time
 from tradepool.model.trade import Trade
-from tradepool.narrowing import Page
-from tradepool.pool import TradePool
+from tradepool.narrowing import LIMIT_MAX, Narrowing, place_of
 
-__all__ = ["summary", "tokens", "trades"]
+__all__ = ["summary", "trades"]
 
-_RECENT_MAX = 10_000
-_PAGE = 1000
 _COLUMNS = ("trade", "created", "user", "symbol", "side", "amount", "price", "status", "pnl", "source")
 
 User = Annotated[str, typer.Argument(metavar="USER", help="The user's id.")]
@@ -36,25 +30,27 @@ def trades(
     symbol: Annotated[str | None, typer.Option(help="Only this symbol's, like BTC/USDT.")] = None,
     source: Annotated[Source | None, typer.Option(help="Only of this source.")] = None,
     status: Annotated[Status | None, typer.Option(help="Only in this status.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="Only of this strategy.")] = None,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Created at or after, UTC.")] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Created before, UTC.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=_RECENT_MAX, help="How many at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help="How many at most.")] = 50,
     open_only: Annotated[bool, typer.Option("--open", help="Only trades that are not final.")] = False,
     embedded: Embedded = None,
     as_json: AsJson = False,
 ) -> int:
     """List trades, newest first: a user's, a symbol's, the open ones, or the newest of all."""
-    wanted = _Wanted(
-        user=user,
-        symbol=symbol,
-        source=source,
-        status=status,
-        since=None if since is None else parse_time("--since", since),
-        until=None if until is None else parse_time("--until", until),
-    )
+    narrowing: Narrowing = {
+        "status": status,
+        "strategy": strategy,
+        "since": None if since is None else parse_time("--since", since),
+        "until": None if until is None else parse_time("--until", until),
+    }
     with open_pool(embedded) as pool:
-        found = filter(wanted.admits, _candidates(pool, wanted, open_only=open_only))
-        chosen = list(islice(found, limit))
+        if open_only:
+            opened = pool.get_open_trades(user, source=source, symbol=symbol, **narrowing)
+            chosen = nlargest(limit, opened, key=place_of)
+        else:
+            chosen = pool.get_recent_trades(limit, user, source=source, symbol=symbol, **narrowing)
     if as_json:
         print_json([trade.to_dict() for trade in chosen])
     else:
@@ -69,78 +65,20 @@ def summary(
         str | None, typer.Option(help="One source, or all; else his only one, or real.")
     ] = None,
     currency: Annotated[str | None, typer.Option(help="Settlement currency; else the one used most.")] = None,
+    counters: Annotated[
+        bool, typer.Option("--counters", help="Only what is counted anyway, at once: no statistics.")
+    ] = False,
     embedded: Embedded = None,
     as_json: AsJson = False,
 ) -> int:
     """Show a user's counts, money and statistics, after fees; beside them what the source reported."""
     with open_pool(embedded) as pool:
-        found = pool.get_user_summary(user, source=source, currency=currency)
+        found = pool.get_user_summary(user, source=source, currency=currency, statistics=not counters)
     if as_json:
         print_json(found.to_dict())
     else:
         _print_summary(found)
     return OK
-
-
-def tokens(user: User, *, embedded: Embedded = None, as_json: AsJson = False) -> int:
-    """Show a user's available tokens."""
-    with open_pool(embedded) as pool:
-        available = pool.get_available_tokens(user)
-    if as_json:
-        print_json({asset: plain(amount) for asset, amount in available.items()})
-    else:
-        print_table(f"available to {user}", rows_table(("asset", "amount"), sorted(available.items())))
-    return OK
-
-
-class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """Which trades to list; None takes all. Times are µs."""
-
-    user: str | None
-    symbol: str | None
-    source: Source | None
-    status: Status | None
-    since: int | None
-    until: int | None
-
-    def admits(self, trade: Trade) -> bool:
-        return (
-            self.user in (None, trade.user_id)
-            and self.symbol in (None, trade.symbol)
-            and self.source in (None, trade.source)
-            and self.status in (None, trade.status)
-            and (self.since is None or trade.created_at >= self.since)
-            and (self.until is None or trade.created_at < self.until)
-        )
-
-
-def _candidates(pool: TradePool, wanted: _Wanted, *, open_only: bool) -> Iterator[Trade]:
-    """The smallest list that has all wanted trades, newest first."""
-    if open_only:
-        opened = pool.get_open_trades(wanted.user)
-        return iter(sorted(opened, key=lambda trade: (trade.created_at, trade.trade_id), reverse=True))
-    if wanted.user is not None:
-        return _pages(partial(pool.get_trades_by_user, wanted.user), wanted)
-    if wanted.symbol is not None:
-        return _pages(partial(pool.get_trades_by_symbol, wanted.symbol), wanted)
-    return iter(pool.get_recent_trades(_RECENT_MAX))
-
-
-def _pages(read: Callable[..., Page], wanted: _Wanted) -> Iterator[Trade]:
-    cursor: str | None = None
-    while True:
-        page = read(
-            source=wanted.source,
-            status=wanted.status,
-            since=wanted.since,
-            until=wanted.until,
-            limit=_PAGE,
-            cursor=cursor,
-        )
-        yield from page.trades
-        cursor = page.cursor
-        if cursor is None:
-            return
 
 
 def _trade_row(trade: Trade) -> tuple[Any, ...]:
@@ -191,7 +129,15 @@ def _figures(found: Block) -> dict[str, Any]:
         "deposit": found.deposit or None,
         "best": series and series.best,
         "worst": series and series.worst,
+        "best day": series and series.best_day,
+        "worst day": series and series.worst_day,
+        "longest run of wins": series and series.max_consecutive_wins,
+        "longest run of losses": series and series.max_consecutive_losses,
         "max drawdown": series and series.max_drawdown_abs,
+        "max drawdown, share": series and series.max_drawdown_relative,
+        "sharpe, daily": series and series.sharpe_daily,
+        "sortino, daily": series and series.sortino_daily,
+        "growth a year": series and series.cagr,
         "first": series and time_text(series.first_at),
         "last": series and time_text(series.last_at),
     }

@@ -48,10 +48,11 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finished(NamedTuple):
-    """A command that needs no more care: journaled, or refused."""
+    """A command that needs no more care: journaled, or refused, or `stale`: it came too late for anything."""
 
     entry: SpoolEntry
     rejection: Rejection | None
+    is_stale: bool = False
 
 
 class _Applied(NamedTuple):
@@ -59,6 +60,7 @@ class _Applied(NamedTuple):
     shard: int
     position: Position
     generation: bytes | None
+    is_stale: bool
 
 
 class _Found(NamedTuple):
@@ -139,7 +141,8 @@ class Confirmation:
                 refused.append(Finished(entry, rejection))
             elif shard is not None and (applied or answer is not None):
                 position = parse_position(positions[shard])
-                self._applied[entry.seq] = _Applied(entry, shard, position, generation)
+                is_stale = answer == "stale"
+                self._applied[entry.seq] = _Applied(entry, shard, position, generation, is_stale)
         return refused
 
     def _find(self, entries: Sequence[SpoolEntry]) -> list[_Found]:
@@ -168,7 +171,7 @@ class Confirmation:
         self._forget(stale)
         done = [n for n in self._applied.values() if n.position <= reached.get(n.shard, _NOWHERE)]
         self._forget(noted.entry.seq for noted in done)
-        return [Finished(noted.entry, None) for noted in done]
+        return [Finished(noted.entry, None, noted.is_stale) for noted in done]
 
     def _forget(self, seqs: Iterable[int]) -> None:
         for seq in list(seqs):

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import orjson
 
+from tradepool import wire
 from tradepool.broker import ChangeSender
 from tradepool.client.confirmation import Confirmation, Finished, Rejection
 from tradepool.client.schedule import Schedule
 from tradepool.client.spool import NewEntry, Spool, SpoolEntry
-from tradepool.errors import Misconfigured, StoreUnavailable
+from tradepool.errors import InvalidTokens, Misconfigured, StoreUnavailable
 from tradepool.logger import Logger
+from tradepool.model.token_commands import ReserveTokens
 from tradepool.settings import Settings
 from tradepool.store.connection import connect
 from tradepool.store.keys import Keys
@@ -204,13 +206,31 @@ class Delivery:
 
     def _finish(self, finished: Sequence[Finished]) -> None:
         with self.changed:
-            self._spool.remove([entry.seq for entry, _ in finished])
-            for entry, rejection in finished:
-                self._schedule.finish(entry)
-                self._forget(entry)
+            rejections = [one.rejection or self._not_reserved(one) for one in finished]
+            self._spool.remove([one.entry.seq for one in finished])
+            for one, rejection in zip(finished, rejections, strict=True):
+                self._schedule.finish(one.entry)
+                self._forget(one.entry)
                 if rejection is not None:
                     self.rejections.append(rejection)
             self.changed.notify_all()
+
+    def _not_reserved(self, finished: Finished) -> Rejection | None:
+        """What a bot must hear of a reserve that came too late: no error to the pool, but nothing is held."""
+        entry = finished.entry
+        if not finished.is_stale or entry.queue != wire.QUEUE_TOKENS:
+            return None
+        commands = [wire.command_from_wire(wire.decode(body)) for body in self._spool.bodies([entry.seq])]
+        if not any(isinstance(command, ReserveTokens) for command in commands):
+            return None
+        return Rejection(
+            command_id=entry.command_id,
+            record_id=entry.record_id,
+            error=InvalidTokens.__name__,
+            problem="came too late, nothing is reserved",
+            field="ttl_s",
+            cure="reserve again under another key",
+        )
 
     def _forget(self, entry: SpoolEntry) -> None:
         left = self._unfinished[entry.record_id] - 1

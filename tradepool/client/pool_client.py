@@ -11,7 +11,7 @@ from typing import Any, Self
 import msgspec
 
 from tradepool import commanding, wire
-from tradepool.client.checks import check, readable_json
+from tradepool.client.checks import check, checked_ids, readable_json
 from tradepool.client.confirmation import Confirmation, Rejection
 from tradepool.client.delivery import Delivery, Pace
 from tradepool.client.spool import NewEntry, Spool
@@ -19,12 +19,12 @@ from tradepool.errors import StoreUnavailable, Unavailable
 from tradepool.model import ids
 from tradepool.model.commands import AddFill, AddTrade, CloseTrade, Command, UpdateTrade, UpdateTradePnl
 from tradepool.model.fill import Fill
-from tradepool.model.ledger import ledger_id
+from tradepool.model.ledger import ledger_id, reservation_id
 from tradepool.model.token_commands import owner_of
 from tradepool.model.trade import Trade
 from tradepool.settings import Settings, load_settings
 
-__all__ = ["PoolClient"]
+__all__ = ["CLOSE_TIMEOUT_S", "PoolClient"]
 
 LINGER_MS = 20
 BATCH_MAX = 200
@@ -76,15 +76,17 @@ class PoolClient:
         pace = Pace(linger_s=linger_ms / 1000, batch_max=min(batch_max, BATCH_MAX), resend_s=resend_s)
         return cls(Delivery(settings, kept, pace), durable=spool is not None)
 
-    def add_trade(self, trade: Trade | Loose) -> str:
-        """Add a trade; its id, the caller's or a new one. Raises: Rejected, StoreUnavailable (spool full)."""
-        return self.add_trades([trade])[0]
+    def add_trade(self, trade: Trade | Loose, *, reserve: Loose | None = None) -> str:
+        """Add a trade; its id, the caller's or a new one. Raises: Rejected, StoreUnavailable (spool full).
+
+        With `reserve` tokens are set aside for it as by `TradePool.add_trade`. Where that is refused the
+        trade is not added either, and `rejections` says so.
+        """
+        return self._add([commanding.add_trade(trade, reserve=reserve)])[0]
 
     def add_trades(self, trades: Iterable[Trade | Loose]) -> list[str]:
         """Add trades, all or none of them kept; their ids in order. Raises like `add_trade`."""
-        commands = [_with_id(commanding.add_trade(trade)) for trade in trades]
-        self._give(commands)
-        return [command.trade["trade_id"] for command in commands]
+        return self._add([commanding.add_trade(trade) for trade in commanding.checked_trades(trades)])
 
     def add_fill(self, trade_id: str, fill: Fill | Loose, *, user_id: str | None = None) -> str:
         """Book an entry or exit fill; the trade's id. A fill without `fill_id` is named by this call."""
@@ -139,6 +141,36 @@ class PoolClient:
         self._give([command])
         return user_id
 
+    def reserve_tokens(
+        self,
+        user_id: str,
+        asset: str,
+        amount: object,
+        key: str,
+        ttl_s: object,
+        *,
+        account_id: str = "default",
+    ) -> str:
+        """Ask for `amount` of `asset` to be set aside for `ttl_s` seconds from now; the reservation's id.
+
+        Nothing is set aside yet: the fleet may refuse it, and `rejections` says so then.
+        """
+        command = commanding.reserve_tokens(user_id, asset, amount, key, ttl_s, account_id=account_id)
+        self._give([command])
+        return reservation_id(user_id, account_id, key)
+
+    def settle_tokens(
+        self, reservation_id: str, spent: object, received: Mapping[str, object] | None = None
+    ) -> str:
+        """Spend `spent` of a reservation, give its rest back, book what was `received`; its id."""
+        self._give([commanding.settle_tokens(reservation_id, spent, received)])
+        return reservation_id
+
+    def release_tokens(self, reservation_id: str) -> str:
+        """Give a reservation back unspent; its id."""
+        self._give([commanding.release_tokens(reservation_id)])
+        return reservation_id
+
     @property
     def rejections(self) -> list[Rejection]:
         """What the fleet refused, oldest first; the newest 10,000."""
@@ -149,25 +181,27 @@ class PoolClient:
         return self._delivery.unfinished()
 
     def flush(self, timeout: float) -> bool:
-        """Wait up to `timeout` s until nothing is pending; whether that was reached."""
+        """Wait up to `timeout` s until nothing is pending, or for `close`; whether that was reached."""
         with self._delivery.changed:
-            return self._delivery.changed.wait_for(lambda: self.pending() == 0, timeout)
+            self._delivery.changed.wait_for(lambda: self._closed or self.pending() == 0, timeout)
+            return self.pending() == 0
 
     def confirm(self, trade_ids: Iterable[str], timeout: float) -> dict[str, bool]:
-        """Wait up to `timeout` s for trades; for each, whether it and all we sent of it are journaled.
+        """Wait up to `timeout` s, or for `close`; for each trade, whether all we sent of it is journaled.
 
-        False for a trade that is still under way, unknown to the pool, or had a command refused.
+        False for a trade that is still under way, unknown to the pool, or had a command refused. Raises:
+        InvalidTrade for what is no list of ids.
         """
         deadline = time.monotonic() + timeout
-        wanted = list(dict.fromkeys(trade_ids))
+        wanted = checked_ids(trade_ids)
         with self._delivery.changed:
-            self._delivery.changed.wait_for(lambda: not self._under_way(wanted), timeout)
+            self._delivery.changed.wait_for(lambda: self._closed or not self._under_way(wanted), timeout)
         confirmation = self._delivery.confirmation()
         refused = {rejection.record_id for rejection in self.rejections}
         candidates = [i for i in wanted if i not in refused and not self._delivery.unfinished(i)]
         while True:
             journaled = _journaled(confirmation, candidates)
-            if all(journaled.values()) or time.monotonic() >= deadline:
+            if all(journaled.values()) or self._closed or time.monotonic() >= deadline:
                 return {trade_id: journaled.get(trade_id, False) for trade_id in wanted}
             time.sleep(CONFIRM_PAUSE_S)
 
@@ -195,6 +229,11 @@ class PoolClient:
     def _under_way(self, trade_ids: Sequence[str]) -> list[str]:
         return [trade_id for trade_id in trade_ids if self._delivery.unfinished(trade_id)]
 
+    def _add(self, commands: Sequence[AddTrade]) -> list[str]:
+        named = [_with_id(command) for command in commands]
+        self._give(named)
+        return [command.trade["trade_id"] for command in named]
+
     def _give(self, commands: Sequence[Command]) -> None:
         for command in commands:
             check(command)
@@ -220,7 +259,10 @@ def _entry(command: Command) -> NewEntry:
     match command:
         case AddTrade(trade=trade):
             record_id, user_id = trade["trade_id"], trade["user_id"]
-            return NewEntry(command.command_id, wire.QUEUE_TRADES, record_id, user_id, body)
+            beside = (
+                None if command.reserve is None else ledger_id(user_id, trade.get("account_id") or "default")
+            )
+            return NewEntry(command.command_id, wire.QUEUE_TRADES, record_id, user_id, body, beside)
         case AddFill() | CloseTrade() | UpdateTrade() | UpdateTradePnl():
             named = command.user_id if isinstance(command, AddFill) else None
             return NewEntry(command.command_id, wire.QUEUE_TRADES, command.trade_id, named, body)

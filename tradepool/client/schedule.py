@@ -1,13 +1,16 @@
 """What to send next: the order of commands per record, and which of them to send again.
 
 A record's commands travel in the order they were given. Workers take messages side by side, so the
-next command of a record is sent only in the same message as the one before it, or after the pool has
-journaled or refused that one.
+next command of a record is sent only in the same message as the ones before it, or after the pool has
+journaled or refused those. A command may belong to two records: a trade with a reservation, and the
+ledger it is made in.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
+from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,6 +26,8 @@ RESEND_DOUBLINGS_MAX = 6
 @dataclass(kw_only=True, slots=True)
 class _Sent:
     entry: SpoolEntry
+    message: int
+    """The `seq` of the first command of its message."""
     due_at: float
     """When to send again, in seconds of the caller's clock."""
     resends: int = 0
@@ -30,10 +35,10 @@ class _Sent:
 
 @dataclass(slots=True)
 class _Lane:
-    """The commands of one record: under way, and behind them."""
+    """The commands of one record: under way (by `seq`), and in order those that wait."""
 
     under_way: set[int] = field(default_factory=set)
-    behind: deque[SpoolEntry] = field(default_factory=deque)
+    behind: list[SpoolEntry] = field(default_factory=list)
 
 
 class Schedule:
@@ -41,8 +46,9 @@ class Schedule:
 
     def __init__(self, *, resend_s: float) -> None:
         self._resend_s = resend_s
-        self._ready: deque[SpoolEntry] = deque()
-        self._lanes: dict[str, _Lane] = {}
+        self._ready: list[SpoolEntry] = []
+        """A heap, so that what comes back from behind has its old place."""
+        self._lanes: defaultdict[str, _Lane] = defaultdict(_Lane)
         self._sent: dict[int, _Sent] = {}
 
     @property
@@ -57,26 +63,29 @@ class Schedule:
 
     def add(self, entry: SpoolEntry) -> None:
         """Take a new entry; entries come in the order of their `seq`."""
-        self._ready.append(entry)
+        heapq.heappush(self._ready, entry)
 
     def next_batch(self, size_max: int, now_s: float) -> list[SpoolEntry]:
         """Up to `size_max` entries of one queue to send together, in order; they count as sent."""
         batch: list[SpoolEntry] = []
         taken: set[int] = set()
         skipped: list[SpoolEntry] = []
+        passed_over: set[str] = set()
         while self._ready and len(batch) < size_max:
-            entry = self._ready.popleft()
-            lane = self._lanes.setdefault(entry.record_id, _Lane())
-            if lane.behind or not lane.under_way <= taken:
-                lane.behind.append(entry)
-            elif batch and entry.queue != batch[0].queue:
+            entry = heapq.heappop(self._ready)
+            if self._must_wait(entry, taken):
+                self._put_behind(entry)
+            elif (batch and entry.queue != batch[0].queue) or not passed_over.isdisjoint(entry.records):
                 skipped.append(entry)
+                passed_over.update(entry.records)
             else:
                 batch.append(entry)
                 taken.add(entry.seq)
-                lane.under_way.add(entry.seq)
-        self._ready.extendleft(reversed(skipped))
-        self._sent |= {e.seq: _Sent(entry=e, due_at=now_s + self._resend_s) for e in batch}
+                for lane in self._lanes_of(entry):
+                    lane.under_way.add(entry.seq)
+        for entry in skipped:
+            heapq.heappush(self._ready, entry)
+        self._note_sent(batch, now_s)
         return batch
 
     def under_way(self, count_max: int) -> list[SpoolEntry]:
@@ -89,26 +98,18 @@ class Schedule:
     def overdue(self, size_max: int, now_s: float) -> list[SpoolEntry]:
         """Up to `size_max` entries of one queue to send again, in order; their next turn is later.
 
-        A record's entries go together, or a worker could take a later one before an earlier one.
+        What is left of a message goes together, for only there can one command of a record stand behind
+        another: a worker could take a later one before an earlier one.
         """
         again: list[_Sent] = []
-        for group in self._overdue_groups(now_s):
-            if again and len(again) + len(group) > size_max:
+        for message in self._overdue_messages(now_s):
+            if again and len(again) + len(message) > size_max:
                 break
-            again += group
+            again += message
         for sent in again:
             sent.resends = min(sent.resends + 1, RESEND_DOUBLINGS_MAX)
             sent.due_at = now_s + self._resend_s * 2**sent.resends
         return sorted(sent.entry for sent in again)
-
-    def _overdue_groups(self, now_s: float) -> Iterable[list[_Sent]]:
-        """What is under way of each record that is overdue, in the queue of the oldest, oldest first."""
-        due = sorted(sent.entry for sent in self._sent.values() if sent.due_at <= now_s)
-        groups: dict[str, list[_Sent]] = {e.record_id: [] for e in due if e.queue == due[0].queue}
-        for _, sent in sorted(self._sent.items()):
-            if sent.entry.record_id in groups and sent.entry.queue == due[0].queue:
-                groups[sent.entry.record_id].append(sent)
-        return groups.values()
 
     def postpone(self, now_s: float) -> None:
         """Wait another pause before sending again: what is overdue is still queued at the fleet."""
@@ -116,11 +117,62 @@ class Schedule:
             sent.due_at = max(sent.due_at, now_s + self._resend_s)
 
     def finish(self, entry: SpoolEntry) -> None:
-        """The pool has the entry, or refused it: the next of its record may go."""
+        """The pool has the entry, or refused it: the next of its records may go."""
         if self._sent.pop(entry.seq, None) is None:
             return
-        lane = self._lanes[entry.record_id]
-        lane.under_way.discard(entry.seq)
-        if not lane.under_way:
-            del self._lanes[entry.record_id]
-            self._ready.extendleft(reversed(lane.behind))
+        for record_id in entry.records:
+            lane = self._lanes[record_id]
+            lane.under_way.discard(entry.seq)
+            if not lane.under_way:
+                self._release(record_id)
+
+    def _must_wait(self, entry: SpoolEntry, taken: set[int]) -> bool:
+        """Whether an earlier command of one of its records waits, or is under way in another message."""
+        return any(
+            (lane.behind and lane.behind[0] < entry) or not lane.under_way <= taken
+            for lane in self._lanes_of(entry)
+        )
+
+    def _put_behind(self, entry: SpoolEntry) -> None:
+        for lane in self._lanes_of(entry):
+            insort(lane.behind, entry)
+
+    def _release(self, record_id: str) -> None:
+        """Nothing of the record is under way: what waits for it may be looked at anew.
+
+        So may what waits behind that in its other record.
+        """
+        idle = {record_id}
+        while idle:
+            released_id = idle.pop()
+            for entry in self._lanes.pop(released_id).behind:
+                heapq.heappush(self._ready, entry)
+                for other_id in entry.records:
+                    if other_id != released_id:
+                        other = self._lanes[other_id]
+                        del other.behind[bisect_left(other.behind, entry)]
+                        if not other.under_way:
+                            idle.add(other_id)
+
+    def _lanes_of(self, entry: SpoolEntry) -> list[_Lane]:
+        return [self._lanes[record_id] for record_id in entry.records]
+
+    def _note_sent(self, batch: list[SpoolEntry], now_s: float) -> None:
+        due_at = now_s + self._resend_s
+        for entry in batch:
+            self._sent[entry.seq] = _Sent(entry=entry, message=batch[0].seq, due_at=due_at)
+
+    def _overdue_messages(self, now_s: float) -> Iterable[list[_Sent]]:
+        """What is under way of each message that is overdue, in the queue of the oldest, oldest first."""
+        due = sorted((sent for sent in self._sent.values() if sent.due_at <= now_s), key=_seq)
+        messages: dict[int, list[_Sent]] = {
+            sent.message: [] for sent in due if sent.entry.queue == due[0].entry.queue
+        }
+        for sent in self._sent.values():
+            if sent.message in messages:
+                messages[sent.message].append(sent)
+        return messages.values()
+
+
+def _seq(sent: _Sent) -> int:
+    return sent.entry.seq

@@ -21,7 +21,8 @@ CREATE TABLE IF NOT EXISTS commands (
     queue      TEXT NOT NULL,
     record_id  TEXT NOT NULL,
     user_id    TEXT,
-    body       BLOB NOT NULL
+    body       BLOB NOT NULL,
+    beside     TEXT
 ) STRICT
 """
 
@@ -31,13 +32,17 @@ _VARIABLES_MAX = 500
 
 
 class NewEntry(NamedTuple):
-    """A command to keep: its id, queue, record, the record's user where known, and its JSON."""
+    """A command to keep: its id, queue, record, the record's user where known, and its JSON.
+
+    `beside` is the second record that it changes: the ledger, where a trade comes with a reservation.
+    """
 
     command_id: str
     queue: str
     record_id: str
     user_id: str | None
     body: bytes
+    beside: str | None = None
 
 
 class SpoolEntry(NamedTuple):
@@ -48,6 +53,12 @@ class SpoolEntry(NamedTuple):
     queue: str
     record_id: str
     user_id: str | None
+    beside: str | None = None
+
+    @property
+    def records(self) -> tuple[str, ...]:
+        """The records that it changes: one or two."""
+        return (self.record_id,) if self.beside is None else (self.record_id, self.beside)
 
 
 class Spool:
@@ -70,6 +81,7 @@ class Spool:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute(_SCHEMA)
+            self._add_missing_column()
             self._count = int(self._db.execute("SELECT count(*) FROM commands").fetchone()[0])
 
     def append(self, entries: Sequence[NewEntry]) -> list[SpoolEntry]:
@@ -89,7 +101,7 @@ class Spool:
         """Everything kept, oldest first."""
         with self._lock, _translated():
             rows = self._db.execute(
-                "SELECT seq, command_id, queue, record_id, user_id FROM commands ORDER BY seq"
+                "SELECT seq, command_id, queue, record_id, user_id, beside FROM commands ORDER BY seq"
             )
             return [SpoolEntry(*row) for row in rows]
 
@@ -127,11 +139,21 @@ class Spool:
             raise
         self._db.execute("COMMIT")
 
+    def _add_missing_column(self) -> None:
+        """A spool of an older bot has no `beside`; what it holds still has to be sent."""
+        columns = {row[1] for row in self._db.execute("PRAGMA table_info(commands)")}
+        if "beside" not in columns:
+            self._db.execute("ALTER TABLE commands ADD COLUMN beside TEXT")
+
     def _insert(self, entry: NewEntry) -> SpoolEntry:
         done = self._db.execute(
-            "INSERT INTO commands (command_id, queue, record_id, user_id, body) VALUES (?, ?, ?, ?, ?)", entry
+            "INSERT INTO commands (command_id, queue, record_id, user_id, body, beside)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            entry,
         )
-        return SpoolEntry(done.lastrowid or 0, *entry[:-1])
+        return SpoolEntry(
+            done.lastrowid or 0, entry.command_id, entry.queue, entry.record_id, entry.user_id, entry.beside
+        )
 
 
 def _locked(path: Path) -> IO[str]:

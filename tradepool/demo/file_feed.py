@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tradepool.client import PoolClient
 from tradepool.errors import Rejected
+from tradepool.importers.grouping import resolved
 from tradepool.importers.opening import open_import
 from tradepool.importers.rows import Defaults, RefusedRow, TradeRow
 from tradepool.pool import TradePool
@@ -24,7 +25,7 @@ class FileFeed:
     def __init__(self, client: PoolClient, pool: TradePool, path: Path) -> None:
         self._client = client
         self._pool = pool
-        entries = list(open_import(path, defaults=Defaults(user="demo")).entries)
+        entries = list(resolved(open_import(path, defaults=Defaults(user="demo")).entries))
         self._rows = [entry for entry in entries if isinstance(entry, TradeRow)]
         self._thread = threading.Thread(target=self._feed, name="file-feed", daemon=True)
         self.users = sorted({str(row.trade["user_id"]) for row in self._rows})

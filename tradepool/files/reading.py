@@ -10,11 +10,9 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from tradepool.files.checkpoint import load_checkpoint
 from tradepool.files.header import Ending
-from tradepool.files.lines import JournalLine, decode
+from tradepool.files.lines import JournalLine
 from tradepool.files.point import JournalPoint, Place
 from tradepool.files.scanning import Damage, Group, Scan, damage_error
 from tradepool.files.segments import active_header, check_present, ending_of, open_segment
@@ -26,7 +24,6 @@ __all__ = [
     "newest_versions",
     "points_back",
     "read_groups",
-    "read_history",
     "read_lines",
 ]
 
@@ -77,15 +74,6 @@ def read_lines(
         if until is not None and group.end.seq > until.seq:
             return
         yield from group.entries()
-
-
-def read_history(path: Path, record_id: str) -> Iterator[JournalLine]:
-    """Every journaled version of one record, oldest first. Raises: as `read_groups`."""
-    quoted = b'"id":' + msgspec.json.encode(record_id)
-    for group in read_groups(path):
-        for line in group.lines:
-            if quoted in line and (entry := decode(line, JournalLine)).record_id == record_id:
-                yield entry
 
 
 def newest_versions(path: Path) -> Newest:

@@ -6,12 +6,13 @@ import base64
 import binascii
 import contextlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, cast, get_args
 
 import msgspec
 
 from tradepool import wire
 from tradepool.broker import ChangeSender
+from tradepool.model.token_commands import TokenCommand
 from tradepool.settings import Settings
 from tradepool.store.address import broker_name
 from tradepool.store.connection import connect_broker
@@ -20,7 +21,7 @@ from tradepool.store.translation import translated
 __all__ = ["DeadLetter", "DeadLetters", "Replayed"]
 
 _PAGE = 100
-_TOKEN_OPS = frozenset({"update_tokens"})
+_TOKEN_OPS = frozenset(str(kind.__struct_config__.tag) for kind in get_args(TokenCommand))
 _QUEUES_OF_MODULES = {"trades": wire.QUEUE_TRADES, "tokens": wire.QUEUE_TOKENS}
 
 

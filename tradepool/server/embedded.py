@@ -26,7 +26,7 @@ import redis
 
 from tradepool.errors import Misconfigured, ResourceUnavailable, StoreUnavailable
 from tradepool.server.binary import find_server
-from tradepool.server.folder import ServerFolder, quoted
+from tradepool.server.folder import ServerFolder, included, quoted
 from tradepool.settings import load_settings
 from tradepool.store.connection import connect
 
@@ -95,7 +95,7 @@ class EmbeddedServer:
         self._private_dir = ""
         self._binary = find_server()
         self._folder = ServerFolder(data_dir)
-        self._overrides = [*([f"include {quoted(config.absolute())}"] if config else []), *overrides]
+        self._overrides = [*([included(config)] if config else []), *overrides]
         try:
             self._folder.stop_orphan()
             self._listen(socket, port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import secrets
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from tradepool.errors import PoolLocked, ResourceUnavailable, StoreUnavailable
 
-__all__ = ["ServerFolder", "quoted"]
+__all__ = ["ServerFolder", "included", "quoted"]
 
 _ORPHAN_TIMEOUT_S = 10.0
 _POLL_S = 0.01
@@ -29,7 +30,7 @@ class ServerFolder:
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir.absolute() / "server"
-        self.config = self._path / "server.conf"
+        self._config = self._path / "server.conf"
         self.log = self._path / "server.log"
         self._pid_file = self._path / "server.pid"
         try:
@@ -44,6 +45,11 @@ class ServerFolder:
         except OSError as problem:
             self.unlock()
             raise PoolLocked(f"another process has {data_dir} open") from problem
+
+    @property
+    def config(self) -> str:
+        """The configuration, as it is named to the server."""
+        return _literal(self._config)
 
     def unlock(self) -> None:
         """Let another process have the folder; calling it twice is fine."""
@@ -89,7 +95,7 @@ class ServerFolder:
             'save ""',
             "maxmemory-policy noeviction",
         ]
-        _write_private(self.config, "\n".join(written) + "\n")
+        _write_private(self._config, "\n".join(written) + "\n")
 
     def log_size(self) -> int:
         """Bytes of the log so far, so that `why_not_started` reads only what came after."""
@@ -137,7 +143,17 @@ def _write_private(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def quoted(path: Path) -> str:
+def included(path: Path) -> str:
+    """The line of a configuration that takes in another one."""
+    return f"include {quoted(_literal(path.absolute()))}"
+
+
+def _literal(path: Path) -> str:
+    # The server takes the name of a configuration for a pattern.
+    return glob.escape(str(path))
+
+
+def quoted(path: Path | str) -> str:
     """A path as the server's configuration quotes it."""
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'

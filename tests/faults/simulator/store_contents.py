@@ -14,6 +14,7 @@ from tradepool.model import codec
 from tradepool.model.archived import Archived
 from tradepool.model.counters import contribution
 from tradepool.model.ids import slot_of_id, slot_of_user
+from tradepool.model.ledger import next_expiry
 from tradepool.model.trade import Trade
 from tradepool.store.keys import Keys
 
@@ -22,11 +23,11 @@ __all__ = ["Contents", "actual_contents", "expected_contents"]
 Contents = dict[str, Any]
 """Key → content: dicts of fields, dicts of scores, sets."""
 
-_KEY_OF_SHARD = re.compile(r"tp:\{[0-9a-f]{2}\}:(?!outbox|marks:)")
+_KEY_OF_SHARD = re.compile(r"tp:\{[0-9a-f]{2}\}:(?!outbox|marks:|n:)")
 
 
 def actual_contents(client: redis.Redis) -> Contents:
-    """What the server's shards hold, key by key; outboxes, revisions and marks left out."""
+    """What the server's shards hold, key by key; what recovery does not bring back left out."""
     names = [key.decode() for key in client.scan_iter("tp:*", count=1000)]
     names = [name for name in names if _KEY_OF_SHARD.match(name)]
     found = {name: _read(client, name, client.type(name)) for name in names}
@@ -57,9 +58,8 @@ def _joined(fields: dict[str, bytes]) -> dict[str, int]:
     """Counters out of their limbs, as docs/redis-keys.md says."""
     counters: dict[str, int] = defaultdict(int)
     for field, value in fields.items():
-        if field != "rev":
-            name = field.rstrip("~")
-            counters[name] += int(value) * 10 ** (12 * (len(field) - len(name)))
+        name = field.rstrip("~")
+        counters[name] += int(value) * 10 ** (12 * (len(field) - len(name)))
     return {name: number for name, number in counters.items() if number}
 
 
@@ -90,7 +90,9 @@ class _Expected:
         digest[1] += 1
         user_id = msgspec.json.decode(line.r)["user_id"]
         self._users[self._keys.users(line.s)].add(user_id)
-        if line.k != "l":
+        if line.k == "l":
+            self._add_ledger(line)
+        else:
             self._add_trade(line.s, history)
 
     def contents(self, journal: JournalFiles) -> Contents:
@@ -104,6 +106,11 @@ class _Expected:
             for key, numbers in self._counters.items()
         }
         return {key: value for key, value in (self._hashes | self._users | counters).items() if value}
+
+    def _add_ledger(self, line: Line) -> None:
+        at = next_expiry(codec.decode(line.k, bytes(line.r)))
+        if at is not None:
+            self._hashes[self._keys.expiries(line.s)][line.id] = float(at)
 
     def _add_trade(self, shard: int, history: list[Line]) -> None:
         newest = [codec.decode_trade(bytes(line.r)) for line in history if line.k == "t"][-1]

@@ -13,10 +13,12 @@ from tradepool.model.ids import mint_id
 from tradepool.model.ledger import reservation_id
 from tradepool.model.token_commands import ReleaseTokens, ReserveTokens, SettleTokens, UpdateTokens
 
-__all__ = ["USERS", "Batch", "batches_of"]
+__all__ = ["LATEST_US", "USERS", "Batch", "batches_of"]
 
 USERS = ("ann", "bob", "cy")
 NOW_US = 1_750_000_000_000_000
+LATEST_US = NOW_US + 10 * 86_400_000_000
+"""After every time in a plan, and before the end of its first reservation."""
 
 _SYMBOLS = ("BTC/USDT", "ETH/USDT")
 _ASSETS = ("USDT", "BTC")

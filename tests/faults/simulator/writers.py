@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from tests.faults.simulator.breaks import load_the_script
-from tests.faults.simulator.workload import Batch
+from tests.faults.simulator.workload import LATEST_US, Batch
 from tradepool import wiring
 from tradepool.errors import Contended, Fenced, Rejected, TradePoolError, Unavailable
 from tradepool.model.receipt import Receipt
@@ -120,6 +120,8 @@ class _Writer:
     def __init__(self, number: int, services: wiring.Services, notes: int, *, broken: str) -> None:
         self._number = number
         self._services = services
+        # By the real clock every reservation of a plan, whose times follow from its seed, would be over.
+        services.core._now_us = lambda: LATEST_US
         self._notes = notes
         self._broken = broken
 
