@@ -10,7 +10,7 @@ from tests.store_changes import START_US, cancelled, change, ledger_change, new_
 from tradepool.model.codec import LEDGER_KIND, TRADE_KIND, unpack_trade
 from tradepool.model.ids import slot_of_user
 from tradepool.settings import Settings
-from tradepool.store import redis_store
+from tradepool.store import indexes, redis_store
 from tradepool.store.indexes import Window
 from tradepool.store.keys import Keys
 from tradepool.store.lookups import ANSWER_TTL_S
@@ -75,12 +75,17 @@ def test_pages_of_a_symbol_merge_all_shards_in_order(store, crowd, limit, newest
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
-def test_more_trades_of_one_moment_than_a_chunk_holds_are_paged_like_any_other(store, newest_first):
+def test_more_trades_of_one_moment_than_a_chunk_holds_are_paged_like_any_other(
+    store, monkeypatch, newest_first
+):
     trades = [new_trade("ann", created_at=START_US) for _ in range(100)]
     trades += [new_trade("ann", created_at=START_US + step) for step in (-1, 1)]
     add(store, *trades)
+    looks, look = [], indexes.ask_all
+    monkeypatch.setattr(indexes, "ask_all", lambda *asked: looks.append(1) or look(*asked))
     found = walk(lambda window: store.user_page("ann", window), limit=3, newest_first=newest_first)
     assert found == in_order(trades, newest_first=newest_first)
+    assert len(looks) <= 4 * 35
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
@@ -103,6 +108,51 @@ def test_a_page_goes_on_where_it_was_although_trades_come_and_go(store, redis_cl
     redis_client.zrem(store.keys.user_index(store.keys.shard_of_user("ann"), "ann"), page[-1].trade_id)
     rest = store.user_page("ann", Window(3, cursor=page[-1].cursor))
     assert ids(page + rest) == in_order(trades)
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+@pytest.mark.parametrize(
+    ("change_of", "place"), [("add", 0), ("add", 20), ("remove", 0), ("remove", 20), ("remove", 22)]
+)
+def test_a_page_goes_on_among_many_trades_of_one_moment_while_some_come_and_go(
+    store, redis_client, monkeypatch, newest_first, change_of, place
+):
+    """What has been read already changes between two looks at one page; the first look ends at 24."""
+    key = store.keys.user_index(store.keys.shard_of_user("ann"), "ann")
+    members = sorted((f"trade-{number:03}" for number in range(90)), reverse=newest_first)
+    redis_client.zadd(key, dict.fromkeys(members, START_US))
+    looks, look = [], indexes.ask_all
+
+    def look_and_change(client, commands):
+        answers = look(client, commands)
+        looks.append(len(answers[0]) // 2)
+        if len(looks) == 1 and change_of == "add":
+            redis_client.zadd(key, {f"{members[place]}{end}": START_US for end in "xyz"})
+        elif len(looks) == 1:
+            redis_client.zrem(key, *members[place : place + 3])
+        return answers
+
+    monkeypatch.setattr(indexes, "ask_all", look_and_change)
+    page = store.user_page("ann", Window(20, newest_first=newest_first, cursor=(START_US, members[9])))
+    assert looks[0] == 25
+    assert ids(page) == members[10:30]
+
+
+def test_all_ids_of_a_user_come_once_while_one_moment_keeps_growing(store, redis_client, monkeypatch):
+    monkeypatch.setattr(indexes, "_PAGE", 10)
+    key = store.keys.user_index(store.keys.shard_of_user("ann"), "ann")
+    members = [f"trade-{number:03}" for number in range(100)]
+    redis_client.zadd(key, dict.fromkeys(members, START_US))
+    look = indexes.ask_all
+
+    def look_and_add(client, commands):
+        redis_client.zadd(key, {f"another-{redis_client.zcard(key)}": START_US})
+        return look(client, commands)
+
+    monkeypatch.setattr(indexes, "ask_all", look_and_add)
+    found = list(store.user_trade_ids("ann"))
+    assert len(found) == len(set(found))
+    assert set(members) <= set(found)
 
 
 def test_an_unknown_user_or_symbol_and_an_empty_page_have_nothing(store, crowd):

@@ -1,6 +1,6 @@
-"""How a command that left no trace in a record has ended, as text for the client that waits for it.
+"""How a command that left no lasting trace in a record has ended, as text for the client that waits for it.
 
-It is an outcome's name (`duplicate`, `stale`), or a refusal with its reason.
+It is an outcome's name (`duplicate`, `stale`, `applied`), or a refusal with its reason.
 """
 
 from __future__ import annotations

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import NamedTuple, cast
 
-from redis.client import Pipeline
-from redis.cluster import ClusterPipeline
-
+from tradepool.model.trade_filter import Cursor
+from tradepool.store.asking import Command, ask_all
 from tradepool.store.connection import Client
 from tradepool.store.keys import Keys
 from tradepool.store.translation import text_of, translated
 
-__all__ = ["Cursor", "IndexEntry", "Indexes", "Window"]
+__all__ = ["IndexEntry", "Indexes", "Window"]
 
-Cursor = tuple[int, str]
-"""The place of a trade in an index by time: (created_at in µs, trade id)."""
-
-_CHUNK_MIN = 16
+_CHUNK_MIN = 4
+_SHARES = 2
+"""How much more than its even share of a page is read of an index at first: few pages take a second look."""
 _PAGE = 1000
 _AFTER_SEPARATOR = "\x20"
 """The character after 0x1f: ends the range of one user's open trades."""
+_entry = tuple.__new__
+"""A third of the time of naming the fields, fifty times a page."""
 
 
 class IndexEntry(NamedTuple):
@@ -73,10 +74,10 @@ class Indexes:
 
     def user_trade_ids(self, user_id: str) -> Iterator[str]:
         """Every trade id of the user, oldest first, a page at a time."""
-        cursor = None
-        while page := self.user_page(user_id, Window(_PAGE, newest_first=False, cursor=cursor)):
-            yield from (entry.trade_id for entry in page)
-            cursor = page[-1].cursor
+        shard = self.keys.shard_of_user(user_id)
+        walk = _Walk(self.keys.user_index(shard, user_id), Window(_PAGE, newest_first=False))
+        while not walk.is_done:
+            yield from (trade_id for _, trade_id in self._step([walk], _PAGE)[0])
 
     def open_ids(self, shard: int) -> Iterator[str]:
         """The id of each open trade of the shard, in order of user, a page at a time."""
@@ -133,76 +134,100 @@ class Indexes:
         Reads a little of each index, then more of those that may still have entries before the last
         one on the page.
         """
-        walks = [_Walk(shard, key, window) for shard, key in indexes]
-        chunk = window.limit // len(walks) + _CHUNK_MIN
+        walks = {_Walk(key, window): shard for shard, key in indexes}
+        chunk = min(_SHARES * (window.limit // len(walks)), window.limit) + _CHUNK_MIN
+        found: list[IndexEntry] = []
         page: list[IndexEntry] = []
         while wanted := [walk for walk in walks if walk.may_add_to(page)]:
-            with translated():
-                pipeline = self._client.pipeline(transaction=False)
-                for walk in wanted:
-                    walk.ask(pipeline, chunk)
-                for walk, found in zip(wanted, pipeline.execute(), strict=True):
-                    walk.take(found, chunk)
-            entries = [entry for walk in walks for entry in walk.entries]
-            page = sorted(entries, reverse=window.newest_first)[: window.limit]
+            for walk, cursors in zip(wanted, self._step(wanted, chunk), strict=True):
+                shard = walks[walk]
+                found += [_entry(IndexEntry, (at, trade_id, shard)) for at, trade_id in cursors]
+            if len(walks) > 1:
+                found.sort(reverse=window.newest_first)
+            page = found[: window.limit]
             chunk *= 2
         return page
 
+    def _step(self, walks: Sequence[_Walk], chunk: int) -> list[list[Cursor]]:
+        """What comes next on each of the walks, about `chunk` entries of each, in one round trip."""
+        with translated():
+            answers = ask_all(self._client, [walk.question(chunk) for walk in walks])
+        return [walk.taken(found) for walk, found in zip(walks, answers, strict=True)]
+
 
 class _Walk:
-    """Reads one index in one direction, chunk by chunk, however many trades share one time."""
+    """Reads one index in one direction, chunk by chunk, however many trades share one time.
 
-    def __init__(self, shard: int, key: str, window: Window) -> None:
-        self._shard = shard
+    A chunk begins with the last entry of the one before. Is another one in that place, then some came or
+    went that share its time, and all of that time are read again from the first on.
+    """
+
+    def __init__(self, key: str, window: Window) -> None:
         self._key = key
         self._window = window
         self._since: int | str = "-inf" if window.since is None else window.since
         self._until: int | str = "+inf" if window.until is None else f"({window.until}"
         self._skip = 0
-        """Entries read already at the time where the next chunk begins."""
-        self._is_done = window.limit <= 0
+        """Entries of the time where the next chunk begins that stand before the chunk."""
+        self._first: bytes | str | None = None
+        """What the next chunk should begin with if it skips anything."""
+        self._asked = 0
+        self._widened = 1
+        """Doubled whenever a time is read again, so that its entries fit into one chunk in the end."""
+        self._behind = window.cursor
+        """Entries up to this one have been returned, or are not wanted."""
         self._last: Cursor | None = None
-        self.entries: list[IndexEntry] = []
+        self.is_done = window.limit <= 0
         if window.cursor is not None:
             self._begin_at(window.cursor[0])
 
-    def may_add_to(self, page: list[IndexEntry]) -> bool:
-        if self._is_done:
+    def may_add_to(self, page: Sequence[IndexEntry]) -> bool:
+        if self.is_done:
             return False
         if len(page) < self._window.limit or self._last is None:
             return True
-        return _is_before(self._last, page[-1].cursor, newest_first=self._window.newest_first)
+        return self._is_before(self._last, page[-1].cursor)
 
-    def ask(self, pipeline: Pipeline | ClusterPipeline, chunk: int) -> None:
-        newest_first = self._window.newest_first
-        first, last = (self._until, self._since) if newest_first else (self._since, self._until)
-        pipeline.zrange(
-            self._key,
-            first,
-            last,
-            desc=newest_first,
-            byscore=True,
-            offset=self._skip,
-            num=chunk,
-            withscores=True,
-            score_cast_func=int,
-        )
+    def question(self, chunk: int) -> Command:
+        self._asked = chunk * self._widened + 1
+        limit = ("LIMIT", self._skip, self._asked, "WITHSCORES")
+        if self._window.newest_first:
+            return ("ZRANGE", self._key, self._until, self._since, "BYSCORE", "REV", *limit)
+        return ("ZRANGE", self._key, self._since, self._until, "BYSCORE", *limit)
 
-    def take(self, found: list[tuple[bytes, int]], chunk: int) -> None:
-        if found:
-            time = found[-1][1]
-            ties = sum(1 for _, at in found if at == time)
-            self._skip = ties + (self._skip if ties == len(found) and self._is_at(time) else 0)
-            self._begin_at(time)
-            self._last = (time, text_of(found[-1][0]))
-        self._is_done = len(found) < chunk
-        new = (IndexEntry(at, text_of(member), self._shard) for member, at in found)
-        cursor, newest_first = self._window.cursor, self._window.newest_first
-        self.entries += (
-            entry
-            for entry in new
-            if cursor is None or _is_before(cursor, entry.cursor, newest_first=newest_first)
-        )
+    def taken(self, answer: Sequence[bytes | str]) -> list[Cursor]:
+        """The entries in an answer to `question` that come behind those which were taken before."""
+        members = answer[::2]
+        if self._skip and (not members or members[0] != self._first):
+            self._skip, self._widened = 0, self._widened * 2
+            return []
+        self.is_done = len(members) < self._asked
+        if not members:
+            return []
+        found = [
+            (int(float(score)), text_of(member)) for member, score in zip(members, answer[1::2], strict=True)
+        ]
+        self._go_on_behind(found, members[-1])
+        new = self._new_in(found)
+        if new:
+            self._behind = new[-1]
+        return new
+
+    def _go_on_behind(self, found: Sequence[Cursor], last_member: bytes | str) -> None:
+        """The next chunk begins with the last one found."""
+        time = found[-1][0]
+        before = sum(1 for _ in takewhile(lambda entry: entry[0] == time, reversed(found))) - 1
+        is_all_one_time = before + 1 == len(found) and self._is_at(time)
+        self._skip = before + (self._skip if is_all_one_time else 0)
+        self._first, self._last = last_member, found[-1]
+        self._begin_at(time)
+
+    def _new_in(self, found: list[Cursor]) -> list[Cursor]:
+        behind = self._behind
+        if behind is None:
+            return found
+        old = sum(1 for _ in takewhile(lambda entry: not self._is_before(behind, entry), found))
+        return found[old:]
 
     def _begin_at(self, time: int) -> None:
         """Continue with `time`, unless the window begins later."""
@@ -215,6 +240,5 @@ class _Walk:
     def _is_at(self, time: int) -> bool:
         return time == (self._until if self._window.newest_first else self._since)
 
-
-def _is_before(one: Cursor, other: Cursor, *, newest_first: bool) -> bool:
-    return one > other if newest_first else one < other
+    def _is_before(self, one: Cursor, other: Cursor) -> bool:
+        return one > other if self._window.newest_first else one < other

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from tradepool.errors import JournalUnavailable
+from tradepool.store.asking import ask_all
 from tradepool.store.connection import Client
 from tradepool.store.fence import current_generation
 from tradepool.store.keys import Keys
@@ -17,6 +18,8 @@ __all__ = ["ANSWER_TTL_S", "Lookups"]
 
 ANSWER_TTL_S = 7 * 24 * 3600
 """How long a client can learn how a command without effect has ended."""
+APPLIED_TTL_S = 15 * 60
+"""How long that a command was applied, where its record may not show it; clients look every second."""
 
 
 class Lookups:
@@ -56,10 +59,10 @@ class Lookups:
     def routes(self, trade_ids: Sequence[str]) -> list[int | None]:
         """The slots that ids without one of their own were routed to."""
         with translated():
-            pipeline = self._client.pipeline(transaction=False)
-            for trade_id in trade_ids:
-                pipeline.hget(self._routes(trade_id), trade_id)
-            return [None if slot is None else int(slot) for slot in pipeline.execute()]
+            found = ask_all(
+                self._client, [("HGET", self._routes(trade_id), trade_id) for trade_id in trade_ids]
+            )
+        return [None if slot is None else int(slot) for slot in found]
 
     def put_routes(self, slots: Mapping[str, int]) -> dict[str, int]:
         """Route ids to their users' slots unless they have a route; the slots in force, in one round trip."""
@@ -102,20 +105,22 @@ class Lookups:
             )
 
     def put_answers(self, answers: Mapping[str, str]) -> None:
-        """Keep for `ANSWER_TTL_S` how commands (by short id) ended that left no trace in a record."""
+        """Keep how commands (by short id) ended that left no trace in a record, or none that lasts.
+
+        The first answer stands: what is delivered again has ended before.
+        """
         with translated():
             pipeline = self._client.pipeline(transaction=False)
             for short_id, answer in answers.items():
-                pipeline.set(self.keys.answer(short_id), answer, ex=ANSWER_TTL_S)
+                ttl_s = APPLIED_TTL_S if answer == "applied" else ANSWER_TTL_S
+                pipeline.set(self.keys.answer(short_id), answer, ex=ttl_s, nx=True)
             pipeline.execute()
 
     def answers(self, short_ids: Sequence[str]) -> list[str | None]:
         """The answers to commands, in order; None where there is none (yet, or any more)."""
         with translated():
-            pipeline = self._client.pipeline(transaction=False)
-            for short_id in short_ids:
-                pipeline.get(self.keys.answer(short_id))
-            return [None if answer is None else answer.decode() for answer in pipeline.execute()]
+            found = ask_all(self._client, [("GET", self.keys.answer(short_id)) for short_id in short_ids])
+        return [None if answer is None else text_of(answer) for answer in found]
 
     def set_prices(self, prices: Mapping[str, str]) -> None:
         """Store the latest prices by symbol, as plain decimal text; the others stay."""
@@ -136,11 +141,9 @@ class Lookups:
             shard = self.keys.shard_of_user(user_id)
             shards[shard][self.keys.marks(shard, user_id)] = value
         with translated():
-            pipeline = self._client.pipeline(transaction=False)
-            for values in shards.values():
-                # A cluster's pipeline refuses `mset`, for it cannot know that these keys share a shard.
-                pipeline.execute_command("MSET", *chain.from_iterable(values.items()))
-            pipeline.execute()
+            ask_all(
+                self._client, [("MSET", *chain.from_iterable(values.items())) for values in shards.values()]
+            )
 
     def read_marks(self, user_id: str) -> bytes | None:
         """The user's latest marks as JSON; None before the first."""

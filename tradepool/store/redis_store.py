@@ -11,6 +11,7 @@ from tradepool.errors import Fenced, VersionConflict
 from tradepool.model.codec import COMPARED_CHARS, unpack
 from tradepool.model.trade import Trade
 from tradepool.settings import Settings
+from tradepool.store.asking import ask_all
 from tradepool.store.connection import Client
 from tradepool.store.counting import Counting
 from tradepool.store.draft import CommitPlan
@@ -121,17 +122,22 @@ class RedisStore(Counting, Revisions, Progress, Lookups):
 
     def read(self, records: Sequence[tuple[int, str]]) -> list[bytes | None]:
         """The stored values of (shard, record id) pairs, in order; None: there is no such record."""
-        groups: dict[str, list[int]] = defaultdict(list)
-        for i, (shard, record_id) in enumerate(records):
-            groups[self.keys.records(shard, self.keys.bucket_of(record_id))].append(i)
-        values: list[bytes | None] = [None] * len(records)
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        bucket_of = self.keys.bucket_of
+        for place, (shard, record_id) in enumerate(records):
+            groups[shard, bucket_of(record_id)].append(place)
         with translated():
-            pipeline = self._client.pipeline(transaction=False)
-            for key, indices in groups.items():
-                pipeline.hmget(key, [records[i][1] for i in indices])
-            for indices, found in zip(groups.values(), pipeline.execute(), strict=True):
-                for i, value in zip(indices, found, strict=True):
-                    values[i] = value
+            answers = ask_all(
+                self._client,
+                [
+                    ("HMGET", self.keys.records(*bucket), *(records[place][1] for place in places))
+                    for bucket, places in groups.items()
+                ],
+            )
+        values: list[bytes | None] = [None] * len(records)
+        for places, found in zip(groups.values(), answers, strict=True):
+            for place, value in zip(places, found, strict=True):
+                values[place] = value
         return values
 
     def read_all(self, shard: int, record_ids: Iterable[str]) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from redis.cluster import RedisCluster
 
 from tradepool.errors import StoreUnavailable
+from tradepool.store.asking import ask_all
 from tradepool.store.changed_ids import CUT_CHARS, Changes, ids_in
 from tradepool.store.fence import GENERATION_FIELD
 from tradepool.store.indexes import Indexes
@@ -33,11 +34,8 @@ class Revisions(Indexes):
         """
         names = {user_id: self._name(user_id) for user_id in user_ids}
         with translated():
-            pipeline = self._client.pipeline(transaction=False)
-            for name in names.values():
-                pipeline.getrange(name, 0, CUT_CHARS - 1)
-                pipeline.strlen(name)
-            found = iter(pipeline.execute())
+            looks = ((("GETRANGE", name, 0, CUT_CHARS - 1), ("STRLEN", name)) for name in names.values())
+            found = iter(ask_all(self._client, [command for look in looks for command in look]))
         return {
             user_id: _appended(cut, length) for user_id, cut, length in zip(names, found, found, strict=True)
         }

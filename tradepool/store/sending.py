@@ -15,6 +15,7 @@ from redis.cluster import RedisCluster
 from tradepool.model.archived import Archived
 from tradepool.model.codec import COMPARED_CHARS, unpack
 from tradepool.model.ids import SHORT_ID_CHARS
+from tradepool.store.asking import Command, ask_all
 from tradepool.store.connection import Client, repeat_count, routed
 from tradepool.store.draft import CommitPlan
 from tradepool.store.translation import translated
@@ -27,25 +28,32 @@ def send_plans(client: Client, sha: str, plans: Sequence[CommitPlan]) -> tuple[l
 
     Raises: Fenced, StoreUnavailable.
     """
-    places = {plan.keys[0]: place for place, plan in enumerate(plans)}
-    repeated: set[int] = set()
     count_before = repeat_count()
+    commands: list[Command] = [("EVALSHA", sha, len(plan.keys), *plan.keys, *plan.argv) for plan in plans]
     with translated():
-        pipeline: Any = client.pipeline(transaction=False)
         if isinstance(client, RedisCluster):
-            send_again = pipeline.parent_execute_command
-
-            def note_and_send_again(*command: Any, **options: Any) -> Any:
-                repeated.add(places[command[_FIRST_KEY]])
-                return send_again(*command, **options)
-
-            # The pipeline of a cluster sends one by one what has failed, past the counting `Retry`.
-            pipeline.parent_execute_command = note_and_send_again
-        for plan in plans:
-            command = ("EVALSHA", sha, len(plan.keys), *plan.keys, *plan.argv)
-            pipeline.execute_command(*command, **routed(client, plan.keys[0]))
-        answers = pipeline.execute()
+            answers, repeated = _send_to_cluster(client, commands)
+        else:
+            answers, repeated = ask_all(client, commands), set()
     return answers, repeated if repeat_count() == count_before else set(range(len(plans)))
+
+
+def _send_to_cluster(client: RedisCluster, commands: Sequence[Command]) -> tuple[list[Any], set[int]]:
+    places = {command[_FIRST_KEY]: place for place, command in enumerate(commands)}
+    repeated: set[int] = set()
+    cluster: Any = client
+    pipeline = cluster.pipeline(transaction=False)
+    send_again = pipeline.parent_execute_command
+
+    def note_and_send_again(*command: Any, **options: Any) -> Any:
+        repeated.add(places[command[_FIRST_KEY]])
+        return send_again(*command, **options)
+
+    # The pipeline of a cluster sends one by one what has failed, past the counting `Retry`.
+    pipeline.parent_execute_command = note_and_send_again
+    for command in commands:
+        pipeline.execute_command(*command, **routed(client, str(command[_FIRST_KEY])))
+    return pipeline.execute(), repeated
 
 
 def has_come_to(stored: bytes | None, after: bytes) -> bool:

@@ -1,0 +1,79 @@
+"""Several commands in one round trip, and nothing else: what most reads and all commits are.
+
+redis-py's pipelines also name commands, measure them, and take each answer through its callbacks; for the 16
+buckets of a page that takes as long as the server takes to answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from hiredis import pack_command
+from redis.cluster import RedisCluster
+
+from tradepool.store.connection import Client
+
+__all__ = ["Command", "ask_all"]
+
+Command = tuple[Any, ...]
+"""A command's name and its arguments: text, bytes and numbers."""
+
+
+def ask_all(client: Client, commands: Sequence[Command]) -> list[Any]:
+    """What the server answers to each of `commands`, in order, as it comes over the wire.
+
+    Sent again as pipelines are when the connection is lost. Commands of a cluster go to several nodes; there
+    only those will do of which it is known where their keys are.
+
+    Raises: redis.RedisError, also for a command that was refused, after all were done; RedisClusterException.
+    """
+    if not commands:
+        return []
+    if isinstance(client, RedisCluster):
+        return _ask_cluster(client, commands)
+    pool: Any = client.connection_pool
+    connection = pool.get_connection()
+    try:
+        answers: list[Any] = connection.retry.call_with_retry(
+            lambda: _exchange(connection, commands), lambda _: connection.disconnect()
+        )
+    except redis.ResponseError:
+        # All answers have been read.
+        raise
+    except BaseException:
+        # Some may still be under way.
+        connection.disconnect()
+        raise
+    finally:
+        pool.release(connection)
+    return answers
+
+
+def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
+    # hiredis declares a tuple of one, and takes any.
+    pack: Any = pack_command
+    connection.send_packed_command([b"".join(map(pack, commands))])
+    read = connection.read_response
+    answers: list[Any] = []
+    refusal = None
+    for _ in commands:
+        try:
+            answers.append(read())
+        except redis.ResponseError as problem:
+            refusal = refusal or problem
+    if refusal is not None:
+        raise refusal
+    return answers
+
+
+def _ask_cluster(client: RedisCluster, commands: Sequence[Command]) -> list[Any]:
+    cluster: Any = client
+    if len(commands) == 1:
+        return [cluster.execute_command(*commands[0])]
+    pipeline = cluster.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    answers: list[Any] = pipeline.execute()
+    return answers
