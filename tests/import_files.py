@@ -12,6 +12,7 @@ from tradepool.importers import Defaults, Format, open_import
 from tradepool.model import changes
 from tradepool.model.commands import AddTrade
 from tradepool.model.receipt import Receipt
+from tradepool.model.relations import check_relation
 from tradepool.narrowing import Page
 
 SHARED = Path(__file__).parents[1] / "../shared/data"
@@ -79,9 +80,12 @@ class MemoryPool:
         try:
             if isinstance(command, AddTrade):
                 trade_id = command.trade["trade_id"]
-                change = changes.add(command, trade_id=trade_id, existing=self.trades.get(trade_id))
+                before = self.trades.get(trade_id)
+                change = changes.add(command, trade_id=trade_id, existing=before)
             else:
-                change = changes.change(self.get_trade(command.trade_id), command)
+                before = self.get_trade(command.trade_id)
+                change = changes.change(before, command)
+            check_relation(before, change.trade, self.trades.get)
         except Rejected as refusal:
             return refusal
         trade = self.trades[change.trade.trade_id] = change.trade

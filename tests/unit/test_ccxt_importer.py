@@ -310,6 +310,19 @@ class TestOrders:
 
 
 class TestRefusals:
+    @pytest.mark.parametrize("before", [[None], [17, None]])
+    def test_a_list_is_known_by_its_first_object(self, listed, before):
+        report = imported(
+            MemoryPool(), listed(*before, fill(1, "buy", 1, 10) | {"timestamp": None}, fill(2, "buy", 1, 10))
+        )
+        assert (report.format, report.applied) == ("ccxt", 1)
+
+    def test_objects_on_lines_of_their_own_are_no_list(self, tmp_path):
+        lines = tmp_path / "fills.jsonl"
+        lines.write_text("\n".join(json.dumps(fill(number, "buy", 1, 10)) for number in range(3)))
+        with pytest.raises(Rejected, match=r"not a JSON array.*in \[ and \]"):
+            imported(MemoryPool(), lines)
+
     @pytest.mark.parametrize(
         ("change", "problem"),
         [

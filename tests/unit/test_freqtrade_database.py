@@ -88,8 +88,21 @@ def test_adding_to_a_position_partial_exits_and_what_is_still_open(tmp_path):
     ]
     path = write_database(tmp_path / "a", PRESENT, trades=[TRADE | STILL_OPEN], orders=orders)
     (trade,) = trades_of(path)
-    assert (trade.filled, trade.closed, trade.amount) == (Decimal("3.5"), 1, 6)
+    assert (trade.filled, trade.closed, trade.amount) == (3, 1, 6)
     assert (trade.status, trade.pnl_reported) == ("partially_closed", None)
+
+
+def test_an_order_seen_half_filled_does_not_stand_in_the_way_of_what_follows(tmp_path):
+    pool, open_trade = MemoryPool(), TRADE | STILL_OPEN
+    half = BUY | {"filled": 0.4, "average": 1999.0, "ft_is_open": 1, "status": "open"}
+    stages = [(open_trade, [half]), (open_trade, [half | {"filled": 0.7}]), (open_trade, [BUY])]
+    stages += [(open_trade, [BUY, SELL | {"filled": 0.2, "ft_is_open": 1}]), (TRADE, [BUY, SELL])]
+    seen = []
+    for number, (row, orders) in enumerate(stages):
+        path = write_database(tmp_path / str(number), PRESENT, trades=[row], orders=orders)
+        assert import_file(pool, path).refused == ()
+        seen.append([str(trade.status) for trade in pool.trades.values()])
+    assert seen == [["submitted"], ["submitted"], ["filled"], ["filled"], ["completed"]]
 
 
 def test_a_fee_in_the_bought_coin_leaves_less_to_sell(tmp_path):

@@ -10,6 +10,7 @@ from decimal import Decimal
 import pytest
 
 from tests.import_files import FREQTRADE_TRADE, SHARED, MemoryPool, entries, with_shared_data, write_export
+from tradepool.errors import Rejected
 from tradepool.importers import import_file
 from tradepool.model import intake
 from tradepool.model.summary import summarise
@@ -151,6 +152,18 @@ def test_a_zip_as_freqtrade_writes_it_is_unpacked(tmp_path):
     assert [r.trade for r in entries(tmp_path / "backtest-result-1.zip")] == [
         r.trade for r in entries(export)
     ]
+
+
+def test_a_zip_that_is_encrypted_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "backtest-result-1.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("backtest-result-1.json", "{}")
+    content = bytearray(path.read_bytes())
+    for flags in (6, content.index(b"PK\x01\x02") + 8):
+        content[flags] |= 1
+    path.write_bytes(content)
+    with pytest.raises(Rejected, match="unpack it"):
+        entries(path)
 
 
 @with_shared_data

@@ -210,6 +210,22 @@ def test_a_trade_without_an_id_gets_the_same_one_every_time(tmp_path):
     assert [row.trade for row in entries(snapshot)] == [first.trade, second.trade]
 
 
+def test_a_relation_to_another_users_trade_is_kept_beside_the_pools_own(tmp_path):
+    first = ROW | {"trade_id": "a"}
+    rows = [
+        first,
+        ROW | {"trade_id": "b", "related_trade_id": "a"},
+        ROW | {"trade_id": "c", "related_trade_id": "a", "user_id": ""},
+        ROW | {"trade_id": "d", "related_trade_id": "e", "user_id": "USER7"},
+        ROW | {"trade_id": "e"},
+    ]
+    pool = MemoryPool()
+    report = import_file(pool, write_snapshot(tmp_path, rows), user="USER6")
+    assert (report.applied, report.refused) == (5, ())
+    kept = {t.trade_id: (t.related_trade_id, t.extra.get("related_trade_id")) for t in pool.trades.values()}
+    assert [kept[name] for name in "bcd"] == [("a", None), (None, "a"), (None, "e")]
+
+
 class TestFolder:
     def test_log_snapshot_and_both_are_the_same_import(self, tmp_path):
         log = write_log(tmp_path, ROW, update("trade:1", "1.25", "completed"))

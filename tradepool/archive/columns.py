@@ -16,7 +16,7 @@ from tradepool.model import codec
 from tradepool.model.plain_form import plain_value
 from tradepool.model.trade import DERIVED_NAMES, Trade
 
-__all__ = ["COLUMNS", "IN_RECORD_ONLY", "LINE_COLUMNS", "SELECT", "Stored", "line_of", "stored"]
+__all__ = ["COLUMNS", "IN_RECORD_ONLY", "SELECT", "Stored", "line_of", "stored"]
 
 MONEY_TYPE = "DECIMAL(38,18)"
 """Holds every number below 1e20 with 18 places; the JSON in `record` holds all."""

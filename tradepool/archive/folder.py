@@ -59,9 +59,9 @@ class ArchiveFolder:
             name.removeprefix(_DAY_PREFIX) for name in names if name.startswith(_DAY_PREFIX) and name >= first
         )
 
-    def parts(self, *, since: str = "") -> list[Path]:
-        """Every part of the days from `since` on, in order."""
-        return [part for day in self.days(since=since) for part in self.parts_of(day)]
+    def parts(self) -> list[Path]:
+        """Every part, in order of the days."""
+        return [part for day in self.days() for part in self.parts_of(day)]
 
     def parts_of(self, day: str) -> list[Path]:
         """The parts of one day, in order."""

@@ -19,7 +19,7 @@ from tradepool.archive.parts import Row
 from tradepool.errors import Corrupt
 from tradepool.model import codec
 from tradepool.model.archived import Archived
-from tradepool.model.trade_filter import TradeFilter
+from tradepool.model.trade_filter import Cursor, TradeFilter
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -28,9 +28,6 @@ __all__ = ["Archive"]
 
 _FETCH = 500
 _DAYS_FIRST = 8
-
-Place = tuple[int, str]
-"""Where a trade stands among others: (created_at in µs, trade id)."""
 
 
 class Archive:
@@ -73,7 +70,7 @@ class Archive:
             f"trade {left.trade_id}: not in the archive of {left.day} in {self.folder.path}; restore that day"
         )
 
-    def page(self, wanted: TradeFilter, limit: int, after: Place | None = None) -> list[Stored]:
+    def page(self, wanted: TradeFilter, limit: int, after: Cursor | None = None) -> list[Stored]:
         """The `limit` newest of the wanted trades (behind `after`), newest first.
 
         Days are read from the newest back, more of them each time, until no older one can have a newer trade.
@@ -127,7 +124,7 @@ class Archive:
             return self._database.cursor()
 
 
-def _condition(wanted: TradeFilter, after: Place | None = None) -> tuple[str, list[object]]:
+def _condition(wanted: TradeFilter, after: Cursor | None = None) -> tuple[str, list[object]]:
     """The trades that are wanted as SQL with its parameters."""
     terms = [f"{name} = ?" for name in wanted.values]
     values: list[object] = [*wanted.values.values()]
@@ -149,7 +146,7 @@ def _checked(record: str, digest: str) -> Stored:
     return Stored(codec.decode_trade(body), body)
 
 
-def _place(found: Stored) -> Place:
+def _place(found: Stored) -> Cursor:
     return found.trade.created_at, found.trade.trade_id
 
 

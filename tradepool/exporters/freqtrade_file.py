@@ -20,7 +20,7 @@ from tradepool.archive.columns import Stored
 from tradepool.exporters.freqtrade_shape import freqtrade_shape
 from tradepool.exporters.lines import json_lines
 
-__all__ = ["NO_STRATEGY", "freqtrade_chunks"]
+__all__ = ["freqtrade_chunks"]
 
 NO_STRATEGY = "tradepool"
 """Stands for the strategy of trades without one."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
 from tradepool.batching import batched
 from tradepool.errors import IdempotencyConflict, Rejected, UnknownTrade
 from tradepool.importers.ports import Pool
-from tradepool.importers.rows import TradeRow
+from tradepool.importers.rows import TradeRow, source_id
 from tradepool.model import intake
 from tradepool.model.commands import AddFill, Command, UpdateTrade, UpdateTradePnl
 from tradepool.model.kinds import Status
@@ -59,8 +58,7 @@ def carried_on(
 
 def command_id(what: str, content: Any) -> str:
     """The id of the command that does `what` with `content`, the same in every run."""
-    text = json.dumps(content, sort_keys=True, default=str)
-    return f"import:{what}:{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
+    return source_id(f"import:{what}:", json.dumps(content, sort_keys=True, default=str))
 
 
 def _commands(stored: Trade, latest: Trade, row: TradeRow, modified_at: int) -> list[Command] | None:

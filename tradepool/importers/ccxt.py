@@ -33,6 +33,7 @@ from tradepool.importers.rows import (
     RepeatedRow,
     VenueRow,
 )
+from tradepool.model.fields import reject
 from tradepool.model.kinds import Market, Side, Source
 from tradepool.model.money import CONTEXT, ONE, ZERO, canonical, plus
 from tradepool.model.round_trips import Execution
@@ -40,11 +41,14 @@ from tradepool.model.symbols import coins_of
 
 __all__ = ["read_ccxt"]
 
-_ROUND = Context(prec=3)
+_ROUND = tuple(Context(prec=digits) for digits in (1, 2, 3))
 _OFF_MAX = Decimal("0.002")
-"""How far a cost may be from the one that a round contract size gives: costs are rounded."""
+"""How far a cost may be from the one that a round contract size gives, beside its last digit."""
 _FACTOR_MAX = Decimal(2)
 """A size of 1 is taken where the costs say none, but are not off by more than this."""
+
+_OPTIONS = ("-C", "-P")
+"""Ends the symbols of options: calls and puts."""
 
 
 class _Placed(NamedTuple):
@@ -63,25 +67,53 @@ class _Market:
         self.known: dict[str, Execution] = {}
         self.about: dict[str, Any] = {}
         self._sizes_named: set[Decimal] = set()
-        self._sizes_shown: set[Decimal] = set()
-        self._costs_are_near = True
+        self._costs = _Costs(kind)
 
     def learn_size(self, row: CcxtRow) -> None:
         """Take note of what the row says of the contract size, or its cost."""
         if row.size is not None:
             self._sizes_named.add(row.size)
-        if row.cost is not None and row.cost > ZERO:
-            ratio = _ratio(row, row.cost, self.kind)
-            self._costs_are_near &= 1 / _FACTOR_MAX < ratio < _FACTOR_MAX
-            if size := _rounded(ratio):
-                self._sizes_shown.add(size)
+        self._costs.learn(row)
 
     def size(self) -> Decimal | None:
         """The size that the rows name, else the round one that their costs show; None without one."""
-        shown = self._sizes_named or self._sizes_shown
-        if len(shown) == 1:
-            return next(iter(shown))
-        return ONE if self.kind is Market.LINEAR and self._costs_are_near and not shown else None
+        if self._sizes_named:
+            return next(iter(self._sizes_named)) if len(self._sizes_named) == 1 else None
+        return self._costs.size()
+
+
+class _Costs:
+    """What the costs of a market's rows leave open of the size of its contracts."""
+
+    def __init__(self, kind: Market) -> None:
+        self._kind = kind
+        self._low, self._high = ZERO, Decimal("Infinity")
+        self._largest = self._ratio = ZERO
+        self._are_near = True
+
+    def learn(self, row: CcxtRow) -> None:
+        """Take note of a row's cost, which is right to its last digit."""
+        cost = row.cost
+        if cost is None or cost <= ZERO:
+            return
+        worth = _worth(row, self._kind)
+        last = Decimal((0, (1,), min(int(cost.as_tuple().exponent), 0)))
+        low, ratio, high = (CONTEXT.divide(value, worth) for value in (cost - last, cost, cost + last))
+        self._low = max(self._low, CONTEXT.multiply(low, 1 - _OFF_MAX))
+        self._high = min(self._high, CONTEXT.multiply(high, 1 + _OFF_MAX))
+        self._are_near &= 1 / _FACTOR_MAX < ratio < _FACTOR_MAX
+        if cost > self._largest:
+            self._largest, self._ratio = cost, ratio
+
+    def size(self) -> Decimal | None:
+        """The round size that the largest cost shows, if all allow it; 1 where linear ones are near it."""
+        off = CONTEXT.multiply(self._ratio, _OFF_MAX)
+        tight = max(self._low, self._ratio - off), min(self._high, self._ratio + off)
+        for low, high in (tight, (self._low, self._high)) if self._largest else ():
+            for context in _ROUND:
+                if low <= (size := canonical(context.plus(self._ratio))) <= high:
+                    return size
+        return ONE if self._kind is Market.LINEAR and self._are_near else None
 
 
 def read_ccxt(path: Path, defaults: Defaults) -> Iterator[Entry]:
@@ -95,7 +127,7 @@ def read_ccxt(path: Path, defaults: Defaults) -> Iterator[Entry]:
     collected = _Collected(defaults.market or Market.SPOT)
     with open_text(path) as text:
         if not begins_array(text):
-            cure = "save what fetch_my_trades or fetch_orders returned: a list"
+            cure = "save what fetch_my_trades or fetch_orders returned: one list, in [ and ]"
             raise Rejected("not a JSON array", field="file", value=str(path), cure=cure)
         for item in array_items(text):
             yield from collected.take(item, f"{path.name} row {item.row} (line {item.line})")
@@ -191,6 +223,9 @@ def _kind_of(symbol: str, unsettled: Market) -> Market:
     coins = coins_of(symbol)
     if not coins.settle:
         return unsettled
+    if coins.settle == coins.base and symbol.endswith(_OPTIONS):
+        cure = "leave it out: the pool values linear and inverse contracts"
+        reject("symbol", "an option priced in the coin that it is of", symbol, cure)
     return Market.INVERSE if coins.settle == coins.base else Market.LINEAR
 
 
@@ -222,14 +257,9 @@ def _in_order(placed: list[_Placed]) -> list[_Placed]:
     return sorted(placed, key=place)
 
 
-def _ratio(row: CcxtRow, cost: Decimal, market: Market) -> Decimal:
+def _worth(row: CcxtRow, market: Market) -> Decimal:
     worth = ZERO
     for execution in row.executions:
         value = CONTEXT.divide if market is Market.INVERSE else CONTEXT.multiply
         worth = CONTEXT.add(worth, value(execution.amount, execution.price))
-    return CONTEXT.divide(cost, worth)
-
-
-def _rounded(ratio: Decimal) -> Decimal | None:
-    size = canonical(_ROUND.plus(ratio))
-    return size if abs(CONTEXT.subtract(ratio, size)) <= CONTEXT.multiply(size, _OFF_MAX) else None
+    return worth

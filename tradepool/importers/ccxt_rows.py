@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tradepool.errors import InvalidTrade
-from tradepool.importers.rows import json_value, round_noise
+from tradepool.importers.rows import json_value, round_noise, source_id
 from tradepool.model.fields import choice, positive, reject, symbol, text
 from tradepool.model.kinds import Side
 from tradepool.model.money import CONTEXT, ZERO, canonical, minus, parse_decimal, plus, round_ratio
@@ -35,6 +34,7 @@ _TOLD = frozenset(
 _HEDGE_NAMES = ("positionSide", "posSide", "holdSide")
 _HEDGE_SIDES = {"long": Side.BUY, "short": Side.SELL}
 _SIZE_NAMES = ("contractSize", "contract_size", "contractVal", "ctVal")
+_FUNDING = "funding"
 _ID_CHARS_MAX = 120
 
 _id, _currency, _side = text(_ID_CHARS_MAX), text(32), choice(Side, {})
@@ -74,6 +74,8 @@ def read_row(row: Any) -> CcxtRow:
     if not isinstance(row, dict):
         reject("row", "not an object", row, "one of ccxt's fills or orders")
     name = symbol("symbol", row.get("symbol"))
+    if any(str(told).lower() == _FUNDING for told in _told(row, ("execType",))):
+        return CcxtRow(name, (), None, None, {}, idle="a payment of funding, nothing was executed")
     is_order = "filled" in row or "remaining" in row
     filled = _filled(row) if is_order else None
     if filled is not None and not filled:
@@ -119,10 +121,10 @@ def _of_order(order: Mapping[str, Any], name: str, filled: Decimal) -> tuple[Exe
 
 
 def _listed(order: Mapping[str, Any], name: str) -> tuple[Execution, ...]:
-    """The fills inside the order; what they leave out is the order's."""
+    """The fills inside the order; what they leave out is the order's. Some venues list only their ids."""
     trades = order.get("trades")
     if not isinstance(trades, list) or not all(
-        isinstance(trade, dict) and trade.get("id") for trade in trades
+        isinstance(trade, dict) and trade.get("id") and trade.get("amount") for trade in trades
     ):
         return ()
     whole = [{"side": order.get("side"), **trade, "order": order.get("id")} for trade in trades]
@@ -138,7 +140,7 @@ def _fill(row: Mapping[str, Any], name: str) -> _Fill:
     given = row.get("id")
     if given in (None, ""):
         facts = f"{name} {order_id} {at} {row.get('side')} {amount} {price}"
-        given = "ccxt:" + hashlib.blake2b(facts.encode("utf-8", "replace"), digest_size=16).hexdigest()
+        given = source_id("ccxt:", facts)
     return _Fill(_id("id", _as_text(given)), order_id, amount, price, at)
 
 
@@ -179,7 +181,13 @@ def _parted(row: Mapping[str, Any], fill: _Fill) -> tuple[Execution, ...]:
 def _fees(row: Mapping[str, Any]) -> list[tuple[str | None, Decimal]]:
     """What was taken of each coin, the one without a fee if there is none."""
     listed, single = row.get("fees"), row.get("fee")
-    told = listed if isinstance(listed, list) and listed else [] if single is None else [single]
+    taken = _taken(listed) if isinstance(listed, list) else {}
+    if not taken and single is not None:
+        taken = _taken([single])
+    return list(taken.items()) or [(None, ZERO)]
+
+
+def _taken(told: list[Any]) -> dict[str | None, Decimal]:
     taken: dict[str | None, Decimal] = {}
     for fee in told:
         parts = fee if isinstance(fee, dict) else {"cost": fee}
@@ -187,7 +195,7 @@ def _fees(row: Mapping[str, Any]) -> list[tuple[str | None, Decimal]]:
         if cost:
             coin = None if currency is None else _currency("fee_currency", currency)
             taken[coin] = plus(taken.get(coin, ZERO), cost)
-    return [(coin, fee) for coin, fee in taken.items() if fee] or [(None, ZERO)]
+    return {coin: fee for coin, fee in taken.items() if fee}
 
 
 def _size(row: Mapping[str, Any]) -> Decimal | None:

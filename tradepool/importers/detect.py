@@ -34,7 +34,9 @@ _HEAD_BYTES = 1 << 20
 _OWN_JOURNAL = {"tradepool_journal"}
 _OWN_SNAPSHOT = {"payload", "applied"}
 _OWN_TRADE = {"trade_id", "user_id", "schema_version"}
-_CCXT_ROW = {"id", "symbol", "side", "amount", "timestamp"}
+_CCXT_ROW = {"symbol", "side", "amount"}
+_CCXT_MARKS = {"takerOrMaker", "info", "cost", "datetime", "order"}
+"""What ccxt's rows have, and the old bot's never had."""
 _SQLITE, _PARQUET = b"SQLite format 3\x00", b"PAR1"
 _CSV_NAME = re.compile(r'"?(\w+)"?(?:,|$)')
 
@@ -75,10 +77,11 @@ class Sample:
     @cached_property
     def first(self) -> dict[str, Any]:
         """The first object: on the first line, or in the array; {} where there is none."""
-        first = self.first_line
-        if self.text.startswith("["):
-            first = next((item.value for item in array_items(io.StringIO(self.text))), None)
-        return first if isinstance(first, dict) else {}
+        is_array = self.text.startswith("[")
+        found = (
+            (item.value for item in array_items(io.StringIO(self.text))) if is_array else (self.first_line,)
+        )
+        return next((value for value in found if isinstance(value, dict)), {})
 
 
 def is_freqtrade(sample: Sample) -> bool:
@@ -105,8 +108,9 @@ def is_pool_file(sample: Sample) -> bool:
 
 
 def is_ccxt(sample: Sample) -> bool:
-    """An array of ccxt's fills or orders."""
-    return sample.text.startswith("[") and "trade_id" not in sample.first and sample.first.keys() >= _CCXT_ROW
+    """An array of ccxt's fills or orders; its objects alone, one on a line, are refused by its reader."""
+    keys = sample.first.keys()
+    return "trade_id" not in keys and keys >= _CCXT_ROW and not keys.isdisjoint(_CCXT_MARKS)
 
 
 def is_legacy(sample: Sample) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import IO, TextIO
 from tradepool.errors import Rejected
 from tradepool.importers.json_text import decode
 
-__all__ = ["DOCUMENT_BYTES_MAX", "begins_array", "head_of", "open_text", "read_document"]
+__all__ = ["begins_array", "head_of", "open_text", "read_document"]
 
 DOCUMENT_BYTES_MAX = 1 << 30
 """What is one JSON value is held in memory whole; lists and lines are not."""
@@ -62,15 +63,26 @@ def begins_array(text: TextIO) -> bool:
 def _open_bytes(path: Path) -> Iterator[IO[bytes]]:
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive, archive.open(_result_in(archive, path)) as data:
+            with zipfile.ZipFile(path) as archive, _opened(archive, path) as data:
                 yield data
         else:
             with path.open("rb") as data:
                 yield data
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error) as error:
         problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise Rejected(
             problem, field="file", value=str(path), cure="check its name and your rights"
+        ) from error
+
+
+def _opened(archive: zipfile.ZipFile, path: Path) -> IO[bytes]:
+    try:
+        return archive.open(_result_in(archive, path))
+    except RuntimeError as error:
+        # Encrypted, or packed in a way that is not known here.
+        cure = "unpack it, and give the .json inside"
+        raise Rejected(
+            "a .zip that cannot be unpacked here", field="file", value=str(path), cure=cure
         ) from error
 
 

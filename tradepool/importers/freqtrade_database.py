@@ -8,8 +8,9 @@ is then read like a trade of a backtest export. The file is opened for reading o
   pair and its opening, so that another import of the file, grown meanwhile, meets the same trades.
 * **Fees** are those of each order at the trade's rate, in quote; what a venue took in the bought coin
   (`ft_fee_base`) in that coin. Fees in a third coin stay in `extra`: freqtrade counts them by that rate too.
-* **Orders** that are still open with something filled give a fill of that and leave the trade's amount above
-  it. An entry order that never filled is a trade without fills.
+* **Orders** give a fill when they are done: what an open one has filled so far would be another fill of it
+  in the next import. Until then an entry order is in the trade's amount. One that never filled is a trade
+  without fills.
 """
 
 from __future__ import annotations
@@ -118,9 +119,9 @@ def _order(order: Row, trade: Row) -> Row:
     """An order under the names that an export has; without a time of filling where nothing was filled."""
     entry_side = "sell" if trade.get("is_short") else "buy"
     is_entry = order.get("ft_order_side", order.get("side")) == entry_side
-    is_open = bool(order.get("ft_is_open"))
+    is_open = bool(order.get("ft_is_open")) and bool(trade["is_open"])
     ordered = _number(order, "ft_amount") or _number(order, "amount")
-    filled = _number(order, "filled")
+    filled = Decimal(0) if is_open else _number(order, "filled")
     if order.get("filled") is None and not is_open and order.get("status") in _FILLED_WORDS:
         filled = ordered
     at = _first(order, ("order_filled_date", "order_update_date", "order_date")) or trade["open_date"]
@@ -132,7 +133,7 @@ def _order(order: Row, trade: Row) -> Row:
         "order_filled_timestamp": at if filled else None,
         "order_id": order.get("order_id"),
         "ft_fee_base": order.get("ft_fee_base"),
-        "open": ordered - filled if is_open and is_entry else None,
+        "open": ordered if is_open and is_entry else None,
     }
 
 

@@ -12,16 +12,15 @@ computed itself is kept beside the pool's own figures: `profit_abs` as `pnl_repo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import reduce
 from typing import Any, NamedTuple
 
 from tradepool.errors import InvalidTrade
-from tradepool.importers.rows import Defaults, TradeRow, json_value, money_text, round_noise
+from tradepool.importers.rows import Defaults, TradeRow, json_value, money_text, round_noise, source_id
 from tradepool.model.kinds import Market, Role, Side, Source
-from tradepool.model.money import CONTEXT, parse_decimal
+from tradepool.model.money import CONTEXT, ZERO, parse_decimal
 from tradepool.model.times import parse_time
 
 __all__ = ["USER", "Origin", "trade_row"]
@@ -31,7 +30,6 @@ USER = "freqtrade"
 
 _NOISE = Decimal("1e-9")
 """Relative difference of two sums of the same floats that is no difference."""
-_ZERO = Decimal(0)
 _MAPPED = frozenset(
     {
         "pair", "is_open", "is_short", "amount", "leverage", "orders", "open_rate", "close_rate", "fee_open",
@@ -69,7 +67,7 @@ def trade_row(
         raise InvalidTrade("not an object", field="trade", value=trade, cure="one JSON object for each trade")
     user = defaults.user or USER
     opened_at = _time(trade, "open")
-    trade_id = _trade_id(user, *origin[:3], str(trade.get("pair")), str(opened_at))
+    trade_id = source_id("ft:", user, *origin[:3], str(trade.get("pair")), str(opened_at))
     fills = _fills(trade, trade_id, opened_at)
     mapped = {
         "trade_id": trade_id,
@@ -83,9 +81,9 @@ def trade_row(
         "price": _number(trade, "open_rate"),
         "leverage": _number(trade, "leverage", Decimal(1)),
         "fills": [_in_text(fill) for fill in fills],
-        "funding": _number(trade, "funding_fees", _ZERO),
-        "stop_loss": _number(trade, "stop_loss_abs", _ZERO) or None,
-        "liquidation_price": _number(trade, "liquidation_price", _ZERO) or None,
+        "funding": _number(trade, "funding_fees", ZERO),
+        "stop_loss": _number(trade, "stop_loss_abs", ZERO) or None,
+        "liquidation_price": _number(trade, "liquidation_price", ZERO) or None,
         "source": str(defaults.source or origin.source),
         "strategy": origin.strategy or None,
         "created_at": opened_at,
@@ -140,7 +138,7 @@ def _order_fills(trade: Mapping[str, Any], orders: list[Any], trade_id: str) -> 
         raise InvalidTrade(
             "no filled entry order", field="orders", value=orders, cure="leave out trades never opened"
         )
-    held_fees = reduce(CONTEXT.add, (fill["fee"] for fill in fills if "fee_currency" in fill), _ZERO)
+    held_fees = reduce(CONTEXT.add, (fill["fee"] for fill in fills if "fee_currency" in fill), ZERO)
     missed = CONTEXT.subtract(CONTEXT.subtract(entered, held_fees), exited)
     if not trade.get("is_open") and exited and abs(missed) <= CONTEXT.multiply(entered, _NOISE):
         fills[-1]["amount"] = CONTEXT.add(fills[-1]["amount"], missed)
@@ -154,7 +152,7 @@ def _order_fill(trade: Mapping[str, Any], order: Mapping[str, Any], fill_id: str
     at = parse_time("order_filled_timestamp", order["order_filled_timestamp"])
     order_id = {"order_id": str(order["order_id"])} if order.get("order_id") else {}
     fill = _fill(trade, role, amount, price, at, fill_id) | order_id
-    if role is Role.ENTRY and (taken := _number(order, "ft_fee_base", _ZERO)) > 0:
+    if role is Role.ENTRY and (taken := _number(order, "ft_fee_base", ZERO)) > 0:
         fill |= {"fee": taken, "fee_currency": str(trade.get("pair")).partition("/")[0]}
     return fill
 
@@ -163,20 +161,20 @@ def _ordered(trade: Mapping[str, Any], fills: list[dict[str, Any]]) -> Decimal:
     """What was entered, and what entry orders that are open may yet fill; of an unfilled trade its amount."""
     orders = trade.get("orders")
     listed = [order for order in orders if isinstance(order, dict)] if isinstance(orders, list) else []
-    opens = reduce(CONTEXT.add, (_number(order, "open", _ZERO) for order in listed), _ZERO)
+    opens = reduce(CONTEXT.add, (_number(order, "open", ZERO) for order in listed), ZERO)
     return CONTEXT.add(_total(fills, Role.ENTRY), opens) or _number(trade, "amount")
 
 
 def _fill(
     trade: Mapping[str, Any], role: Role, amount: Decimal, price: Decimal, at: int, fill_id: str
 ) -> dict[str, Any]:
-    rate = _exact_number(trade, "fee_open" if role is Role.ENTRY else "fee_close", _ZERO)
+    rate = _exact_number(trade, "fee_open" if role is Role.ENTRY else "fee_close", ZERO)
     fee = round_noise(CONTEXT.multiply(CONTEXT.multiply(amount, price), rate))
     return {"fill_id": fill_id, "role": role.value, "amount": amount, "price": price, "fee": fee, "at": at}
 
 
 def _total(fills: list[dict[str, Any]], role: Role) -> Decimal:
-    return reduce(CONTEXT.add, (fill["amount"] for fill in fills if fill["role"] == role), _ZERO)
+    return reduce(CONTEXT.add, (fill["amount"] for fill in fills if fill["role"] == role), ZERO)
 
 
 def _market(trade: Mapping[str, Any]) -> Market:
@@ -222,7 +220,3 @@ def _rest(trade: Mapping[str, Any]) -> dict[str, Any]:
 
 def _in_text(record: Mapping[str, Any]) -> dict[str, Any]:
     return {k: money_text(v) if isinstance(v, Decimal) else v for k, v in record.items() if v is not None}
-
-
-def _trade_id(*parts: str) -> str:
-    return "ft:" + hashlib.blake2b("\x1f".join(parts).encode("utf-8", "replace"), digest_size=16).hexdigest()

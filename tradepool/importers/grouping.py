@@ -9,7 +9,6 @@ the fill that opens the trade.
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -25,6 +24,7 @@ from tradepool.importers.rows import (
     RepeatedRow,
     TradeRow,
     VenueRow,
+    source_id,
 )
 from tradepool.model.kinds import Market, Role, Side
 from tradepool.model.money import ZERO, plain, plus
@@ -58,7 +58,8 @@ def resolved(entries: Iterable[Entry], known: Known | None = None) -> Iterator[R
             yield entry
     markets = known(histories) if known is not None and histories else {}
     for history in histories:
-        yield from _grouped(history, markets.get(key_of(history)) or KnownMarket())
+        known_market = markets.get(key_of(history)) or KnownMarket()
+        yield from _grouped(history, known_market.of(history.opens_with))
 
 
 def key_of(record: MarketHistory | Trade) -> MarketKey:
@@ -70,7 +71,7 @@ def key_of(record: MarketHistory | Trade) -> MarketKey:
 
 def _grouped(history: MarketHistory, known: KnownMarket) -> Iterator[Resolved]:
     if _begins_flat(history, known):
-        yield from _Grouping(history, None).entries(history.rows)
+        yield from _Grouping(history, None, known).entries(history.rows)
         return
     newer = []
     booked = [number for number, row in enumerate(history.rows) if row.executions[0].fill_id in known.fills]
@@ -83,7 +84,7 @@ def _grouped(history: MarketHistory, known: KnownMarket) -> Iterator[Resolved]:
                 newer.append(row)
         except (InvalidTrade, IllegalTransition) as refusal:
             yield RefusedRow(position=row.position, reason=str(refusal))
-    yield from _Grouping(history, known.begun_with(history.opens_with)).entries(newer)
+    yield from _Grouping(history, known.begun_with(history.opens_with), known).entries(newer)
 
 
 def _begins_flat(history: MarketHistory, known: KnownMarket) -> bool:
@@ -124,8 +125,9 @@ def _check_newer(row: VenueRow, known: KnownMarket, *, is_followed: bool) -> Non
 class _Grouping:
     """The rows of one history on their way to trades."""
 
-    def __init__(self, history: MarketHistory, begun: Trade | None) -> None:
+    def __init__(self, history: MarketHistory, begun: Trade | None, known: KnownMarket) -> None:
         self._history = history
+        self._known = known
         self._begun = begun
         self._size = history.contract_size or (None if begun is None else begun.contract_size)
         self._row_of: dict[str, VenueRow] = {}
@@ -146,9 +148,37 @@ class _Grouping:
         trips = self._trips(sound)
         for position, amount in self._unheld.items():
             yield RefusedRow(position=position, reason=str(not_held(amount)))
-        owned = self._owned(trips)
-        for trip, count in zip(trips, owned, strict=True):
-            yield self._trade_row(trip, count)
+        refused = ""
+        for trip, positions in zip(trips, self._owned(trips), strict=True):
+            found = self._trade_row(trip, len(positions))
+            misfit = self._unfitting(trip, found.trade["trade_id"], refused)
+            if misfit is None:
+                yield found
+            else:
+                refused = trip.fills[-1].fill_id
+                yield from (RefusedRow(position=p, reason=str(misfit)) for p in positions or [found.position])
+
+    def _unfitting(self, trip: RoundTrip, trade_id: str, refused: str) -> IllegalTransition | None:
+        """What is wrong with a trip where a later part of its history was imported before, as from flat.
+
+        `refused` is the last fill of such a trip before: a flip stands or falls as a whole.
+        """
+        known = self._known
+        taken = next((f for f in trip.fills if known.booked_in.get(f.fill_id, trade_id) != trade_id), None)
+        is_cut_off = (
+            not trip.is_flat
+            and trip.fills[0].fill_id not in known.opened_by
+            and trip.fills[-1].at // _INSTANT_US < known.imported_until // _INSTANT_US
+        )
+        is_rest = trip.fills[0].fill_id == refused + FLIPPED
+        if taken is None and not is_cut_off and not is_rest:
+            return None
+        return IllegalTransition(
+            "later fills of this market were imported without this history",
+            field="fill_id",
+            value=(taken or trip.fills[0]).fill_id,
+            cure="import the whole history at once, under another --account",
+        )
 
     def _unsound(self, row: VenueRow) -> InvalidTrade | None:
         if self._size is None:
@@ -186,19 +216,19 @@ class _Grouping:
         row = self._row_of.get(fill.fill_id)
         return row if row is not None else self._row_of.get(fill.fill_id.removesuffix(FLIPPED))
 
-    def _owned(self, trips: list[RoundTrip]) -> list[int]:
-        """How many rows count with each trip: one that closes a trip and opens another counts with that."""
+    def _owned(self, trips: list[RoundTrip]) -> list[list[str]]:
+        """The rows that count with each trip: one that closes a trip and opens another counts with that."""
         owner = dict.fromkeys(self._unheld, -1)
         for number, trip in enumerate(trips):
             for fill in trip.fills:
                 row = self._told_by(fill)
                 if row is not None and owner.get(row.position) != -1:
                     owner[row.position] = number
-        counts = [0] * len(trips)
-        for number in owner.values():
+        owned: list[list[str]] = [[] for _ in trips]
+        for position, number in owner.items():
             if number >= 0:
-                counts[number] += 1
-        return counts
+                owned[number].append(position)
+        return owned
 
     def _trade_row(self, trip: RoundTrip, rows: int) -> TradeRow:
         first = next(row for fill in trip.fills if (row := self._told_by(fill)) is not None)
@@ -238,6 +268,4 @@ class _Grouping:
 
 
 def _trade_id(history: MarketHistory, fill_id: str) -> str:
-    parts = (*key_of(history), fill_id)
-    text = "\x1f".join(parts).encode("utf-8", "replace")
-    return IMPORTED + hashlib.blake2b(text, digest_size=16).hexdigest()
+    return source_id(IMPORTED, *key_of(history), fill_id)

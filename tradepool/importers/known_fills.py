@@ -35,23 +35,32 @@ class KnownMarket:
     orders: dict[str, Decimal] = field(default_factory=dict)
     opened_by: dict[str, str] = field(default_factory=dict)
     """From the fill that opened a trade to the trade's id."""
+    booked_in: dict[str, str] = field(default_factory=dict)
+    """From a fill to the id of the trade that it is part of."""
     begun: dict[Side, Trade] = field(default_factory=dict)
     """The imported trades that are still open; one, but for an account in hedge mode."""
     stranger: str | None = None
     """An open trade that no import made."""
     first_at: int = 0
     last_at: int = 0
+    imported_until: int = 0
+    """When the last fill was made that an import grouped."""
+    trades: list[Trade] = field(default_factory=list)
 
     def add(self, trade: Trade) -> None:
         """Take note of a trade of this market."""
+        self.trades.append(trade)
         own = f"{trade.trade_id}:"
         fills = [fill for fill in trade.fills if not fill.fill_id.startswith(own)]
         for fill in fills:
             self._add_fill(trade, fill)
         if fills:
             self.opened_by[fills[0].fill_id] = trade.trade_id
+        is_imported = trade.trade_id.startswith(IMPORTED)
+        if is_imported and fills:
+            self.imported_until = max(self.imported_until, *(fill.at for fill in fills))
         if trade.is_open and trade.open_amount:
-            if trade.trade_id.startswith(IMPORTED):
+            if is_imported:
                 self.begun[trade.side] = trade
             else:
                 self.stranger = trade.trade_id
@@ -61,6 +70,16 @@ class KnownMarket:
         if side is not None:
             return self.begun.get(side)
         return max(self.begun.values(), key=lambda trade: trade.created_at, default=None)
+
+    def of(self, side: Side | None) -> KnownMarket:
+        """What is known of the positions of one side, of an account that keeps longs and shorts apart."""
+        if side is None:
+            return self
+        known = KnownMarket()
+        for trade in self.trades:
+            if trade.side is side:
+                known.add(trade)
+        return known
 
     def has(self, execution: Execution) -> bool:
         """Whether the execution is booked, by its id or by its order.
@@ -98,6 +117,7 @@ class KnownMarket:
         side = trade.side if fill.role is Role.ENTRY else opposite
         is_sale = trade.market is Market.SPOT and fill.role is Role.EXIT
         self.fills[fill.fill_id] = _KnownFill(side, fill.amount, fill.price, is_sale)
+        self.booked_in[fill.fill_id] = trade.trade_id
         if fill.order_id is not None:
             self.orders[fill.order_id] = plus(self.orders.get(fill.order_id, ZERO), fill.amount)
         self.first_at = min(self.first_at or fill.at, fill.at)

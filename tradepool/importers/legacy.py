@@ -17,12 +17,13 @@ changes nothing.
 * An update whose trade no row before it has added (nor, in a folder, `trades.json`) is refused, and so is
   a row with another trade's id but other facts.
 * A trade without a user takes the caller's, or is refused; one without an id gets a digest of its facts.
+* The old pool let a trade name one of another user as related. Trades of a pool are related to their own
+  user's only; what such a row names is kept in `extra`.
 * Damaged and torn rows are refused with their place; every whole row is read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter, defaultdict
@@ -45,6 +46,7 @@ from tradepool.importers.rows import (
     TradeRow,
     json_value,
     money_text,
+    source_id,
 )
 from tradepool.model.kinds import Source
 from tradepool.model.status_words import status_word
@@ -60,6 +62,7 @@ _MONEY = frozenset(
         "take_profit", "liquidation_price", "leverage", "contract_size", "funding", "interest",
     }
 )  # fmt: skip
+_RELATED = "related_trade_id"
 _REPORTED = ("partially_closed", "completed")
 
 
@@ -79,6 +82,11 @@ class _Story:
     states: list[_State]
     told_by: set[str]
     merged: int = 0
+
+    @property
+    def related(self) -> str:
+        """The id of the trade that this one names."""
+        return str(self.row.get(_RELATED))
 
     def carry_on(self, state: _State, name: str) -> bool:
         """Take another row of this trade from file `name`; whether it told anything new."""
@@ -110,7 +118,9 @@ def read_legacy(path: Path, defaults: Defaults) -> Iterator[Entry]:
             yield from read(text, file.name)
     yield from reader.orphans()
     for trade_id, story in reader.stories.items():
-        yield _entry(trade_id, story, defaults)
+        related = reader.stories.get(story.related)
+        is_foreign = related is not None and _owner(related.row, defaults) != _owner(story.row, defaults)
+        yield _entry(trade_id, story, defaults, is_foreign=is_foreign)
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -193,8 +203,7 @@ class _Reader:
             return str(given)
         facts = json.dumps(_facts(row), sort_keys=True, default=str)
         self._unnamed[facts] += 1
-        digest = hashlib.blake2b(f"{facts} {self._unnamed[facts]}".encode(), digest_size=16)
-        return f"legacy:{digest.hexdigest()}"
+        return source_id("legacy:", f"{facts} {self._unnamed[facts]}")
 
 
 def _decoded(line: str) -> Any:
@@ -224,10 +233,12 @@ def _pnl(text: str) -> Decimal:
     return pnl
 
 
-def _entry(trade_id: str, story: _Story, defaults: Defaults) -> Entry:
-    """The trade in its last state, or why it cannot be one."""
+def _entry(trade_id: str, story: _Story, defaults: Defaults, *, is_foreign: bool) -> Entry:
+    """The trade in its last state, or why it cannot be one; `is_foreign` when it names another user's."""
     latest = {name: value for name, value in story.states[-1]._asdict().items() if value is not None}
     row = {**story.row, **latest, "trade_id": trade_id}
+    if is_foreign and isinstance(row.get("extra", {}), dict):
+        row["extra"] = row.get("extra", {}) | {_RELATED: row.pop(_RELATED)}
     as_of = _time(row.get("timestamp"))
     try:
         return TradeRow(
@@ -242,9 +253,7 @@ def _entry(trade_id: str, story: _Story, defaults: Defaults) -> Entry:
 
 
 def _trade(row: dict[str, Any], as_of: int | None, defaults: Defaults) -> dict[str, Any]:
-    user = row.get("user_id")
-    if user is None or (isinstance(user, str) and not user.strip()):
-        user = defaults.user
+    user = _owner(row, defaults)
     if user is None:
         raise InvalidTrade(
             "empty", field="user_id", value=row.get("user_id"), cure="name the user with --user"
@@ -253,6 +262,11 @@ def _trade(row: dict[str, Any], as_of: int | None, defaults: Defaults) -> dict[s
     created = {"created_at": iso_time(as_of)} if as_of is not None else {}
     values = {key: _value(key, value) for key, value in row.items()}
     return created | values | {"user_id": user, "source": source}
+
+
+def _owner(row: dict[str, Any], defaults: Defaults) -> Any:
+    user = row.get("user_id")
+    return defaults.user if user is None or (isinstance(user, str) and not user.strip()) else user
 
 
 def _value(key: str, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ __all__ = [
     "json_value",
     "money_text",
     "round_noise",
+    "source_id",
 ]
 
 _FINEST = Decimal(1).scaleb(-DECIMALS_MAX)
@@ -152,6 +154,12 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
         """The report as JSON-able data."""
         rows = {name: [row._asdict() for row in getattr(self, name)] for name in ("refused", "idle")}
         return {**msgspec.structs.asdict(self), **rows, "ok": self.ok}
+
+
+def source_id(prefix: str, *parts: str) -> str:
+    """An id made of what a source calls its trade or its row: the same in every run."""
+    text = "\x1f".join(parts).encode("utf-8", "replace")
+    return prefix + hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
 def round_noise(number: Decimal) -> Decimal:
