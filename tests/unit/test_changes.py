@@ -19,7 +19,7 @@ from tests.trade_builders import (
 )
 from tradepool.errors import IdempotencyConflict, IllegalTransition, InvalidTrade, VersionMismatch
 from tradepool.model.changes import APPLIED_MAX, Change, add, change
-from tradepool.model.commands import CloseTrade, TradeCommand
+from tradepool.model.commands import AddTrade, CloseTrade, TradeCommand
 from tradepool.model.ids import short_id
 from tradepool.model.pnl import recompute
 from tradepool.model.times import TIME_US_MAX
@@ -55,6 +55,23 @@ def test_the_same_add_sent_anew_is_a_duplicate_even_after_later_changes():
     trade = after(added(), update_command("u1", stop_loss=1), close_or_fill())
     again = add(add_command("another command", as_of=NOW_US + 99), trade_id="t1", existing=trade)
     assert again == Change("duplicate", trade)
+
+
+def test_what_was_read_of_a_trade_added_again_is_a_duplicate_also_when_it_has_moved_on():
+    first = added()
+    later = after(first, update_command("u1", stop_loss=1))
+    for read in (first, later):
+        again = AddTrade(command_id="again", as_of=NOW_US, trade=read.to_dict())
+        assert add(again, trade_id="t1", existing=later) == Change("duplicate", later)
+    ahead = AddTrade(command_id="again", as_of=NOW_US, trade=later.to_dict())
+    with pytest.raises(IdempotencyConflict):
+        add(ahead, trade_id="t1", existing=first)
+
+
+def test_a_trade_known_to_have_ended_by_its_reported_pnl_alone_holds_nothing():
+    trade = added(status="failed", pnl="-5", amount="10", price="100")
+    assert (trade.status, trade.pnl, trade.open_amount) == ("completed", -5, 0)
+    assert (trade.unrealised(200), trade.unrealised_net(200, "0.001")) == (0, 0)
 
 
 def close_or_fill() -> TradeCommand:

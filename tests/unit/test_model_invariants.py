@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.trade_builders import NOW_US, new_fill, new_trade, trade_fields
+from tests.trade_builders import NOW_US, fill_fields, new_fill, new_trade, trade_fields
 from tradepool.errors import Rejected
 from tradepool.model.changes import add, change
 from tradepool.model.codec import decode_trade, encode_trade, pack_trade, read_header
 from tradepool.model.commands import AddFill, AddTrade, CloseTrade, TradeCommand, UpdateTrade, UpdateTradePnl
 from tradepool.model.counters import contribution, parse_key
 from tradepool.model.digests import digest_of
-from tradepool.model.kinds import Market, Outcome, Side
+from tradepool.model.kinds import Market, Outcome, Side, Status
 from tradepool.model.money import CONTEXT, ONE, ZERO, canonical, minus, plus, to_units
-from tradepool.model.pnl import recompute
+from tradepool.model.pnl import book_fill, recompute
 from tradepool.model.symbols import coins_of
 from tradepool.model.trade import Trade
 
@@ -97,7 +97,7 @@ def test_every_figure_of_a_trade_is_canonical_whatever_happened_to_it(trade):
 def test_quantities_stay_in_order_whatever_was_ordered_further_or_taken_back(trade):
     assert 0 <= trade.closed <= trade.filled <= trade.amount
     assert trade.amount_ordered is None or trade.amount == trade.filled <= trade.amount_ordered
-    assert bool(trade.open_cost) == bool(trade.open_amount)
+    assert bool(trade.open_cost) == bool(trade.open_amount) or trade.status is Status.COMPLETED
 
 
 @given(lived())
@@ -232,3 +232,27 @@ def test_a_trade_told_as_completed_with_something_left_open_is_noted():
 def test_a_change_of_status_is_dated_like_every_other():
     told = UpdateTrade(command_id="c", as_of=NOW_US + 5, trade_id="t1", changes={"status": "submitted"})
     assert change(new_trade(), told).trade.field_times == {"status": NOW_US + 5}
+
+
+def test_an_exit_told_before_its_entry_of_the_same_moment_is_booked_after_it():
+    fills = [fill_fields("b", "exit", 2, 2100, at=NOW_US), fill_fields("a", "entry", 2, 2000, at=NOW_US)]
+    trade = new_trade(fills=fills)
+    assert [fill.fill_id for fill in trade.fills] == ["a", "b"]
+    assert trade.pnl == 200
+
+
+def test_a_fee_told_beside_the_entry_fills_is_kept_and_not_booked():
+    trade = new_trade(fee="0.15", fills=[fill_fields("a", "entry", 2, 2000, fee=1)])
+    assert (trade.fees, trade.extra) == ({"USDT": 1}, {"fee": "0.15"})
+
+
+def test_a_trade_is_closed_when_its_last_exit_happened_however_late_the_others_are_told():
+    fills = [
+        new_fill("a", "entry", 2, 2000, at=NOW_US + 1),
+        new_fill("c", "exit", 1, 2100, at=NOW_US + 9),
+        new_fill("b", "exit", 1, 2100, at=NOW_US + 5),
+    ]
+    told_at_once, one_by_one = new_trade(fills=fills), new_trade()
+    for fill in fills:
+        one_by_one = book_fill(one_by_one, fill)
+    assert one_by_one.closed_at == told_at_once.closed_at == NOW_US + 9

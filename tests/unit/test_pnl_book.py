@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.pnl_oracle import expected_figures, figures, position
+from tests.trade_builders import new_trade
 from tradepool.errors import InvalidTrade
+from tradepool.marking import position_of
 from tradepool.pnl.book import Book
 from tradepool.pnl.columns import Columns
 from tradepool.pnl.marks import mark
@@ -218,3 +220,12 @@ def test_impossible_figures_are_refused_by_trade_and_field(field, value):
         book.upsert([good, SimpleNamespace(**fields)], 1)
     assert "good" in book
     assert "bad" not in book
+
+
+def test_a_short_of_more_digits_than_a_plain_decimal_keeps_is_entered_whole():
+    amount = Decimal("123456789012345.123456789012345678")
+    short = new_trade(
+        side="sell", direction="short", market="margin", amount=amount, price=1, status="filled"
+    )
+    entered = position_of(short)
+    assert (entered.amount, entered.cost) == (amount.copy_negate(), amount.copy_negate())

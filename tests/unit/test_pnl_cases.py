@@ -156,3 +156,15 @@ def test_the_fold_agrees_with_itself_when_fills_come_all_at_once():
         )
         assert at_once.pnl == one_by_one.pnl
         assert at_once.status == one_by_one.status
+
+
+def test_fills_told_at_once_of_one_moment_are_booked_in_the_order_they_are_told():
+    case = CASES["linear-cash"]
+    fills = [
+        fill_fields(f"{index}", *[fill[0], fill[2], fill[3]], fee=fee_of(case, fill), at=NOW_US)
+        for index, fill in enumerate(case["fills"])
+    ]
+    told = {"user_id": "ann", "symbol": "ETH/USDT", "side": "buy", "market": case["market"], "fills": fills}
+    at_once, one_by_one = trade_from_dict(told, now_us=NOW_US, trade_id="told"), versions(case)[-1]
+    assert at_once.pnl_cash == one_by_one.pnl_cash
+    assert at_once.average_entry == one_by_one.average_entry

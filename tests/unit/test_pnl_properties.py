@@ -188,11 +188,21 @@ def test_an_exit_of_an_inverse_contract_in_parts_is_rounded_like_the_whole_one()
     blank = new_trade(market="inverse", contract_size=1, amount="0.000000035")
     open_trade = fold_fills(blank, [new_fill("a", "entry", "0.000000035", "3.5")])
     whole = fold_fills(open_trade, [new_fill("b", "exit", "0.000000035", "7")])
-    sizes = ("0.000000011", "0.000000011", "0.000000013")
+    sizes = ("0.00000001", "0.00000001", "0.000000015")
     parts = fold_fills(open_trade, [new_fill(f"b{i}", "exit", size, "7") for i, size in enumerate(sizes)])
     assert whole.pnl == parts.pnl == 0
     # The quotients do not add up to the whole one, which lies between two units.
     assert whole.exit_value != parts.exit_value
+
+
+@pytest.mark.parametrize(
+    ("amount", "price"),
+    [("1", "50123.4"), ("0.01", "64123.45"), ("7", "31415.9"), ("0.00000001", "999999")],
+)
+def test_the_average_of_one_fill_of_an_inverse_contract_is_its_price(amount, price):
+    blank = new_trade(market="inverse", contract_size=1, amount=amount)
+    flat = fold_fills(blank, [new_fill("a", "entry", amount, price), new_fill("b", "exit", amount, price)])
+    assert flat.average_entry == flat.average_exit == Decimal(price)
 
 
 SUMS = {"entry_cost", "exit_value", "open_cost"}
@@ -202,7 +212,7 @@ SUMS = {"entry_cost", "exit_value", "open_cost"}
 @LIMIT
 def test_figures_do_not_depend_on_the_parts_in_which_an_order_was_filled(trades):
     whole, parts = trades
-    # Of an inverse contract every fill is a quotient, which is kept to 24 places.
+    # Of an inverse contract every fill is a quotient, which is kept to 40 places.
     rounded = SUMS if whole.market == "inverse" else set()
     for name in set(DERIVED_FIELDS) - {"outcome", "roi_net"} - rounded:
         assert (name, getattr(parts, name)) == (name, getattr(whole, name))

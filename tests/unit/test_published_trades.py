@@ -87,7 +87,7 @@ def thirds(fill: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def near(one: Any, other: Any) -> bool:
-    """Equal, but for the last of 24 places that a quotient inside the fold is kept to."""
+    """Equal, but for the last of 40 places that a quotient inside the fold is kept to."""
     if isinstance(one, Decimal) and isinstance(other, Decimal):
         return abs(one - other) <= Decimal("1e-17")
     return bool(one == other)

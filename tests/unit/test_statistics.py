@@ -167,6 +167,12 @@ def test_without_wins_the_ratios_are_zero_and_minus_one():
     assert figures.average_win is None
 
 
+def test_what_draws_have_lost_makes_no_payoff_without_losses():
+    figures = Tally(wins=1, losses=0, draws=1, profit=Decimal(5), loss=Decimal(2))
+    assert figures.payoff is figures.expectancy_ratio is None
+    assert figures.profit_factor == Decimal("2.5")
+
+
 def test_a_draw_counts_in_the_rates():
     figures = tally(3, 0, 0, -1)
     assert (figures.wins, figures.losses, figures.draws) == (1, 1, 2)

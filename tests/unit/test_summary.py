@@ -15,18 +15,14 @@ from hypothesis import strategies as st
 
 from tradepool.errors import InvalidTrade
 from tradepool.model.breakdown import OTHER, SLICES_MAX
-from tradepool.model.counters import add_counters, parse_key
+from tradepool.model.counters import add_counters, contribution, parse_key
 from tradepool.model.fill import Fill
 from tradepool.model.kinds import Outcome, Role, Side, Source, Status
 from tradepool.model.labels import DAY_US, signal_keys
 from tradepool.model.pnl import book_fill
-from tradepool.model.summary import (
-    Summary,
-    contribution,
-    summarise,
-    summary_from_counters,
-)
+from tradepool.model.summary import Summary, summarise, summary_from_counters
 from tradepool.model.trade import Trade
+from tradepool.model.user_fold import UserFold
 
 BACKTEST = Path(__file__).parents[2] / "../shared/data/freqtrade/backtest-result.json"
 
@@ -257,6 +253,13 @@ def test_a_breakdown_is_bounded():
     assert statistics is not None
     assert len(statistics.strategies) == SLICES_MAX + 1
     assert statistics.strategies[OTHER].trade_count == 5
+
+
+def test_a_currency_of_which_no_trade_could_be_read_has_statistics_of_nothing():
+    found = summary_from_counters(counted([closed(1)]), user_id="u", fold=UserFold())
+    assert (found.trade_count, found.archived_left_out) == (1, 1)
+    assert found.statistics is not None
+    assert found.statistics.best is None
 
 
 def test_breakdowns_by_time_and_windows():

@@ -16,6 +16,7 @@ import pytest
 from tests.trade_builders import NOW_US, fill_fields, new_trade, trade_fields
 from tradepool.errors import IdempotencyConflict, IllegalTransition, InvalidTrade, Rejected
 from tradepool.model.intake import checked_changes, fill_from_dict, trade_from_dict
+from tradepool.model.money import plain
 from tradepool.model.pnl import recompute
 from tradepool.model.trade import Direction, Fill, Market, Outcome, Role, Side, Status, Trade
 
@@ -237,6 +238,15 @@ def test_the_amount_of_given_fills_need_not_be_said():
     assert trade_from_dict(fields, now_us=NOW_US).amount == 3
 
 
+def test_an_amount_that_is_not_said_is_the_exact_sum_of_the_entries_each_once():
+    large, small = fill_fields("a", "entry", 10**15, 2), fill_fields("b", "entry", "1e-18", 2)
+    fields = trade_fields(fills=[large, small, small, {**small, "fill_id": None}, {**small, "fill_id": None}])
+    del fields["amount"]
+    trade = trade_from_dict(fields, now_us=NOW_US)
+    assert plain(trade.amount) == plain(trade.filled) == "1000000000000000.000000000000000003"
+    assert trade.status == Status.FILLED
+
+
 def test_ccxt_fills_are_understood():
     ccxt = {
         "id": "77",
@@ -253,6 +263,34 @@ def test_ccxt_fills_are_understood():
     assert (exit_fill.fee, exit_fill.fee_currency) == (Decimal("0.5"), "USDT")
     with pytest.raises(InvalidTrade, match="role"):
         fill_from_dict(ccxt, now_us=NOW_US)
+
+
+@pytest.mark.parametrize(
+    ("fees", "fee"),
+    [
+        ([{"cost": 0.5, "currency": "USDT"}], ("0.5", "USDT")),
+        ([{"cost": "0.5", "currency": "BNB"}, {"cost": 1, "currency": "BNB", "rate": 0.1}], ("1.5", "BNB")),
+        ([{"cost": 0, "currency": "USDT"}, {"cost": 2, "currency": "BNB"}], ("2", "BNB")),
+        ([{"cost": None, "currency": None}], ("0", None)),
+    ],
+)
+def test_fees_in_one_coin_are_one_fee(fees, fee):
+    told = fill_from_dict(fill_fields("a", "entry", 2, 2000, fee=None, fees=fees), now_us=NOW_US)
+    assert (plain(told.fee), told.fee_currency) == fee
+
+
+@pytest.mark.parametrize(
+    "fees", [[{"cost": 1, "currency": "BNB"}, {"cost": 1, "currency": "USDT"}], {"BNB": 1}, [1], np.ones(2)]
+)
+def test_fees_that_are_not_one_fee_are_refused(fees):
+    with pytest.raises(InvalidTrade, match="fees"):
+        fill_from_dict(fill_fields("a", "entry", 2, 2000, fees=fees), now_us=NOW_US)
+
+
+def test_ccxts_names_give_way_to_our_own_and_to_one_another():
+    ccxt = {"id": None, "timestamp": None, "datetime": "2025-08-01T00:00:00Z", "order": "o2"}
+    told = fill_from_dict(fill_fields("a", "entry", 2, 2000, order_id="o1") | ccxt, now_us=NOW_US)
+    assert (told.fill_id, told.order_id, told.at) == ("a", "o1", 1_754_006_400_000_000)
 
 
 def test_fills_that_cannot_be_are_refused():
@@ -440,3 +478,23 @@ def test_an_early_trade_survives_its_dictionary():
     trade = new_trade(timestamp=794916.035)
 
     assert Trade.from_dict(trade.to_dict()) == trade
+
+
+@pytest.mark.parametrize(
+    ("memory", "field"),
+    [
+        ({"notes": ["n" * 17_000]}, "notes"),
+        ({"notes": ["note"] * 4000}, "notes"),
+        ({"notes": ["\ud800"]}, "notes"),
+        ({"pnl_as_of": -1}, "pnl_as_of"),
+        ({"pnl_as_of": 10**30}, "pnl_as_of"),
+        ({"field_times": {"price": 10**19}}, "field_times"),
+        ({"field_times": {"price": -1}}, "field_times"),
+        ({"field_times": {"nothing_of_ours": 1}}, "field_times"),
+    ],
+)
+def test_what_a_record_says_that_a_pool_remembered_is_checked_like_all_else(memory, field):
+    record = new_trade(status="filled").to_dict()
+    with pytest.raises(InvalidTrade) as refused:
+        trade_from_dict(record | memory, now_us=NOW_US)
+    assert refused.value.field == field

@@ -114,14 +114,26 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     """None when the block was read from counters; everything else is the same then."""
 
     @property
-    def pairs(self) -> dict[str, Slice]:
-        """Slices by symbol; empty without statistics."""
-        return self.statistics.pairs if self.statistics else {}
+    def pairs(self) -> dict[str, Slice] | None:
+        """Slices by symbol; None without statistics."""
+        return self.statistics.pairs if self.statistics else None
 
     @property
-    def signals(self) -> dict[str, Slice]:
-        """Slices by signal and value; empty without statistics."""
-        return self.statistics.signals if self.statistics else {}
+    def signals(self) -> dict[str, Slice] | None:
+        """Slices by signal and value; None without statistics."""
+        return self.statistics.signals if self.statistics else None
+
+    def __getitem__(self, name: str) -> Any:
+        """A figure by its name, as in the old bot's dictionary; those of `statistics` as well.
+
+        Raises: KeyError.
+        """
+        for figures in (self, self.statistics):
+            if name in getattr(figures, "__struct_fields__", ()):
+                return getattr(figures, name)
+        if name in ("pairs", "signals"):
+            return None
+        raise KeyError(name)
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure as JSON-able values, decimals as positional text.
@@ -130,7 +142,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
         """
         figures = plain_fields(self)
         del figures["statistics"]
-        more = plain_fields(self.statistics) if self.statistics else {"pairs": {}, "signals": {}}
+        more = plain_fields(self.statistics) if self.statistics else {"pairs": None, "signals": None}
         figures["reported"] |= more.pop("reported_series", {})
         return figures | more
 

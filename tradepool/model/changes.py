@@ -64,13 +64,26 @@ def add(command: AddTrade, *, trade_id: str, existing: Trade | None) -> Change:
     trade = trade_from_dict(command.trade, now_us=command.as_of, trade_id=trade_id, applied=short)
     if existing is None:
         return Change("applied", trade)
-    if existing.payload == trade.payload:
+    if existing.payload == trade.payload or _is_version_of(existing, command.trade):
         return Change("duplicate", existing)
     raise IdempotencyConflict(
         "another trade was added under this id or key",
         field="trade_id" if existing.trade_id == trade_id else "idempotency_key",
         value=existing.trade_id if existing.trade_id == trade_id else existing.idempotency_key,
         cure="send a request again unchanged, or under a new id",
+    )
+
+
+def _is_version_of(trade: Trade, fields: Mapping[str, Any]) -> bool:
+    """Whether `fields` are what was read of the trade, now or in an earlier version."""
+    applied, version = fields.get("applied"), fields.get("version")
+    return (
+        fields.get("payload") == trade.payload
+        and isinstance(version, int)
+        and version <= trade.version
+        and isinstance(applied, str)
+        and applied != ""
+        and trade.applied.startswith(applied)
     )
 
 

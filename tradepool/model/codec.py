@@ -14,8 +14,8 @@ import msgspec
 from tradepool.errors import Corrupt
 from tradepool.model.archived import Archived
 from tradepool.model.digests import digest_of
+from tradepool.model.ledger import Ledger
 from tradepool.model.packing import packed, unpacked
-from tradepool.model.tokens import Ledger
 from tradepool.model.trade import Trade
 
 __all__ = [

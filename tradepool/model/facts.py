@@ -1,7 +1,7 @@
 """What the statistics remember of a trade: a few numbers and labels, read out of its stored JSON.
 
 Money is in *fine units*, integers of 1e-18: every amount a caller can give is one, their sums are exact
-without a context, and integers are an eighth of a Decimal's size.
+without a context, and an integer takes a third of a Decimal's memory.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from dataclasses import is_dataclass
 from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeGuard, TypeVar
 
 import orjson
 
@@ -21,8 +21,10 @@ __all__ = [
     "JSON_BYTES_MAX",
     "choice",
     "contract_size",
+    "is_name",
     "json_group",
     "leverage",
+    "name",
     "non_negative",
     "positive",
     "reject",
@@ -63,6 +65,21 @@ def text(chars_max: int = _CHARS_MAX) -> Callable[[str, object], str]:
         return str(value)
 
     return parse
+
+
+def name(field: str, value: object, chars_max: int) -> str:
+    """A name that can stand in a key.
+
+    Raises: InvalidTrade.
+    """
+    if is_name(value, chars_max):
+        return value
+    reject(field, "not a name", value, f"give 1 to {chars_max} printable characters")
+
+
+def is_name(value: object, chars_max: int) -> TypeGuard[str]:
+    """Whether `value` can stand in a key: text without control characters and lone surrogates."""
+    return isinstance(value, str) and 0 < len(value) <= chars_max and value.isprintable()
 
 
 def symbol(field: str, value: object) -> str:

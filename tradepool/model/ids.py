@@ -11,9 +11,20 @@ import re
 
 from tradepool.model.digests import digest_of
 
-__all__ = ["SHORT_ID_CHARS", "derive_id", "mint_id", "minted_at", "short_id", "slot_of_id", "slot_of_user"]
+__all__ = [
+    "SHORT_ID_CHARS",
+    "TRADE_ID_CHARS_MAX",
+    "derive_id",
+    "mint_id",
+    "minted_at",
+    "short_id",
+    "slot_of_id",
+    "slot_of_user",
+]
 
 SHORT_ID_CHARS = 16
+TRADE_ID_CHARS_MAX = 64
+"""Longest trade id that a caller may give."""
 
 _RANDOM_BITS = 58
 _VERSION = 8

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import reduce
 from typing import Any
 
 import msgspec
 
 from tradepool.errors import InvalidTrade, quoted
 from tradepool.model.digests import digest_of
-from tradepool.model.fields import json_group, reject
+from tradepool.model.fields import JSON_BYTES_MAX, json_group, reject, text
 from tradepool.model.fill_intake import fill_from_dict, read_fill
 from tradepool.model.kinds import Market, Role, Side
 from tradepool.model.loose_fields import (
@@ -23,8 +24,10 @@ from tradepool.model.loose_fields import (
     is_record,
     sorted_out,
 )
+from tradepool.model.money import ZERO, plus
 from tradepool.model.opening import Claim, open_books
 from tradepool.model.symbols import coins_of
+from tradepool.model.times import check_time
 from tradepool.model.trade import DERIVED_NAMES, Fill, Trade
 
 __all__ = ["JSON_NAMES", "checked_changes", "fill_from_dict", "trade_from_dict", "trade_from_record"]
@@ -33,6 +36,7 @@ _CHANGEABLE_CURE = "one of " + ", ".join(CHANGEABLE_NAMES)
 _REQUIRED = ("user_id", "symbol", "side", "amount")
 # Bound once: in a loop over trades a member looked up on its class costs more than the comparison.
 _BUY, _SPOT, _LINEAR, _INVERSE = Side.BUY, Market.SPOT, Market.LINEAR, Market.INVERSE
+_NOTE = text(JSON_BYTES_MAX)
 _PAYLOAD_ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
@@ -81,9 +85,17 @@ class _Memory(msgspec.Struct, frozen=True):
 
 def _memory_of(fields: object) -> _Memory:
     try:
-        return msgspec.convert(fields, _Memory, from_attributes=True)
+        memory = msgspec.convert(fields, _Memory, from_attributes=True)
     except msgspec.ValidationError as problem:
         raise InvalidTrade(f"not a trade's record: {problem}") from problem
+    if memory.notes:
+        json_group({"notes": [_NOTE("notes", note) for note in memory.notes]})
+    for name, time_us in memory.field_times.items():
+        if name not in CHANGEABLE_NAMES:
+            reject("field_times", "names a field that no update changes", name, _CHANGEABLE_CURE)
+        check_time("field_times", time_us)
+    check_time("pnl_as_of", memory.pnl_as_of)
+    return memory
 
 
 def _with_memory(trade: Trade, memory: _Memory) -> Trade:
@@ -140,9 +152,11 @@ def _read_fills(given: dict[str, Any]) -> tuple[Fill, ...]:
 
 
 def _move_superseded(parsed: dict[str, Any], extra: dict[str, Any], fills: tuple[Fill, ...]) -> None:
-    """Exit fills say more than one exit price does."""
+    """Exit fills say more than one exit price does, and entry fills more than one fee."""
     if any(fill.role is Role.EXIT for fill in fills):
         extra.update({name: parsed.pop(name) for name in EXIT_NAMES if parsed.get(name)})
+    if parsed.get("fee") and any(fill.role is Role.ENTRY for fill in fills):
+        extra["fee"] = parsed.pop("fee")
 
 
 def _check_objects(group: dict[str, Any]) -> None:
@@ -165,7 +179,7 @@ def _payload(parsed: dict[str, Any], fills: tuple[Fill, ...], group: dict[str, A
 def _complete(own: dict[str, Any], said: dict[str, Any], fills: tuple[Fill, ...], now_us: int) -> None:
     """Add to the trade's own fields what follows from the others."""
     if fills and "amount" not in own:
-        own["amount"] = sum((fill.amount for fill in fills if fill.role is Role.ENTRY), Decimal(0))
+        own["amount"] = _entered_amount(fills)
     for name in _REQUIRED:
         if name not in own:
             reject(name, "missing", None, "every trade has a user_id, symbol, side and amount")
@@ -174,6 +188,12 @@ def _complete(own: dict[str, Any], said: dict[str, Any], fills: tuple[Fill, ...]
         told = [said.get("opened_at"), said.get("closed_at"), *[fill.at for fill in fills]]
         times = [time for time in told if time]
         own["created_at"] = min(times) if times else now_us
+
+
+def _entered_amount(fills: tuple[Fill, ...]) -> Decimal:
+    """What the entries come to; one that is told twice counts once, as it is booked once."""
+    entries = {fill.fill_id or n: fill.amount for n, fill in enumerate(fills) if fill.role is Role.ENTRY}
+    return reduce(plus, entries.values(), ZERO)
 
 
 def _market(own: dict[str, Any]) -> Market:

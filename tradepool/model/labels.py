@@ -67,7 +67,11 @@ class Labels(msgspec.Struct, frozen=True, eq=False, gc=False):
 @lru_cache(maxsize=_CACHED)
 def labels_of(traits: Traits) -> Labels:
     """The labels of trades with those traits."""
-    return Labels(traits.source, settlement(traits.market, traits.symbol), tuple(_keys(traits)))
+    return _shared(traits.source, settlement(traits.market, traits.symbol), tuple(_keys(traits)))
+
+
+# Measurements among the signals differ from trade to trade, and their slices do not.
+_shared = lru_cache(maxsize=_CACHED)(Labels)
 
 
 def signal_keys(signals: Mapping[str, Any]) -> set[str]:

@@ -43,7 +43,6 @@ __all__ = [
     "owner_of_ledger",
     "parse_reservation_id",
     "reservation_id",
-    "reservation_of",
 ]
 
 USER_ID_CHARS_MAX = 128
@@ -194,9 +193,13 @@ def find_reservation(ledger: Ledger, key: str) -> Reservation | None:
     return None if hold is None else reservation_of(ledger, key, hold)
 
 
-def open_reservations(ledger: Ledger) -> list[Reservation]:
-    """What is set aside, oldest first; also what nobody has given back yet though its time is over."""
-    return [reservation_of(ledger, key, hold) for key, hold in ledger.reservations.items()]
+def open_reservations(ledger: Ledger, now_us: int) -> list[Reservation]:
+    """What is set aside, oldest first; one whose time is over, but not given back yet, is `expired`."""
+    found = [reservation_of(ledger, key, hold) for key, hold in ledger.reservations.items()]
+    expired = ReservationStatus.EXPIRED
+    return [
+        each if each.expires_at > now_us else msgspec.structs.replace(each, status=expired) for each in found
+    ]
 
 
 def reservation_of(ledger: Ledger, key: str, hold: Hold) -> Reservation:

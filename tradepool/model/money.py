@@ -41,8 +41,9 @@ CONTEXT = decimal.Context(prec=100, rounding=ROUND_HALF_EVEN)
 ZERO = Decimal(0)
 ONE = Decimal(1)
 
-_COST_UNIT = Decimal("1e-24")
-_QUOTIENTS_UNIT = Decimal("1e-22")
+# An average over 1e-8 units at a price of 1e6 needs that many to come out as the price, to 18 places.
+_COST_UNIT = Decimal("1e-40")
+_QUOTIENTS_UNIT = Decimal("1e-36")
 _FINEST = Decimal(1).scaleb(-DECIMALS_MAX)
 _LOWEST = -MAGNITUDE_MAX
 # Bound once: these run several times for every figure of every trade.
@@ -106,12 +107,12 @@ def quantise(x: Decimal) -> Decimal:
 
 
 def round_cost(x: Decimal) -> Decimal:
-    """`x` rounded to 24 places: how a quotient inside the cost fold is kept finite."""
+    """`x` rounded to 40 places: how a quotient inside the cost fold is kept finite."""
     return canonical(_quantize(x, _COST_UNIT)) if x else ZERO
 
 
 def round_quotients(x: Decimal) -> Decimal:
-    """`x`, a sum of some hundred `round_cost` quotients, without the places that their rounding reaches."""
+    """`x`, a sum of thousands of `round_cost` quotients, without the places that their rounding reaches."""
     return canonical(_quantize(x, _QUOTIENTS_UNIT)) if x else ZERO
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 from tradepool.model.fields import reject
 from tradepool.model.kinds import Role, Status
 from tradepool.model.lifecycle import LATE_STATUSES, outcome_of, status_from_fills
-from tradepool.model.money import ZERO
+from tradepool.model.money import ZERO, minus, plus
 from tradepool.model.pnl import fold_fills, known_fill, refigure, shrunk_to_filled
 from tradepool.model.status_words import read_status
 from tradepool.model.trade import Fill, Trade
@@ -115,11 +115,25 @@ def _implied_quantity(trade: Trade, claim: Claim, status: Status | None) -> Deci
 
 
 def _in_order(trade: Trade, claim: Claim) -> list[Fill]:
-    """The fills, named and dated: by time where every one has it, but as a pool booked them."""
-    dated: Iterable[Fill] = claim.fills
+    """The fills, named and dated: by time where every one has it, but as a pool booked them.
+
+    Of one time they come as told, unless that has an exit before the entries it takes.
+    """
+    dated: Sequence[Fill] = claim.fills
     if not claim.is_booked and all(fill.at for fill in claim.fills):
-        dated = sorted(claim.fills, key=lambda fill: (fill.at, fill.role is _EXIT))
+        dated = sorted(claim.fills, key=lambda fill: fill.at)
+        if not _can_follow(dated):
+            dated.sort(key=lambda fill: (fill.at, fill.role is _EXIT))
     return [_named(trade, index, fill) for index, fill in enumerate(dated)]
+
+
+def _can_follow(fills: Iterable[Fill]) -> bool:
+    held = ZERO
+    for fill in fills:
+        held = plus(held, fill.amount) if fill.role is _ENTRY else minus(held, fill.amount)
+        if held < ZERO:
+            return False
+    return True
 
 
 def _named(trade: Trade, index: int, fill: Fill) -> Fill:

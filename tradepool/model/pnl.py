@@ -115,7 +115,9 @@ def with_status(trade: Trade, status: Status, *, at: int) -> Trade:
     if status is _COMPLETED:
         changes["outcome"] = outcome_of(trade)
         if trade.closed_at is None:
-            changes["closed_at"] = max(trade.created_at, opened_at or 0, at)
+            # Exits may be told in another order than they happened in.
+            happened = max((fill.at for fill in trade.fills), default=0)
+            changes["closed_at"] = max(trade.created_at, opened_at or 0, at, happened)
     return msgspec.structs.replace(trade, **changes)
 
 

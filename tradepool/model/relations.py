@@ -22,8 +22,9 @@ def check_relation(
 ) -> None:
     """Pass when `after` may be related to the trade it names; one that is not there (yet) may be named.
 
-    `look_up` finds a trade of the user's shard by its id. Nothing is looked up unless `before`, the version
-    so far, named another.
+    `look_up` finds a trade by its id, also another user's. Nothing is looked up unless `before`, the version
+    so far, named another. Of a new trade under an id that the pool made no way back is looked for: nobody
+    can have named it.
 
     Raises: InvalidTrade when the related trade is another user's, or leads back to this one.
     """
@@ -33,7 +34,8 @@ def check_relation(
     if slot_of_id(named) not in (None, slot_of_user(after.user_id)):
         reject("related_trade_id", "is another user's", named, _CURE)
     step = named
-    for _ in range(CHAIN_MAX):
+    is_minted = before is None and slot_of_id(after.trade_id) is not None
+    for _ in range(1 if is_minted else CHAIN_MAX):
         found = look_up(step)
         if found is not None and found.user_id != after.user_id:
             reject("related_trade_id", "is another user's", named, _CURE)

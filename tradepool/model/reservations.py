@@ -199,7 +199,7 @@ def _resolved(ledger: Ledger, done: Mapping[str, Hold], now_us: int) -> Ledger:
     assets = dict(ledger.assets)
     for hold in done.values():
         balance = assets[hold.asset]
-        reserved = _sum(balance.reserved, -hold.amount)
+        reserved = _difference(balance.reserved, hold.amount)
         assets[hold.asset] = msgspec.structs.replace(balance, reserved=reserved)
     ledger = msgspec.structs.replace(ledger, assets=assets, reservations=still_open)
     for hold in done.values():
@@ -211,7 +211,7 @@ def _settled(ledger: Ledger, done: Hold) -> Ledger:
     """The ledger with what `done` spent and received booked."""
     assert done.resolved_at is not None
     if done.spent:
-        ledger = _booked(ledger, done.asset, -done.spent, done.resolved_at)
+        ledger = _booked(ledger, done.asset, CONTEXT.minus(done.spent), done.resolved_at)
     for asset, amount in done.received.items():
         ledger = _booked(ledger, asset, amount, done.resolved_at)
     return ledger
@@ -284,3 +284,7 @@ def _at_most(reservation: Reservation) -> str:
 
 def _sum(left: Decimal, right: Decimal) -> Decimal:
     return canonical(CONTEXT.add(left, right))
+
+
+def _difference(left: Decimal, right: Decimal) -> Decimal:
+    return canonical(CONTEXT.subtract(left, right))

@@ -4,7 +4,8 @@ A venue tells buys and sells; a trade has entries and exits. The first execution
 trip and gives it its side; those of the same side add to it, those of the other take from it, until
 nothing is left. What an execution sells (or buys) beyond that flips the position: its first part closes
 the trip, its second, under the id `<id>#2`, opens the next one. Its fee belongs to the part that closes,
-as in the published accounts of flips; so nothing is rounded, and parts add up to the execution.
+as in the published accounts of flips; so nothing is rounded, and parts add up to the execution. Only a fee
+that takes coins out of what the second part brings belongs to that.
 
 Venues tell milliseconds, and several executions may share one; the order in which they are given counts.
 
@@ -122,14 +123,22 @@ class _Position:
 
     def _leave(self, execution: Execution) -> Iterator[RoundTrip | Unheld]:
         leaving = min(execution.amount, self._open)
-        self._book(_part(execution, Role.EXIT, leaving))
+        rest = minus(execution.amount, leaving)
+        charged = _free(execution) if self._takes_of(execution, rest) else execution
+        self._book(_part(charged, Role.EXIT, leaving))
         if self._open:
             return
         yield self.trip()
         self.fills = []
-        rest = minus(execution.amount, leaving)
         if rest:
-            yield from self._enter_anew(execution, rest)
+            yield from self._enter_anew(_free(execution) if charged is execution else execution, rest)
+
+    def _takes_of(self, execution: Execution, rest: Decimal) -> bool:
+        """Whether the fee comes out of the coins that `rest`, which opens the next trip, brings in."""
+        if not rest or self._opens_with not in (None, execution.side):
+            return False
+        terms = terms_of(self._market, execution.side, self._symbol, ONE)
+        return ZERO < fee_effect(terms, _part(execution, Role.ENTRY, rest)).held < rest
 
     def _enter_anew(self, execution: Execution, amount: Decimal) -> Iterator[Unheld]:
         if self._opens_with not in (None, execution.side):
@@ -165,15 +174,19 @@ class _Position:
         self._held_fees = held_fees if is_entry else min(held_fees, self._not_closed)
 
 
+def _free(execution: Execution) -> Execution:
+    return msgspec.structs.replace(execution, fee=ZERO, fee_currency=None, fee_price=None)
+
+
 def _part(execution: Execution, role: Role, amount: Decimal, *, is_rest: bool = False) -> Fill:
     return Fill(
         fill_id=execution.fill_id + FLIPPED if is_rest else execution.fill_id,
         role=role,
         amount=amount,
         price=execution.price,
-        fee=ZERO if is_rest else execution.fee,
-        fee_currency=None if is_rest else execution.fee_currency,
-        fee_price=None if is_rest else execution.fee_price,
+        fee=execution.fee,
+        fee_currency=execution.fee_currency,
+        fee_price=execution.fee_price,
         at=execution.at,
         order_id=execution.order_id,
     )

@@ -79,9 +79,7 @@ class Tally(msgspec.Struct, frozen=True):
     @property
     def payoff(self) -> Decimal | None:
         """Average win over average loss (risk-reward); None without losses, 0 without wins."""
-        if not self.loss:
-            return None
-        return quotient(self.average_win or ZERO, self.average_loss or ONE)
+        return quotient(self.average_win or ZERO, self.average_loss or ZERO)
 
     @property
     def expectancy(self) -> Decimal | None:

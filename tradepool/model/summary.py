@@ -13,26 +13,16 @@ from typing import Any
 import msgspec
 
 from tradepool.errors import InvalidTrade
-from tradepool.model.blocks import Block, Reported, block_from_counters
+from tradepool.model.blocks import Block, block_from_counters
 from tradepool.model.codec import encode_trade
 from tradepool.model.counters import ALL_SOURCES, TRADES, add_counters, contribution, grouped
 from tradepool.model.facts import fact_of
-from tradepool.model.fold import Statistics
+from tradepool.model.fold import Fold, Statistics
 from tradepool.model.kinds import Source
 from tradepool.model.trade import Trade
 from tradepool.model.user_fold import UserFold
 
-__all__ = [
-    "ALL_SOURCES",
-    "Block",
-    "Reported",
-    "Statistics",
-    "Summary",
-    "check_choice",
-    "contribution",
-    "summarise",
-    "summary_from_counters",
-]
+__all__ = ["Summary", "check_choice", "summarise", "summary_from_counters"]
 
 
 class Summary(Block, frozen=True, kw_only=True):
@@ -107,13 +97,15 @@ def summary_from_counters(
     blocks = _of_source(groups, chosen)
     top = _top_currency(blocks) if currency is None else currency
     statistics: Mapping[str, Statistics] = {}
+    nothing = None
     if fold is not None:
         balances = {} if starting_balance is None else {top: starting_balance}
-        statistics = fold.statistics(chosen, balances)
+        statistics, nothing = fold.statistics(chosen, balances), Fold().statistics(starting_balance)
     by_currency = {
-        name: block_from_counters(blocks[name], chosen, name, statistics.get(name)) for name in sorted(blocks)
+        name: block_from_counters(blocks[name], chosen, name, statistics.get(name, nothing))
+        for name in sorted(blocks)
     }
-    uppermost = by_currency.get(top) or block_from_counters({}, chosen, top)
+    uppermost = by_currency.get(top) or block_from_counters({}, chosen, top, nothing)
     counted = sum(block.trade_count for block in by_currency.values())
     return Summary(
         **msgspec.structs.asdict(uppermost),

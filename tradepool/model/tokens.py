@@ -12,21 +12,8 @@ from decimal import Decimal
 import msgspec
 
 from tradepool.errors import InvalidTokens
-from tradepool.model.ledger import (
-    Balance,
-    Ledger,
-    Reservation,
-    ReservationName,
-    ReservationStatus,
-    available,
-    broken_rules,
-    find_reservation,
-    ledger_id,
-    parse_reservation_id,
-    reservation_id,
-)
+from tradepool.model.ledger import Balance, Ledger
 from tradepool.model.ledger_change import (
-    APPLIED_MAX,
     LedgerChange,
     balance_of,
     check_asset_count,
@@ -34,14 +21,7 @@ from tradepool.model.ledger_change import (
     next_version,
 )
 from tradepool.model.money import ZERO
-from tradepool.model.reservations import (
-    OPEN_RESERVATIONS_MAX,
-    RESOLVED_MAX,
-    expire,
-    release,
-    reserve,
-    settle,
-)
+from tradepool.model.reservations import expire, release, reserve, settle
 from tradepool.model.times import TIME_US_MAX
 from tradepool.model.token_commands import (
     ExpireTokens,
@@ -50,40 +30,10 @@ from tradepool.model.token_commands import (
     SettleTokens,
     TokenCommand,
     UpdateTokens,
-    owner_of,
 )
-from tradepool.model.token_intake import ASSETS_MAX, amounts_of, asset_names_of
+from tradepool.model.token_intake import amounts_of, asset_names_of
 
-__all__ = [
-    "APPLIED_MAX",
-    "ASSETS_MAX",
-    "OPEN_RESERVATIONS_MAX",
-    "RESOLVED_MAX",
-    "Balance",
-    "ExpireTokens",
-    "Ledger",
-    "LedgerChange",
-    "ReleaseTokens",
-    "Reservation",
-    "ReservationName",
-    "ReservationStatus",
-    "ReserveTokens",
-    "SettleTokens",
-    "TokenCommand",
-    "apply_snapshot",
-    "available",
-    "broken_rules",
-    "change",
-    "expire",
-    "find_reservation",
-    "ledger_id",
-    "owner_of",
-    "parse_reservation_id",
-    "release",
-    "reservation_id",
-    "reserve",
-    "settle",
-]
+__all__ = ["change"]
 
 
 def change(ledger: Ledger, command: TokenCommand, *, now_us: int) -> LedgerChange:

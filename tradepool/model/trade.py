@@ -177,7 +177,12 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
 
     @property
     def open_amount(self) -> Decimal:
-        """What is still held (or owed): filled less closed less the fees taken out of the holding."""
+        """What is still held (or owed): filled less closed less the fees taken out of the holding.
+
+        Nothing once the trade is completed, also where no exit is known and its result was reported.
+        """
+        if self.status is Status.COMPLETED:
+            return ZERO
         left = CONTEXT.subtract(self.filled, self.closed) if self.closed else self.filled
         return canonical(CONTEXT.subtract(left, self.held_fees) if self.held_fees else left)
 
@@ -233,6 +238,8 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
         """
         price, rate = _positive("mark", mark), parse_decimal("exit_fee_rate", exit_fee_rate)
         with decimal.localcontext(CONTEXT):
+            if not self.open_amount:
+                return ZERO
             value = notional(Market(self.market), self.open_amount, price) * self.contract_size
             return quantise(self._open_gross(price) - self.open_fee - value * rate)
 
@@ -262,6 +269,8 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
         return trade_from_dict(fields, now_us=0, trade_id=None)
 
     def _open_gross(self, mark: Decimal) -> Decimal:
+        if not self.open_amount:
+            return ZERO
         terms = self.terms
         return gross(terms, self.open_cost, notional(terms.market, self.open_amount, mark))
 

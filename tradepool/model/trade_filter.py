@@ -1,4 +1,4 @@
-"""Which trades a question is about."""
+"""Which trades a question is about, and where each stands in a list."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import msgspec
 from tradepool.model.kinds import OPEN_STATUSES, Source, Status
 from tradepool.model.trade import Trade
 
-__all__ = ["TradeFilter"]
+__all__ = ["Cursor", "TradeFilter"]
+
+Cursor = tuple[int, str]
+"""The place of a trade in a list by time: (created_at in µs, trade id)."""
 
 
 class TradeFilter(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,18 +5,26 @@ from __future__ import annotations
 import msgspec
 
 from tradepool.errors import IdempotencyConflict, InvalidTokens, Rejected
-from tradepool.model.commands import AddTrade
-from tradepool.model.ledger import Ledger, ReservationStatus, find_reservation
-from tradepool.model.ledger_change import LedgerChange
+from tradepool.model.commands import AddTrade, Command
+from tradepool.model.ledger import Ledger, ReservationStatus, find_reservation, ledger_id
+from tradepool.model.ledger_change import LedgerChange, is_forgotten
 from tradepool.model.reservations import asked_for
 from tradepool.model.token_commands import ReserveTokens
 from tradepool.model.tokens import change
 from tradepool.model.trade import Trade
 
-__all__ = ["reserve_again", "reserve_with"]
+__all__ = ["ledger_beside", "reserve_again", "reserve_with"]
 
 _REQUIRED = ("asset", "amount", "ttl_s")
 _NAMES = {*_REQUIRED, "key"}
+
+
+def ledger_beside(command: Command) -> str | None:
+    """The ledger of an add that sets tokens aside, as far as its loose fields tell the account."""
+    if not isinstance(command, AddTrade) or command.reserve is None:
+        return None
+    account_id = command.trade.get("account_id")
+    return ledger_id(command.trade["user_id"], "default" if account_id is None else account_id)
 
 
 def reserve_with(ledger: Ledger, command: AddTrade, trade: Trade, *, now_us: int) -> LedgerChange:
@@ -42,8 +50,8 @@ def reserve_with(ledger: Ledger, command: AddTrade, trade: Trade, *, now_us: int
 def reserve_again(ledger: Ledger, command: AddTrade, trade: Trade, *, is_same: bool) -> LedgerChange:
     """What became of the tokens of `trade`, which was there already; the outcome is `duplicate`.
 
-    `is_same` says that the trade was added by this very command; then the reservation is `forgotten` if it
-    is unknown by now.
+    `is_same` says that the trade was added by this very command; then, or where its key was forgotten, the
+    reservation is `forgotten` if it is unknown by now.
 
     Raises: IdempotencyConflict when they were not set aside with it, or others were.
     """
@@ -52,7 +60,7 @@ def reserve_again(ledger: Ledger, command: AddTrade, trade: Trade, *, is_same: b
     except Rejected as refusal:
         raise _within_reserve(refusal) from None
     known = find_reservation(ledger, asked.key)
-    if known is None and is_same:
+    if known is None and (is_same or is_forgotten(ledger, asked.key)):
         known = msgspec.structs.replace(asked, status=ReservationStatus.FORGOTTEN)
     if known is None or (known.asset, known.amount) != (asked.asset, asked.amount):
         raise IdempotencyConflict(

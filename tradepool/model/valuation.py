@@ -68,7 +68,7 @@ NO_FEE = FeeEffect(ZERO, ZERO, unpriced=False)
 
 
 def notional(market: Market, amount: Decimal, price: Decimal) -> Decimal:
-    """Exact q·p in quote; for an inverse contract q/p in base, to 24 places."""
+    """Exact q·p in quote; for an inverse contract q/p in base, to 40 places."""
     if market is _INVERSE:
         return round_cost(CONTEXT.divide(amount, price))
     return canonical(CONTEXT.multiply(amount, price))
