@@ -6,6 +6,8 @@ PYTHON ?= python3
 ARGS ?=
 # Which plans of the fault simulator are run, for example: make faults SEEDS=17-17
 SEEDS ?= 0-199
+# How many tests run at once.
+JOBS ?= 2
 UV ?= $(shell command -v uv || echo .venv/lock/bin/uv)
 
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
@@ -39,10 +41,10 @@ demo: setup ## start a server and the fleet, feed it trades for half a minute, p
 	@$(BIN)/tradepool demo $(ARGS)
 
 test: setup ## the tests, under five minutes on two cores
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow"
 
 test-slow: setup ## the long tests alone
-	@$(BIN)/python -m pytest -q -m slow
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m slow
 
 faults: setup ## 200 seeds of writers against kills, crashes, full disks and cut wires: nothing lost, nothing doubled
 	@$(BIN)/python -m tests.faults.simulator --seeds $(SEEDS)

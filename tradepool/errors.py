@@ -203,8 +203,15 @@ def quoted(value: object) -> str:
         text = str(value) if isinstance(value, str | Decimal) else _REPR.repr(value)
     except ValueError:
         text = f"a huge {type(value).__name__}"
-    text = text[: _VALUE_CHARS_MAX + 1].encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= _VALUE_CHARS_MAX else f"{text[: _VALUE_CHARS_MAX - 1]}…"
+    return _cut(_cut(text).encode("utf-8", "backslashreplace").decode())
+
+
+def _cut(text: str) -> str:
+    """The text, or its two ends: a long path is known by its last part."""
+    if len(text) <= _VALUE_CHARS_MAX:
+        return text
+    end = _VALUE_CHARS_MAX // 2
+    return f"{text[: end - 1]}…{text[-end:]}"
 
 
 def _one_line(field: str, problem: str, value: str, cure: str) -> str:
