@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from measurement import Numbers, medians, rounds_of, run
-
+from bench.measurement import Numbers, medians, rounds_of, run
 from tradepool.archive.columns import Stored, stored
 from tradepool.exporters import ExportFormat, write_export
 from tradepool.model import codec

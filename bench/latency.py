@@ -14,7 +14,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from bench.measurement import Numbers, percentile, run, seconds
+from bench.measurement import Numbers, percentiles_ms, run, seconds
 from bench.pool_load import LoadedPool, pin_append_only_file, trades
 from tradepool import TradePool
 
@@ -44,7 +44,7 @@ def _ack_times(pool: TradePool, name: str, *, quick: bool) -> Numbers:
     for changes, calls in CALLS.items():
         given = [list(trades(changes * n, changes)) for n in range(WARM_CALLS + calls // (4 if quick else 1))]
         taken = [seconds(partial(pool.add_trades, batch)) for batch in given][WARM_CALLS:]
-        numbers |= _percentiles(f"{name}_{changes}", taken)
+        numbers |= percentiles_ms(f"{name}_{changes}", taken)
     return numbers
 
 
@@ -55,11 +55,7 @@ def _sync_times(folder: Path) -> Numbers:
             file.write(bytes(_SYNC_BYTES))
             os.fdatasync(file.fileno())
 
-        return _percentiles("fdatasync", [seconds(append) for _ in range(SYNCS)])
-
-
-def _percentiles(name: str, taken: list[float]) -> Numbers:
-    return {f"{name}_p{percent}_ms": percentile(taken, percent) * 1e3 for percent in (50, 99)}
+        return percentiles_ms("fdatasync", [seconds(append) for _ in range(SYNCS)])
 
 
 if __name__ == "__main__":

@@ -18,13 +18,24 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Numbers", "median_ratio", "medians", "per_second", "percentile", "rounds_of", "run", "seconds"]
+__all__ = [
+    "Numbers",
+    "median_ratio",
+    "medians",
+    "per_second",
+    "percentile",
+    "percentiles_ms",
+    "rounded",
+    "rounds_of",
+    "run",
+    "seconds",
+]
 
 Numbers = dict[str, float]
 """Named results of one measurement."""
 
 _WHOLE_FROM = 100
-"""Numbers from here on are printed without decimals."""
+"""Numbers from here on are shown without decimals."""
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -67,6 +78,18 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
+def percentiles_ms(name: str, taken_s: Sequence[float]) -> Numbers:
+    """`<name>_p50_ms` and `<name>_p99_ms` of what was taken in seconds."""
+    return {f"{name}_p{percent}_ms": percentile(taken_s, percent) * 1e3 for percent in (50, 99)}
+
+
+def rounded(value: float) -> str:
+    """`value` for people: as many digits as mean something."""
+    if abs(value) >= _WHOLE_FROM:
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if abs(value) < 1 and value != round(value, 2) else f"{value:g}"
+
+
 def run(measure: Callable[..., Numbers]) -> None:
     """The command line of a measurement: `--quick` for a first look, `--json` for programs.
 
@@ -85,8 +108,4 @@ def run(measure: Callable[..., Numbers]) -> None:
         return
     width = max(map(len, numbers))
     for name, value in numbers.items():
-        print(f"{name:<{width}}  {_rounded(value):>14}")
-
-
-def _rounded(value: float) -> str:
-    return f"{value:,.3f}" if abs(value) < _WHOLE_FROM else f"{value:,.0f}"
+        print(f"{name:<{width}}  {rounded(value):>14}")

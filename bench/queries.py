@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 from bench import pool_load
-from bench.measurement import Numbers, per_second, percentile, run, seconds
+from bench.measurement import Numbers, per_second, percentile, percentiles_ms, run, seconds
 from bench.pool_load import SYMBOLS, USERS, pin_append_only_file
 from tradepool import Fill, Settings, Trade, TradePool
 from tradepool.batching import batched
@@ -109,11 +109,10 @@ def _times(questions: dict[str, Callable[[], object]], asked: int) -> Numbers:
     for _ in range(asked):
         for name, question in questions.items():
             taken[name].append(seconds(question))
-    return {
-        f"{name}_p{percent}_ms": percentile(times, percent) * 1e3
-        for name, times in taken.items()
-        for percent in (50, 99)
-    }
+    numbers: Numbers = {}
+    for name, times in taken.items():
+        numbers |= percentiles_ms(name, times)
+    return numbers
 
 
 def _templates() -> list[Trade]:

@@ -19,7 +19,7 @@ from itertools import cycle
 from typing import Any
 
 from bench import pool_load
-from bench.measurement import Numbers, percentile, run, seconds
+from bench.measurement import Numbers, percentiles_ms, run, seconds
 from bench.pool_load import SYMBOLS, pin_append_only_file
 from tradepool import TradePool
 from tradepool.archive.folder import ARCHIVE_NAME
@@ -118,15 +118,11 @@ def _changed(pool: TradePool, draw: random.Random, count: int) -> Numbers:
     for change, _ in zip(changes, range(count), strict=False):
         change()
         taken.append(seconds(lambda: _ask(pool)))
-    return _percentiles("changed", taken)
+    return percentiles_ms("changed", taken)
 
 
 def _times(name: str, question: Callable[[], object], asked: int) -> Numbers:
-    return _percentiles(name, [seconds(question) for _ in range(asked)])
-
-
-def _percentiles(name: str, taken: list[float]) -> Numbers:
-    return {f"{name}_p{percent}_ms": percentile(taken, percent) * 1e3 for percent in (50, 99)}
+    return percentiles_ms(name, [seconds(question) for _ in range(asked)])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.measurement import Numbers
+from bench.measurement import Numbers, rounded
 
 __all__ = ["TARGETS", "Target", "table"]
 
@@ -26,7 +26,6 @@ _HERE = Path(__file__).parent
 _DOCUMENT = _HERE.parent / "docs" / "performance.md"
 _BEGIN, _END = "<!-- targets: written by `python bench/targets.py --write` -->\n", "\n<!-- end of targets -->"
 _PROGRAM_TIMEOUT_S = 3600
-_WHOLE_FROM = 100
 
 
 class Target(NamedTuple):
@@ -43,7 +42,7 @@ class Target(NamedTuple):
     @property
     def wanted(self) -> str:
         """The bound in words."""
-        return f"{'≤' if self.is_ceiling else '≥'} {_rounded(self.bound)}"
+        return f"{'≤' if self.is_ceiling else '≥'} {rounded(self.bound)}"
 
     def is_reached(self, value: float) -> bool:
         """Whether `value` keeps the bound."""
@@ -132,9 +131,9 @@ def _row(target: Target, numbers: Numbers) -> str:
     value = numbers.get(target.number)
     if value is None:
         return f"| {target.what} | {target.wanted} | — | `{target.program}` gave no number | failed |"
-    absolute = ", ".join(f"{name} {_rounded(numbers[name])}" for name in target.absolute if name in numbers)
+    absolute = ", ".join(f"{name} {rounded(numbers[name])}" for name in target.absolute if name in numbers)
     verdict = "reached" if target.is_reached(value) else "missed"
-    return f"| {target.what} | {target.wanted} | {_rounded(value)} | {absolute} | {verdict} |"
+    return f"| {target.what} | {target.wanted} | {rounded(value)} | {absolute} | {verdict} |"
 
 
 def _measured(program: str, *, quick: bool) -> Numbers:
@@ -148,12 +147,6 @@ def _measured(program: str, *, quick: bool) -> Numbers:
         return {}
     numbers: Numbers = json.loads(ended.stdout)
     return numbers
-
-
-def _rounded(value: float) -> str:
-    if value >= _WHOLE_FROM:
-        return f"{value:,.0f}"
-    return f"{value:.4f}" if value < 1 and value != round(value, 2) else f"{value:g}"
 
 
 def main() -> None:

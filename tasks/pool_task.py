@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 from kombu.exceptions import OperationalError
 
-from tasks.delivery import Envelope
+from tasks.delivery import Envelope, deliver
 from tasks.parking import letter, park, reason_of
 from tradepool.clock import now_us
 from tradepool.errors import Contended, Misconfigured, Rejected, Unavailable
@@ -80,6 +81,10 @@ class WriteTask(PoolTask):
             log.exception("task failed", task=self.name, task_id=self.request.id)
             self._park_message(error, args, kwargs)
             return None
+
+    def apply_one(self, about: Mapping[str, Any], /, **command: Any) -> dict[str, Any]:
+        """Deliver the one command of the message, with its id and time if `about` tells them; its answer."""
+        return deliver(self.app, self.envelope(), [{**command, **about}])[0]
 
     def envelope(self, *, overtaken_since: int | None = None) -> Envelope:
         """What is known of the message that is being run."""

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.app import app
-from tasks.delivery import deliver
 from tasks.pool_task import PoolTask, WriteTask
 
 __all__ = [
@@ -34,7 +33,7 @@ def update_available_tokens(
 ) -> Answer:
     """Take a venue's snapshot of free balances `{asset: amount}`, or a list of tradable assets."""
     given = {"user_id": user_id, "tokens": tokens, "account_id": account_id, "complete": complete}
-    return _one(self, about, op="update_tokens", **given)
+    return self.apply_one(about, op="update_tokens", **given)
 
 
 @app.task(base=WriteTask, bind=True, name="tasks.tokens.reserve_tokens")
@@ -50,7 +49,7 @@ def reserve_tokens(
 ) -> Answer:
     """Set `amount` of `asset` aside under `key`, for `ttl_s` seconds after it was sent."""
     wanted = {"asset": asset, "amount": amount, "key": key, "ttl_s": ttl_s}
-    return _one(self, about, op="reserve_tokens", user_id=user_id, account_id=account_id, **wanted)
+    return self.apply_one(about, op="reserve_tokens", user_id=user_id, account_id=account_id, **wanted)
 
 
 @app.task(base=WriteTask, bind=True, name="tasks.tokens.settle_tokens")
@@ -63,20 +62,16 @@ def settle_tokens(
 ) -> Answer:
     """Spend `spent` of a reservation, give its rest back, book what was `received` by asset."""
     result = {"spent": spent, "received": received}
-    return _one(self, about, op="settle_tokens", reservation_id=reservation_id, **result)
+    return self.apply_one(about, op="settle_tokens", reservation_id=reservation_id, **result)
 
 
 @app.task(base=WriteTask, bind=True, name="tasks.tokens.release_tokens")
 def release_tokens(self: WriteTask, reservation_id: str, **about: Any) -> Answer:
     """Give a reservation back unspent."""
-    return _one(self, about, op="release_tokens", reservation_id=reservation_id)
+    return self.apply_one(about, op="release_tokens", reservation_id=reservation_id)
 
 
 @app.task(base=PoolTask, name="tasks.tokens.expire_reservations")
 def expire_reservations() -> int:
     """Give back every reservation whose time is over; how many. Beat's; no bot needs it."""
     return int(app.trade_pool.expire_reservations())
-
-
-def _one(task: WriteTask, about: Mapping[str, Any], /, **command: Any) -> Answer:
-    return deliver(app, task.envelope(), [{**command, **about}])[0]

@@ -34,7 +34,7 @@ def add_trade(
 
     With `reserve` (`asset`, `amount`, `ttl_s`, perhaps a `key`) tokens are set aside for it in one commit.
     """
-    return _one(self, about, op="add_trade", trade=trade, reserve=reserve)
+    return self.apply_one(about, op="add_trade", trade=trade, reserve=reserve)
 
 
 @app.task(base=WriteTask, bind=True, name="tasks.trades.add_trades")
@@ -48,7 +48,7 @@ def add_fill(
     self: WriteTask, trade_id: str, fill: Mapping[str, Any], user_id: str | None = None, **about: Any
 ) -> Answer:
     """Book an entry or exit fill (a dict) of a trade."""
-    return _one(self, about, op="add_fill", trade_id=trade_id, fill=fill, user_id=user_id)
+    return self.apply_one(about, op="add_fill", trade_id=trade_id, fill=fill, user_id=user_id)
 
 
 @app.task(base=WriteTask, bind=True, name="tasks.trades.close_trade")
@@ -64,7 +64,7 @@ def close_trade(
 ) -> Answer:
     """Book an exit of the open rest, or of `amount`, at `price`."""
     exit_fields = {"price": price, "fee": fee, "fee_currency": fee_currency, "amount": amount, "at": at}
-    return _one(self, about, op="close_trade", trade_id=trade_id, **exit_fields)
+    return self.apply_one(about, op="close_trade", trade_id=trade_id, **exit_fields)
 
 
 @app.task(base=WriteTask, bind=True, name="tasks.trades.update_trade")
@@ -77,8 +77,7 @@ def update_trade(
 ) -> Answer:
     """Change mutable fields or the status, given as one dict or by name."""
     about = {name: fields.pop(name, None) for name in ("command_id", "as_of")}
-    return _one(
-        self,
+    return self.apply_one(
         about,
         op="update_trade",
         trade_id=trade_id,
@@ -92,7 +91,7 @@ def update_trade_pnl(
     self: WriteTask, trade_id: str, pnl: Any, status: str = "completed", **about: Any
 ) -> Answer:
     """Store the PnL that a bot or venue reports; an older `as_of` is `stale`."""
-    return _one(self, about, op="update_trade_pnl", trade_id=trade_id, pnl=pnl, status=status)
+    return self.apply_one(about, op="update_trade_pnl", trade_id=trade_id, pnl=pnl, status=status)
 
 
 @app.task(base=WriteTask, bind=True, name="tasks.trades.apply_changes")
@@ -104,7 +103,3 @@ def apply_changes(
     `overtaken_since` (µs) tells when these commands first found no trade and were sent again.
     """
     return deliver(app, self.envelope(overtaken_since=overtaken_since), commands)
-
-
-def _one(task: WriteTask, about: Mapping[str, Any], /, **command: Any) -> Answer:
-    return deliver(app, task.envelope(), [{**command, **about}])[0]

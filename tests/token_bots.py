@@ -54,6 +54,8 @@ class History(NamedTuple):
     resolved: dict[str, str]
     trades: set[str]
     reserved_max: Decimal
+    reused: set[str]
+    """Keys of expired ones that the ledger had forgotten by the time a process that was slow asked again."""
 
 
 def run_bots(pool: TradePool, *, seed: int, threads: int, steps: int, tell: Callable[[Told], None]) -> None:
@@ -137,7 +139,7 @@ def told_in(text: str) -> Iterator[Told]:
 
 def history_of(log: Path) -> History:
     """Every version of the account in the journal, checked one by one by rules written down here anew."""
-    history = History(0, [], [], {}, set(), Decimal(0))
+    history = History(0, [], [], {}, set(), Decimal(0), set())
     before: dict[str, Any] = {}
     places: dict[str, set[str]] = {"t": set(), "l": set()}
     for line in read_lines(log):
@@ -163,7 +165,13 @@ def _check_step(before: dict[str, Any], after: dict[str, Any], history: History)
     usdt = after["assets"]["USDT"]
     reserved = sum((Decimal(hold[1]) for hold in now.values()), Decimal(0))
     assert Decimal(usdt.get("reserved", "0")) == reserved <= Decimal(usdt["free"]) == FUNDS
-    history.opened.extend(now.keys() - was.keys())
+    for key in now.keys() - was.keys():
+        if key in history.resolved:
+            assert key not in before["resolved"], "a key stands for one reservation while it is known"
+            assert history.resolved.pop(key) == "expired"
+            history.reused.add(key)
+        else:
+            history.opened.append(key)
     for key in was.keys() - now.keys():
         status = after["resolved"][key][4] if key in after.get("resolved", {}) else "expired"
         assert key not in history.resolved, f"{key} is resolved twice"

@@ -6,6 +6,7 @@ from decimal import Decimal
 from itertools import count
 from typing import Any
 
+from tradepool.model import ledger as ledgers
 from tradepool.model import tokens
 from tradepool.model.ledger import Ledger, reservation_id
 from tradepool.model.ledger_change import LedgerChange
@@ -63,7 +64,7 @@ def change(ledger: Ledger, command: TokenCommand, *, now_us: int | None = None) 
 
 
 def available(ledger: Ledger, *, now_us: int = 0) -> dict[str, Decimal]:
-    return tokens.available(ledger, now_us=now_us)
+    return ledgers.available(ledger, now_us=now_us)
 
 
 def after(*commands: TokenCommand, ledger: Ledger = EMPTY) -> Ledger:

@@ -13,6 +13,7 @@ from tradepool.model.commands import AddFill, AddTrade, CloseTrade, UpdateTrade,
 from tradepool.model.trade import Trade
 
 SECOND_US = 1_000_000
+_TRADE_ID = "t1"
 
 numbers = st.one_of(
     st.decimals(min_value="0.00000001", max_value="1000", places=8).map(str),
@@ -34,7 +35,7 @@ json_values = st.recursive(
     max_leaves=5,
 )
 json_objects = st.dictionaries(texts, json_values, max_size=3)
-times = st.integers(NOW_US, NOW_US + 10**6).map(lambda seconds: NOW_US + (seconds - NOW_US) * SECOND_US)
+times = st.integers(0, 10**6).map(lambda seconds: NOW_US + seconds * SECOND_US)
 fees = st.fixed_dictionaries(
     {},
     optional={
@@ -50,21 +51,21 @@ words = st.sampled_from(
 
 
 @st.composite
-def histories(draw: st.DrawFn, trade_id: str = "t1") -> Trade:
+def histories(draw: st.DrawFn) -> Trade:
     """A trade after some commands; those that were refused changed nothing."""
     trade = None
     while trade is None:
-        trade = _tried(AddTrade(command_id="add", as_of=NOW_US, trade=draw(_orders)), trade_id, None)
+        trade = _tried(AddTrade(command_id="add", as_of=NOW_US, trade=draw(_orders)), None)
     for number in range(draw(st.integers(0, 6))):
         as_of = NOW_US + (number + 1) * SECOND_US
-        trade = _tried(draw(_commands(f"c{number}", as_of, trade_id)), trade_id, trade) or trade
+        trade = _tried(draw(_commands(f"c{number}", as_of)), trade) or trade
     return trade
 
 
-def _tried(command: Any, trade_id: str, trade: Trade | None) -> Trade | None:
+def _tried(command: Any, trade: Trade | None) -> Trade | None:
     try:
         if trade is None:
-            return changes.add(command, trade_id=trade_id, existing=None).trade
+            return changes.add(command, trade_id=_TRADE_ID, existing=None).trade
         return changes.change(trade, command).trade
     except Rejected:
         return None
@@ -120,8 +121,8 @@ _orders = st.builds(
 )
 
 
-def _commands(command_id: str, as_of: int, trade_id: str) -> st.SearchStrategy[Any]:
-    about = {"command_id": command_id, "as_of": as_of, "trade_id": trade_id}
+def _commands(command_id: str, as_of: int) -> st.SearchStrategy[Any]:
+    about = {"command_id": command_id, "as_of": as_of, "trade_id": _TRADE_ID}
     fill = _fills.map(lambda fields: AddFill(**about, fill=fields))
     close = st.builds(
         lambda price, amount, fee: CloseTrade(**about, price=price, amount=amount, fee=fee),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from tradepool.errors import StoreUnavailable
 from tradepool.pool import TradePool
 from tradepool.pool_reads import PoolReads
 from tradepool.settings import Settings
+from tradepool.store.connection import Client
 
 __all__ = ["THREADS", "AsyncPoolClient", "AsyncTradePool"]
 
@@ -33,6 +34,7 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 Wrapped = TypeVar("Wrapped", TradePool, PoolReads, PoolClient)
 Opened = TypeVar("Opened", TradePool, PoolClient)
+Shown = TypeVar("Shown", bound="_Threaded")
 
 
 class _Threaded:
@@ -113,22 +115,66 @@ def _close_opened(opening: Future[Opened]) -> None:
         opening.result().close()
 
 
+class _Opening(Coroutine[Any, Any, Shown]):
+    """A coroutine that opens an object, which `async with` also closes."""
+
+    def __init__(self, opening: Coroutine[Any, Any, Shown]) -> None:
+        self._opening = opening
+
+    def __await__(self) -> Generator[Any, Any, Shown]:
+        return self._opening.__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._opening.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._opening.throw(*error)
+
+    def close(self) -> None:
+        self._opening.close()
+
+    async def __aenter__(self) -> Shown:
+        self._opened = await self._opening
+        return self._opened
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._opened.close()
+
+
 class AsyncTradePool(_Threaded):
     """`TradePool` for asyncio: every method awaitable, the streaming ones asynchronous iterators."""
 
     def __init__(self, pool: TradePool) -> None:
         super().__init__("tradepool")
-        self._wrapped = pool
+        self._wrapped = self._pool = pool
 
     @classmethod
-    async def connect(cls, settings: Settings | None = None) -> Self:
-        """As `TradePool.connect`."""
-        return cls(await _opened(lambda: TradePool.connect(settings)))
+    def connect(cls, settings: Settings | None = None) -> _Opening[Self]:
+        """As `TradePool.connect`; to be awaited, or for `async with`."""
+
+        async def opened() -> Self:
+            return cls(await _opened(lambda: TradePool.connect(settings)))
+
+        return _Opening(opened())
 
     @classmethod
-    async def embedded(cls, path: str | Path, **settings: Any) -> Self:
-        """As `TradePool.embedded`."""
-        return cls(await _opened(lambda: TradePool.embedded(path, **settings)))
+    def embedded(cls, path: str | Path, **settings: Any) -> _Opening[Self]:
+        """As `TradePool.embedded`; to be awaited, or for `async with`."""
+
+        async def opened() -> Self:
+            return cls(await _opened(lambda: TradePool.embedded(path, **settings)))
+
+        return _Opening(opened())
+
+    @property
+    def redis(self) -> Client:
+        """As `TradePool.redis`: a synchronous client, for inspection."""
+        return self._pool.redis
+
+    @property
+    def settings(self) -> Settings:
+        """As `TradePool.settings`."""
+        return self._pool.settings
 
     apply = _awaitable(TradePool.apply)
     add_trade = _awaitable(TradePool.add_trade)
@@ -175,9 +221,13 @@ class AsyncPoolClient(_Threaded):
         """Those that wait have threads of their own: they must hold up neither an add nor the end."""
 
     @classmethod
-    async def connect(cls, settings: Settings | None = None, **options: Any) -> Self:
-        """As `PoolClient.connect`."""
-        return cls(await _opened(lambda: PoolClient.connect(settings, **options)))
+    def connect(cls, settings: Settings | None = None, **options: Any) -> _Opening[Self]:
+        """As `PoolClient.connect`; to be awaited, or for `async with`."""
+
+        async def opened() -> Self:
+            return cls(await _opened(lambda: PoolClient.connect(settings, **options)))
+
+        return _Opening(opened())
 
     add_trade = _awaitable(PoolClient.add_trade)
     add_trades = _awaitable(PoolClient.add_trades)

@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tradepool.batching import batched
 from tradepool.clock import now_us
-from tradepool.commanding import add_trade_or_refusal, new_command_id
+from tradepool.commanding import add_trade_or_refusal, checked_trades, new_command_id
 from tradepool.deciding import Result, ShardBatch
-from tradepool.errors import InvalidTrade, Rejected, VersionConflict
+from tradepool.errors import Rejected, VersionConflict
 from tradepool.model import ids
+from tradepool.model.changes import APPLIED_MAX
 from tradepool.model.commands import AddTrade, Command
-from tradepool.model.ledger import owner_of_ledger
+from tradepool.model.ledger import ReservationStatus, owner_of_ledger
 from tradepool.model.receipt import Receipt
-from tradepool.model.token_commands import ExpireTokens
+from tradepool.model.token_commands import ExpireTokens, ReserveTokens, TokenCommand
 from tradepool.placing import Placed, place
 from tradepool.settings import Durability, Settings
 from tradepool.store.answers import refused
@@ -84,7 +85,7 @@ class TradeCore:
 
         A refusal concerns its own command only. With `durability = journal` every receipt is durable
         on return. `task_id` names the fleet's task in the journal; with it, a command that changed
-        nothing leaves an answer for the client that waits for it.
+        nothing, or that its record may soon not show, leaves an answer for the client that waits for it.
 
         Raises: StoreUnavailable, Fenced, JournalUnavailable, VersionConflict, Corrupt. Part of the
         batch may then be applied; sending the same commands again is safe.
@@ -107,17 +108,16 @@ class TradeCore:
         while begun:
             yield self._finish(begun.popleft())
 
-    def add_all(self, trades: Iterable[object]) -> Iterator[Result]:
+    def add_all(self, trades: object) -> Iterator[Result]:
         """Add trades, given as a Trade or a dict; one result for each, in order.
 
         Raises: as `apply_all`.
         """
-        if isinstance(trades, Mapping | str | bytes) or not hasattr(trades, "__iter__"):
-            raise InvalidTrade("not a list of trades", field="trades", value=trades, cure="give an iterable")
+        given = checked_trades(trades)
         refusals: deque[list[Rejected | None]] = deque()
 
         def batches() -> Iterator[list[AddTrade]]:
-            for batch in batched(trades, WINDOW):
+            for batch in batched(given, WINDOW):
                 made = [add_trade_or_refusal(trade) for trade in batch]
                 refusals.append([given if isinstance(given, Rejected) else None for given in made])
                 yield [given for given in made if isinstance(given, AddTrade)]
@@ -161,7 +161,7 @@ class TradeCore:
             wait_s = self._settings.journal_wait_s
             await_durable(self._store, self._watermark, begun.positions, begun.generation, wait_s)
         if begun.commands:
-            self._answer_unchanged(begun.commands, begun.results)
+            self._leave_answers(begun.commands, begun.results)
         return begun.results
 
     def _commit(self, commands: Sequence[Command], task_id: str) -> tuple[list[Result], dict[int, str]]:
@@ -213,14 +213,13 @@ class TradeCore:
             (shard, record_id): None
             for shard, items in placed.items()
             for item in items
-            if not (is_first and item.is_new)
-            for record_id in item.record_ids
+            for record_id in item.to_read(is_first=is_first)
         }
         values = dict(zip(wanted, self._store.read(list(wanted)), strict=True)) if wanted else {}
         now, batches = self._now_us(), {}
         for shard, items in placed.items():
             batch = ShardBatch(self._store, shard, task_id=task_id, look_up_owners=not is_first, now_us=now)
-            record_ids = [record_id for item in items for record_id in item.record_ids]
+            record_ids = [i for item in items for i in (*item.record_ids, *item.to_read(is_first=True))]
             batch.decide(items, {record_id: values.get((shard, record_id)) for record_id in record_ids})
             batches[shard] = batch
         return batches
@@ -251,14 +250,28 @@ class TradeCore:
         owners = self._store.put_routes({trade_id: slot for trade_id, (_, slot) in wanted.items()})
         return {shard for trade_id, (shard, slot) in wanted.items() if owners[trade_id] != slot}
 
-    def _answer_unchanged(self, commands: Sequence[Command], results: Sequence[Result]) -> None:
-        unchanged = {
-            ids.short_id(command.command_id): result.outcome
-            for command, result in zip(commands, results, strict=True)
-            if isinstance(result, Receipt) and result.outcome != "applied"
-        }
-        if unchanged:
-            self._store.put_answers(unchanged)
+    def _leave_answers(self, commands: Sequence[Command], results: Sequence[Result]) -> None:
+        """What clients cannot see in the records, or not for long: they are of a few last commands each."""
+        answers: dict[str, str] = {}
+        later: Counter[str] = Counter()
+        for command, result in reversed(list(zip(commands, results, strict=True))):
+            if isinstance(result, Rejected):
+                continue
+            if result.outcome == "applied":
+                later[result.trade_id] += 1
+                is_seen = later[result.trade_id] <= APPLIED_MAX and not isinstance(command, TokenCommand)
+                if is_seen:
+                    continue
+            answers[ids.short_id(command.command_id)] = _answer(command, result)
+        if answers:
+            self._store.put_answers(answers)
+
+
+def _answer(command: Command, receipt: Receipt) -> str:
+    """The outcome; of a reserve that found its key used up what it is for a bot: too late."""
+    held = receipt.reservation
+    is_gone = held is not None and held.status is not ReservationStatus.OPEN
+    return "stale" if isinstance(command, ReserveTokens) and is_gone else receipt.outcome
 
 
 def _expire(record_id: str, now: int) -> ExpireTokens:

@@ -15,7 +15,7 @@ from tradepool.model import changes, codec, tokens
 from tradepool.model.archived import Archived
 from tradepool.model.commands import AddFill, AddTrade, TradeCommand
 from tradepool.model.ids import short_id, slot_of_id, slot_of_user
-from tradepool.model.ledger import Ledger, next_expiry
+from tradepool.model.ledger import Ledger, ledger_id, next_expiry
 from tradepool.model.receipt import Outcome, Receipt
 from tradepool.model.relations import check_relation
 from tradepool.model.token_commands import TokenCommand, owner_of
@@ -29,7 +29,6 @@ from tradepool.store.redis_store import RedisStore
 __all__ = ["Result", "ShardBatch"]
 
 Result = Receipt | Rejected
-State = codec.Record
 
 
 class ShardBatch:
@@ -49,7 +48,7 @@ class ShardBatch:
         self._look_up_owners = look_up_owners
         self._now_us = now_us
         self._values: dict[str, bytes | None] = {}
-        self._states: dict[str, State] = {}
+        self._states: dict[str, codec.Record] = {}
         self._owners: dict[tuple[str, str], str] = {}
         self._decided: dict[int, Result] = {}
         self.changes: list[RecordChange] = []
@@ -158,7 +157,7 @@ class ShardBatch:
 
     def _book_trade(self, item: Placed, outcome: Outcome, before: Trade | None, after: Trade) -> Receipt:
         if outcome == "applied":
-            check_relation(before, after, self._trade)
+            check_relation(before, after, self._related)
             self._claim_owners(before, after)
             self._record(item, item.record_id, after)
         return Receipt(trade_id=after.trade_id, outcome=outcome, version=after.version, position="")
@@ -181,12 +180,24 @@ class ShardBatch:
         state = self._state(record_id)
         return None if isinstance(state, Ledger) else state
 
+    def _related(self, trade_id: str) -> Trade | Archived | None:
+        """A trade that another one names, wherever it is: it may turn out to be another user's."""
+        found = self._trade(trade_id)
+        if found is not None or slot_of_id(trade_id) is not None:
+            return found
+        shard = self._store.shard_of_trade(trade_id)
+        if shard in (None, self._shard):
+            return None
+        value = self._store.read([(shard, trade_id)])[0]
+        state = None if value is None else codec.unpack(value)
+        return None if isinstance(state, Ledger) else state
+
     def _ledger_of(self, user_id: str, account_id: str) -> Ledger:
         """The ledger as the batch has left it so far."""
-        state = self._state(tokens.ledger_id(user_id, account_id))
+        state = self._state(ledger_id(user_id, account_id))
         return state if isinstance(state, Ledger) else Ledger(user_id=user_id, account_id=account_id)
 
-    def _state(self, record_id: str) -> State | None:
+    def _state(self, record_id: str) -> codec.Record | None:
         if record_id not in self._values:
             self._values[record_id] = self._read(record_id)
         state, value = self._states.get(record_id), self._values[record_id]
@@ -198,7 +209,7 @@ class ShardBatch:
         return self._store.read([(self._shard, record_id)])[0]
 
     def _record_ledger(self, item: Placed, after: Ledger) -> None:
-        self._record(item, tokens.ledger_id(after.user_id, after.account_id), after)
+        self._record(item, ledger_id(after.user_id, after.account_id), after)
 
     def _record(self, item: Placed, record_id: str, after: Trade | Ledger) -> None:
         is_trade = isinstance(after, Trade)

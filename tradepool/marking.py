@@ -125,8 +125,8 @@ def position_of(trade: Trade) -> Position:
         currency=trade.settlement_currency,
         symbol=trade.symbol,
         market=trade.market.value,
-        amount=trade.open_amount if is_long else -trade.open_amount,
-        cost=CONTEXT.add(entry if is_positive else -entry, trade.open_fee),
+        amount=trade.open_amount if is_long else CONTEXT.minus(trade.open_amount),
+        cost=CONTEXT.add(entry if is_positive else CONTEXT.minus(entry), trade.open_fee),
         contract_size=trade.contract_size,
     )
 

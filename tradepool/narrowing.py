@@ -15,10 +15,9 @@ import msgspec
 from tradepool.errors import InvalidTrade
 from tradepool.model.fields import text
 from tradepool.model.kinds import Source, Status
-from tradepool.model.times import parse_time
+from tradepool.model.times import check_time, parse_time
 from tradepool.model.trade import Trade
-from tradepool.model.trade_filter import TradeFilter
-from tradepool.store.indexes import Cursor
+from tradepool.model.trade_filter import Cursor, TradeFilter
 
 __all__ = ["LIMIT_MAX", "Narrowing", "Page", "Part", "cursor_after", "narrow", "part", "place_of"]
 
@@ -110,7 +109,8 @@ def cursor_after(trade: Trade) -> str:
 
 def _parse_cursor(cursor: object) -> Cursor:
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(str(cursor)), type=tuple[int, str])
+        at, trade_id = msgspec.json.decode(base64.urlsafe_b64decode(str(cursor)), type=tuple[int, str])
+        return check_time("cursor", at, cursor), trade_id
     except (binascii.Error, msgspec.MsgspecError, ValueError):
         raise InvalidTrade(
             "not a cursor", field="cursor", value=cursor, cure="give the one of the page before"

@@ -7,19 +7,20 @@ user it belongs to; the routes of a whole batch are read in one round trip.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from tradepool.errors import IdempotencyConflict, InvalidTrade, Rejected, UnknownTrade
 from tradepool.model import ids
-from tradepool.model.commands import AddTrade, Command
+from tradepool.model.commands import AddTrade, Command, UpdateTrade
+from tradepool.model.fields import is_name, name
 from tradepool.model.ledger import USER_ID_CHARS_MAX, ledger_id
 from tradepool.model.token_commands import TokenCommand, owner_of
+from tradepool.model.trade_reservations import ledger_beside
 from tradepool.store.redis_store import RedisStore
 
-__all__ = ["USER_ID_CHARS_MAX", "Placed", "Placement", "known_id", "place"]
+__all__ = ["Placed", "Placement", "known_id", "place"]
 
-ID_CHARS_MAX = 64
 COMMAND_ID_CHARS_MAX = 128
 _TEXT_CHARS_MAX = 256
 
@@ -37,11 +38,20 @@ class Placed(NamedTuple):
     """
     ledger_id: str | None = None
     """The ledger that the command changes with its record."""
+    related_id: str | None = None
+    """The trade that it relates its own to."""
 
     @property
     def record_ids(self) -> tuple[str, ...]:
-        """The records to read for it."""
+        """The records it is about."""
         return (self.record_id,) if self.ledger_id is None else (self.record_id, self.ledger_id)
+
+    def to_read(self, *, is_first: bool) -> Iterator[str]:
+        """The records to read for it; a first attempt takes a new one's id for free."""
+        if not (is_first and self.is_new):
+            yield from self.record_ids
+        if self.related_id is not None:
+            yield self.related_id
 
 
 class Placement(NamedTuple):
@@ -70,33 +80,34 @@ class _Placer:
         for number, command in commands.items():
             try:
                 shard, record_id = self._locate(command)
-                ledger = _ledger_beside(command)
+                ledger = ledger_beside(command)
             except Rejected as refusal:
                 placement.refused[number] = refusal
                 continue
             is_new = isinstance(command, AddTrade) and ledger is None
-            placement.shards[shard].append(Placed(number, command, record_id, is_new, ledger))
+            placed = Placed(number, command, record_id, is_new, ledger, _related(command))
+            placement.shards[shard].append(placed)
         return placement
 
     def _locate(self, command: Command) -> tuple[int, str]:
-        _name("command_id", command.command_id, COMMAND_ID_CHARS_MAX)
+        name("command_id", command.command_id, COMMAND_ID_CHARS_MAX)
         if isinstance(command, TokenCommand):
             user_id, account_id = owner_of(command)
             record_id = ledger_id(user_id, account_id)
             return self._store.keys.shard_of_user(user_id), record_id
         if isinstance(command, AddTrade):
             return self._locate_new(command)
-        trade_id = _name("trade_id", command.trade_id, ID_CHARS_MAX)
+        trade_id = name("trade_id", command.trade_id, ids.TRADE_ID_CHARS_MAX)
         return self._shard_of_trade(trade_id), trade_id
 
     def _locate_new(self, command: AddTrade) -> tuple[int, str]:
-        user_id = _name("user_id", command.trade.get("user_id"), USER_ID_CHARS_MAX)
+        user_id = name("user_id", command.trade.get("user_id"), USER_ID_CHARS_MAX)
         slot = ids.slot_of_user(user_id)
         given = command.trade.get("trade_id")
         if given is None:
             trade_id = ids.derive_id(user_id, at_us=command.as_of, seed=command.command_id)
         else:
-            trade_id = _name("trade_id", given, ID_CHARS_MAX)
+            trade_id = name("trade_id", given, ids.TRADE_ID_CHARS_MAX)
             self._check_is_free_for(trade_id, slot)
         self._added[trade_id] = slot
         return self._store.keys.shard(slot), trade_id
@@ -125,12 +136,14 @@ class _Placer:
         return shard
 
 
-def _ledger_beside(command: Command) -> str | None:
-    """The ledger of an add that sets tokens aside, as far as its loose fields tell the account."""
-    if not isinstance(command, AddTrade) or command.reserve is None:
-        return None
-    account_id = command.trade.get("account_id")
-    return ledger_id(command.trade["user_id"], "default" if account_id is None else account_id)
+def _related(command: Command) -> str | None:
+    """The trade that a command names beside its own, as far as its loose fields tell."""
+    match command:
+        case AddTrade(trade=fields) | UpdateTrade(changes=fields):
+            named = fields.get("related_trade_id")
+            return named if is_name(named, ids.TRADE_ID_CHARS_MAX) else None
+        case _:
+            return None
 
 
 def _trade_id(command: Command) -> str | None:
@@ -138,26 +151,13 @@ def _trade_id(command: Command) -> str | None:
     if isinstance(command, TokenCommand):
         return None
     given = command.trade.get("trade_id") if isinstance(command, AddTrade) else command.trade_id
-    return given if _is_name(given, ID_CHARS_MAX) else None
+    return given if is_name(given, ids.TRADE_ID_CHARS_MAX) else None
 
 
 def _needs_route(trade_id: str) -> bool:
     return ids.slot_of_id(trade_id) is None
 
 
-def _is_name(value: object, chars_max: int) -> bool:
-    """Whether `value` can stand in a key: text without control characters and lone surrogates."""
-    return isinstance(value, str) and 0 < len(value) <= chars_max and value.isprintable()
-
-
 def known_id(field: str, value: object) -> None:
     """Refuse what cannot name anything in the pool. Raises: InvalidTrade naming `field`."""
-    _name(field, value, _TEXT_CHARS_MAX)
-
-
-def _name(field: str, value: object, chars_max: int) -> str:
-    if isinstance(value, str) and _is_name(value, chars_max):
-        return value
-    raise InvalidTrade(
-        "not a name", field=field, value=value, cure=f"give 1 to {chars_max} printable characters"
-    )
+    name(field, value, _TEXT_CHARS_MAX)

@@ -37,11 +37,11 @@ Loose = Mapping[str, Any]
 class TradePool(PoolReads):
     """The trades and balances of a fleet of bots: synchronous, exact, durable on return.
 
-    Every write returns a `Receipt` once the change is fsynced in the journal (`durability =
-    "journal"`), or raises: `Rejected` (wrong input, nothing written), `Unavailable` (try again later),
-    `VersionConflict` (try again now), `Corrupt` (stop). Amounts and prices are `Decimal`, text or
-    int; a float is taken as the decimal number it prints as. Times are µs since 1970 UTC, ISO text or
-    datetimes.
+    Every write returns a `Receipt`, or the `Reservation` it is about, once the change is fsynced in the
+    journal (`durability = "journal"`), or raises: `Rejected` (wrong input, nothing written), `Unavailable`
+    (try again later), `VersionConflict` (try again now), `Corrupt` (stop). Amounts and prices are
+    `Decimal`, text or int; a float is taken as the decimal number it prints as. Times are µs since 1970
+    UTC, ISO text or datetimes.
     """
 
     def __init__(self, services: wiring.Services) -> None:
@@ -195,13 +195,16 @@ class TradePool(PoolReads):
     ) -> Reservation:
         """Spend `spent` of a reservation, give its rest back, and book what was `received` by asset; once.
 
+        What was really spent is booked also when the reservation's time is over, as long as nobody has given
+        it back: the next reserve of the account does, and a task every few seconds.
+
         Raises: InvalidTokens for more than was reserved or an unknown reservation, IllegalTransition when
-        it was released or has expired, IdempotencyConflict when it was settled with other amounts.
+        it was released or given back, IdempotencyConflict when it was settled with other amounts.
         """
         return self._reservation(commanding.settle_tokens(reservation_id, spent, received))
 
     def release_tokens(self, reservation_id: str) -> Reservation:
-        """Give a reservation back unspent; one that has expired stays so.
+        """Give a reservation back unspent; one that was given back when its time was over stays `expired`.
 
         Raises: InvalidTokens for an unknown reservation, IllegalTransition when it was settled.
         """

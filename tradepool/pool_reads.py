@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tradepool import wiring
 from tradepool.archive.querying import ROWS_MAX, QueryResult
+from tradepool.clock import now_us
 from tradepool.errors import InvalidTrade
 from tradepool.model.ledger import Reservation, open_reservations
 from tradepool.model.summary import Summary
@@ -105,7 +106,8 @@ class PoolReads:
         """The newest trades by creation time, of one user or of all, archived ones among them.
 
         Narrowed as in `get_all_trades`; where neither a user nor a symbol is given and few of the newest
-        10,000 are wanted, every trade is read. Raises: InvalidTrade; with an archive as `get_trade`.
+        10,000 are wanted, or are left where there is no archive, every trade is read. Raises: InvalidTrade;
+        with an archive as `get_trade`.
         """
         wanted = narrow(user_id=user_id, source=source, symbol=symbol, **narrowing)
         known_max = self._services.settings.recent_max
@@ -144,9 +146,12 @@ class PoolReads:
         return self._services.tokens.get_available_tokens(user_id, account_id=account_id)
 
     def get_reservations(self, user_id: str, *, account_id: str = "default") -> list[Reservation]:
-        """The account's reservations that are neither settled, released nor given back yet, oldest first."""
+        """The account's reservations that are neither settled, released nor given back yet, oldest first.
+
+        One whose time is over says `expired`: it can still be settled or released, but holds nothing.
+        """
         ledger = self._services.tokens.get_ledger(user_id, account_id=account_id)
-        return [] if ledger is None else open_reservations(ledger)
+        return [] if ledger is None else open_reservations(ledger, now_us())
 
     def mark_to_market(
         self, prices: Mapping[str, object] | None = None, *, at: object = None, rows: bool = False

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tradepool.archive.querying import ROWS_MAX, QueryResult, run_query
-from tradepool.errors import StoreUnavailable, TradePoolError, UnknownTrade
+from tradepool.errors import Fenced, StoreUnavailable, TradePoolError, UnknownTrade
 from tradepool.exporters import choose_format, write_export
 from tradepool.files.history import read_history
 from tradepool.model import codec
@@ -93,11 +93,21 @@ class TradeQueries:
         if isinstance(record, Trade):
             return record.version, times + _times_of(record)
         if not isinstance(record, Archived):
+            if self._is_unknown(trade_id):
+                raise _unknown(trade_id)
             return None, times
         with suppress(TradePoolError):
             times += _times_of(self._tiers.find(record))
         # What was journaled last only says that it was archived.
         return record.version - 1, times
+
+    def _is_unknown(self, trade_id: str) -> bool:
+        """Whether a server that has all that the journal has lacks the trade."""
+        try:
+            generation = self._store.generation()
+            return self._record(trade_id) is None and self._store.generation() == generation
+        except (Fenced, StoreUnavailable):
+            return False
 
     def _record(self, trade_id: str) -> codec.Record | None:
         shard = self._store.shard_of_trade(trade_id)
@@ -126,8 +136,11 @@ class TradeQueries:
         depth = min(limit if wanted == TradeFilter() else LIMIT_MAX, known_max)
         newest = self._tiers.page(TradeFilter(), Part(limit=depth)).trades
         found = [trade for trade in newest if wanted.admits(trade)]
-        if len(found) >= limit or len(newest) < depth or newest[-1].created_at < (wanted.since or 0):
+        is_short = len(newest) < depth
+        if len(found) >= limit or (not is_short and newest[-1].created_at < (wanted.since or 0)):
             return found[:limit]
+        if is_short and self._lists_all(known_max):
+            return found
         return heapq.nlargest(limit, self.get_all_trades(wanted), key=place_of)
 
     def get_open_trades(self, wanted: TradeFilter) -> Iterator[Trade]:
@@ -151,6 +164,15 @@ class TradeQueries:
         chosen = choose_format(path, file_format)
         trades = self._tiers.stream(wanted, whole=True)
         return write_export(path, trades, chosen, force=force)
+
+    def _lists_all(self, known_max: int) -> bool:
+        """Whether a list of the newest that is short has all trades.
+
+        A trade that was archived leaves the list, and none that was pushed out before comes back.
+        """
+        if self._tiers.archive.is_here:
+            return True
+        return all(digest.count <= known_max for digest in self._store.digests(self._store.keys.shards))
 
     def _open_trades(self, user_id: str | None) -> Iterator[Trade]:
         if user_id is not None:

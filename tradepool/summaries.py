@@ -70,10 +70,12 @@ class Summaries:
         check_choice(source, currency)
         with self._cache.borrow(user_id) as kept:
             kept.value = known = self._look(user_id, kept.value)
-            kept.size = known.fold.size
-            return summary_from_counters(
+            found = summary_from_counters(
                 known.counters, user_id=user_id, source=source, currency=currency, fold=known.fold
             )
+            # To mix sources doubles it.
+            kept.size = known.fold.size
+            return found
 
     def _look(self, user_id: str, known: _Known | None) -> _Known:
         """The user as he is: looks until nothing has changed since the last one."""

@@ -23,9 +23,9 @@ from tradepool.errors import Misconfigured, UnknownTrade
 from tradepool.model import codec
 from tradepool.model.archived import Archived
 from tradepool.model.trade import Trade
-from tradepool.model.trade_filter import TradeFilter
+from tradepool.model.trade_filter import Cursor, TradeFilter
 from tradepool.narrowing import Page, Part, cursor_after, place_of
-from tradepool.store.indexes import Cursor, IndexEntry, Window
+from tradepool.store.indexes import IndexEntry, Window
 from tradepool.store.redis_store import RedisStore
 
 __all__ = ["Tiers"]

@@ -14,8 +14,6 @@ from tradepool.clock import now_us
 from tradepool.files.durable import FileLock
 from tradepool.model import codec
 
-WEEK_S = 604_800
-
 
 @pytest.fixture
 def pool(server_binary, tmp_path):

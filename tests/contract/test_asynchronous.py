@@ -38,7 +38,9 @@ def test_what_streams_is_iterated_and_all_else_is_awaited(wrapper, wrapped):
 
 def test_a_trade_goes_its_way_awaited(tmp_path):
     async def trade():
-        async with await AsyncTradePool.embedded(tmp_path, shard_count=2) as pool:
+        async with AsyncTradePool.embedded(tmp_path, shard_count=2) as pool:
+            assert pool.settings.shard_count == 2
+            assert pool.redis.ping()
             receipts = await asyncio.gather(*(pool.add_trade(buy(strategy=str(n))) for n in range(30)))
             first = receipts[0].trade_id
             await pool.add_fill(first, entry("f1"))

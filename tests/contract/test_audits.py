@@ -33,8 +33,8 @@ def trade_id(pool):
 HOUR_S = 3600
 
 
-def shard_of(pool, user_id="ann"):
-    return pool.store.keys.shard_of_user(user_id)
+def shard_of(pool):
+    return pool.store.keys.shard_of_user("ann")
 
 
 def record_key(pool, trade_id):

@@ -107,6 +107,28 @@ def test_while_the_server_is_away_the_journal_answers(pool, monkeypatch):
         pool.get_trade(trade_id)
 
 
+def test_of_a_trade_that_never_was_the_journal_is_not_read(pool, never_scanned):
+    for ask in (pool.get_trade_history, lambda trade_id: pool.get_trade(trade_id, as_of=now_us())):
+        with pytest.raises(errors.UnknownTrade, match="no such trade"):
+            ask("nobody")
+
+
+@pytest.mark.parametrize("generations", [[errors.Fenced("restarted")], ["one", "two"]])
+def test_a_trade_that_the_server_may_have_lost_is_looked_for_in_the_journal(pool, monkeypatch, generations):
+    trade_id = changing_trade(pool, [START_US, START_US + 1])
+    expected, answers = pool.get_trade_history(trade_id), iter(generations)
+
+    def answer(_):
+        found = next(answers)
+        if isinstance(found, errors.Fenced):
+            raise found
+        return found
+
+    monkeypatch.setattr(RedisStore, "read", lambda *_: [None])
+    monkeypatch.setattr(RedisStore, "generation", answer)
+    assert pool.get_trade_history(trade_id) == expected
+
+
 def test_what_the_archive_cannot_say_the_journal_does(pool, monkeypatch):
     expected = pool.get_trade_history("archived")
     monkeypatch.setattr(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import random
@@ -157,6 +158,19 @@ def test_the_newest_of_all_are_archived_ones_too_also_while_they_move(server_bin
         assert [pool.get_recent_trades(limit) for limit in (1, 2, 3)] == [before[:n] for n in (1, 2, 3)]
 
 
+def test_where_there_is_no_archive_live_trades_take_the_place_of_archived_ones(server_binary, tmp_path):
+    with TradePool.embedded(tmp_path / "pool", shard_count=1, recent_max=3) as pool:
+        pool.add_trades(buy(created_at=now_us() - days * DAY_US) for days in range(40, 44))
+        for days_ago in (9, 10, 11):
+            closed_trade(pool, days_ago=days_ago)
+        expected = sorted(pool.get_open_trades(), key=place_of, reverse=True)
+        pool.archive_closed_trades()
+        with TradePool.connect(pool.settings.model_copy(update={"data_dir": tmp_path})) as elsewhere:
+            assert elsewhere.get_recent_trades(2) == expected[:2]
+            assert elsewhere.get_recent_trades() == expected
+            assert elsewhere.get_recent_trades(since=expected[1].created_at) == expected[:2]
+
+
 @pytest.mark.parametrize("few", [0, 1, 100])
 @pytest.mark.parametrize("limit", [1, 3, 100])
 def test_a_few_open_trades_behind_many_closed_ones_are_found_by_their_own_index(
@@ -220,6 +234,14 @@ def test_what_cannot_narrow_anything_is_named_by_every_list(pool, narrowing, fie
         with pytest.raises(errors.InvalidTrade) as refused:
             ask()
         assert refused.value.field == field
+
+
+@pytest.mark.parametrize("at", [-1, 253_402_300_800_000_000, 10**30])
+def test_a_cursor_stands_at_a_time_that_a_trade_can_have(pool, at):
+    cursor = base64.urlsafe_b64encode(f'[{at},"x"]'.encode()).decode()
+    for read, name in ((pool.get_trades_by_user, "ann"), (pool.get_trades_by_symbol, "BTC/USDT")):
+        with pytest.raises(errors.InvalidTrade, match="cursor"):
+            read(name, cursor=cursor)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 10_001, True, "5", None])

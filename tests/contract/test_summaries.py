@@ -226,6 +226,24 @@ def test_what_fits_no_cache_is_read_each_time(pool, user, read_whole):
     assert read_whole == [user, user]
 
 
+def test_sources_that_were_mixed_count_in_the_cache(pool, user, read_whole):
+    pool.add_trades(buy(user_id=user) for _ in range(40))
+    with TradePool.connect(settings_of(pool, summary_trades_max=60)) as narrow:
+        for source in ("real", "real", "all", "all"):
+            narrow.get_user_summary(user, source=source)
+    assert read_whole == [user, user]
+
+
+def test_a_user_without_trades_has_statistics_of_nothing(pool, user):
+    assert pool.get_user_summary(user).statistics.best is None
+    pool.add_trade(buy(user_id=user, source="paper"))
+    for asked in ({"source": "real"}, {"currency": "BTC"}, {}):
+        found = pool.get_user_summary(user, **asked)
+        assert found.statistics.durations.average_s is None
+        assert found.to_dict()["drawdown"]["by_amount"]["amount"] == "0"
+    assert pool.get_user_summary(user, statistics=False).statistics is None
+
+
 def test_a_user_who_changes_during_every_look_is_still_answered(pool, other, user, monkeypatch):
     read = summaries.Summaries._newer
 

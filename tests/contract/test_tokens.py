@@ -111,8 +111,8 @@ def ledger_of(store, user_id: str = "ann") -> Ledger:
     return unpack_ledger(store.read([(store.keys.shard_of_user(user_id), ledger_id(user_id))])[0])
 
 
-def has_trade(store, trade_id: str, user_id: str = "ann") -> bool:
-    return store.read([(store.keys.shard_of_user(user_id), trade_id)]) != [None]
+def has_trade(store, trade_id: str) -> bool:
+    return store.read([(store.keys.shard_of_user("ann"), trade_id)]) != [None]
 
 
 def test_a_receipt_has_the_reservation_that_its_command_was_about(core, tokens):
@@ -151,7 +151,9 @@ def test_a_trade_and_its_reservation_are_one_commit(core, store):
     before = store.last_position(store.keys.shard_of_user("ann"))
     receipt = apply(core, adding(30))
     assert (receipt.trade_id, receipt.outcome, receipt.version) == ("t1", "applied", 1)
-    assert open_reservations(ledger_of(store)) == [held(receipt)]
+    assert open_reservations(ledger_of(store), NOW) == [held(receipt)]
+    (lapsed,) = open_reservations(ledger_of(store), held(receipt).expires_at)
+    assert lapsed.status == "expired"
     assert (held(receipt).amount, held(receipt).expires_at) == (30, NOW + 60 * US_PER_S)
     entries = store._client.xrange(store.keys.outbox(store.keys.shard_of_user("ann")), min=f"({before}")
     assert [[name[:2] for name in fields] for _, fields in entries] == [[b"ta", b"lu"]]

@@ -118,6 +118,6 @@ def test_a_bot_hears_of_a_reservation_that_came_too_late(fleet: Fleet, ann: str)
         client.update_available_tokens(ann, {"USDT": 5}, as_of="2020-01-01")
         assert client.flush(CONFIRM_S)
         assert [(one.field, one.problem) for one in client.rejections] == [
-            ("ttl_s", "came too late, nothing is reserved")
+            ("ttl_s", "came too late, or its key is used up: nothing is reserved")
         ]
     assert fleet.pool.get_reservations(ann) == []

@@ -13,22 +13,24 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tradepool.errors import IllegalTransition, InsufficientTokens, Rejected
-from tradepool.model.token_commands import UpdateTokens
-from tradepool.model.tokens import (
-    ExpireTokens,
+from tradepool.model.ledger import (
     Ledger,
-    LedgerChange,
-    ReleaseTokens,
     ReservationStatus,
-    ReserveTokens,
-    SettleTokens,
-    TokenCommand,
     available,
     broken_rules,
-    change,
     find_reservation,
     reservation_id,
 )
+from tradepool.model.ledger_change import LedgerChange
+from tradepool.model.token_commands import (
+    ExpireTokens,
+    ReleaseTokens,
+    ReserveTokens,
+    SettleTokens,
+    TokenCommand,
+    UpdateTokens,
+)
+from tradepool.model.tokens import change
 
 US_PER_S = 1_000_000
 

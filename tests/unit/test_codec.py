@@ -32,9 +32,9 @@ from tradepool.model.codec import (
     unpack_ledger,
     unpack_trade,
 )
+from tradepool.model.ledger import Ledger
 from tradepool.model.packing import packed, unpacked
 from tradepool.model.record_sample import SAMPLE_1
-from tradepool.model.tokens import Ledger
 
 
 def test_a_trade_survives_being_stored():

@@ -263,7 +263,7 @@ def test_a_failed_task_parks_its_message_and_a_missing_broker_gives_it_back(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("bug")
 
-    monkeypatch.setattr("tasks.trades.deliver", broken)
+    monkeypatch.setattr(pool_task, "deliver", broken)
     add_trade({"user_id": "u"})
     assert letters[0]["payload"] == {"args": ({"user_id": "u"},), "kwargs": {}}
 

@@ -96,7 +96,7 @@ def accepted(make: Any) -> Any:
 
 @pytest.mark.parametrize("name", [*NAMES, "mine"])
 @pytest.mark.parametrize("kind", UNPRINTABLE)
-def test_what_cannot_even_be_printed_is_refused(name, kind):
+def test_of_what_cannot_even_be_printed_nothing_but_a_refusal_comes(name, kind):
     fields = trade_fields() | {name: UNPRINTABLE[kind]}
     accepted(lambda: trade_from_dict(fields, now_us=NOW_US))
     accepted(lambda: Trade.from_dict(fields | {"schema_version": 1}))
@@ -121,7 +121,7 @@ def test_a_trade_with_junk_in_some_fields_is_taken_or_refused(fields):
 
 @given(junk | junk_fields)
 @LIMIT
-def test_pure_junk_is_refused(fields):
+def test_of_pure_junk_nothing_but_a_refusal_comes(fields):
     accepted(lambda: trade_from_dict(fields, now_us=NOW_US))
     accepted(lambda: Trade.from_dict(fields))
     accepted(lambda: fill_from_dict(fields, now_us=NOW_US))

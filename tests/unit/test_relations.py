@@ -58,3 +58,14 @@ def test_nothing_is_looked_up_for_what_was_named_before():
 
     check_relation(related("b", "a"), related("b", "a"), no_look_up)
     check_relation(None, related("b", None), no_look_up)
+
+
+def test_of_a_new_trade_under_an_id_of_the_pool_no_way_back_is_looked_for():
+    looked_up: list[str] = []
+    minted = related(mint_id("ann", at_us=NOW_US, random_bits=7), "t0")
+    check_relation(None, minted, lambda trade_id: looked_up.append(trade_id) or related(trade_id, "t1"))
+    assert looked_up == ["t0"]
+    with pytest.raises(InvalidTrade, match="leads back"):
+        check(
+            minted, related("t0", "t1"), related("t1", minted.trade_id), before=related(minted.trade_id, None)
+        )

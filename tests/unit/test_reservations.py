@@ -20,6 +20,7 @@ from tests.token_steps import (
     settling,
     snapshot,
 )
+from tests.trade_builders import new_trade
 from tradepool import wire
 from tradepool.errors import (
     IdempotencyConflict,
@@ -30,15 +31,10 @@ from tradepool.errors import (
 )
 from tradepool.model.commands import AddTrade
 from tradepool.model.ids import SHORT_ID_CHARS, short_id
-from tradepool.model.reservations import FORGOTTEN_MAX
-from tradepool.model.tokens import (
-    APPLIED_MAX,
-    OPEN_RESERVATIONS_MAX,
-    RESOLVED_MAX,
-    Ledger,
-    ReservationStatus,
-    find_reservation,
-)
+from tradepool.model.ledger import Ledger, ReservationStatus, find_reservation
+from tradepool.model.ledger_change import APPLIED_MAX
+from tradepool.model.reservations import FORGOTTEN_MAX, OPEN_RESERVATIONS_MAX, RESOLVED_MAX
+from tradepool.model.trade_reservations import reserve_again
 
 
 def test_a_reservation_lowers_what_is_available():
@@ -305,3 +301,28 @@ def test_an_add_with_a_reservation_survives_the_wire():
     for reserve in ("USDT", 5, ["USDT", 1]):
         with pytest.raises(InvalidTrade, match="reserve"):
             wire.command_from_wire(wire.command_to_wire(command) | {"reserve": reserve})
+
+
+@pytest.mark.parametrize(
+    "amount", ["123456789012345.123456789012345678", "1000000000000000.000000000000000001"]
+)
+def test_an_amount_of_more_digits_than_a_plain_decimal_keeps_comes_back_whole(amount):
+    reserved = after(snapshot({"PEPE": amount}), reserving(amount, asset="PEPE"))
+    assert figures(after(releasing(), ledger=reserved), "PEPE") == (Decimal(amount), 0, Decimal(amount))
+    assert figures(change(reserved, expiring(), now_us=60 * US_PER_S).ledger, "PEPE")[1] == 0
+    spent = after(settling(amount), ledger=reserved)
+    assert figures(spent, "PEPE") == (0, 0, 0)
+
+
+def test_an_add_that_comes_again_after_its_reservation_was_forgotten_is_a_duplicate():
+    reserve = {"asset": "USDT", "amount": 1, "ttl_s": 60}
+    again = AddTrade(command_id="again", as_of=0, trade={}, reserve=reserve)
+    ledger = after(reserving(1, "t1"), releasing("t1"), ledger=funded())
+    for number in range(RESOLVED_MAX):
+        ledger = after(reserving(1, f"k{number}"), releasing(f"k{number}"), ledger=ledger)
+    assert find_reservation(ledger, "t1") is None
+    answer = reserve_again(ledger, again, new_trade("t1", user_id="u"), is_same=False)
+    assert answer.reservation is not None
+    assert (answer.outcome, answer.reservation.status) == ("duplicate", "forgotten")
+    with pytest.raises(IdempotencyConflict, match="not with this reservation"):
+        reserve_again(ledger, again, new_trade("t2", user_id="u"), is_same=False)

@@ -101,6 +101,14 @@ def test_a_fee_in_the_bought_coin_is_not_there_to_be_sold():
     assert booked(trip, market=Market.SPOT, symbol="ETH/USDT").pnl == Decimal("95.9")
 
 
+def test_a_flips_fee_in_the_bought_coin_is_taken_from_what_it_opens():
+    executions = executed(("sell", "1", "10"), ("buy", "3", "9", "0.003"), ("sell", "1.997", "9"), coin="BTC")
+    short, long = grouped(executions, market=Market.MARGIN, symbol="BTC/USDT")
+    assert told([short]) == [(Side.SELL, True, [("1", Role.ENTRY, 1, 0), ("2", Role.EXIT, 1, 0)])]
+    assert (long.is_flat, long.fills[0].fill_id, long.fills[0].fee) == (True, "2#2", Decimal("0.003"))
+    assert booked(long, market=Market.MARGIN, symbol="BTC/USDT").status == "completed"
+
+
 def test_a_fee_that_takes_the_whole_fill_is_refused():
     with pytest.raises(InvalidTrade, match="takes the whole fill"):
         grouped(executed(("buy", "1", "10", "1"), coin="ETH"), market=Market.SPOT, symbol="ETH/USDT")

@@ -28,17 +28,16 @@ from tradepool.errors import (
     Rejected,
 )
 from tradepool.model import codec
-from tradepool.model.tokens import (
-    ASSETS_MAX,
-    LedgerChange,
+from tradepool.model.ledger import (
     ReservationName,
-    TokenCommand,
     broken_rules,
     ledger_id,
-    owner_of,
     parse_reservation_id,
     reservation_id,
 )
+from tradepool.model.ledger_change import LedgerChange
+from tradepool.model.token_commands import TokenCommand, owner_of
+from tradepool.model.token_intake import ASSETS_MAX
 
 
 def test_a_snapshot_tells_what_is_available():

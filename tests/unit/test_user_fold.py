@@ -110,6 +110,18 @@ def test_the_defaults_that_a_record_leaves_out_are_those_of_a_trade():
     assert outline == {name: defaults[name] for name in outline} | {"trade_id": msgspec.NODEFAULT}
 
 
+def test_trades_that_differ_in_measurements_alone_share_their_labels():
+    def with_signals(signals: dict[str, Any]) -> Fact:
+        trade = Trade(
+            trade_id="a", user_id="u", symbol="A/B", side=Side.BUY, amount=Decimal(1), signals=signals
+        )
+        return fact(trade)
+
+    first = with_signals({"rsi": 31.5, "up": True}).labels
+    assert with_signals({"rsi": 29.25, "up": True}).labels is first
+    assert with_signals({"rsi": 29.25, "up": False}).labels is not first
+
+
 def test_what_is_no_trade_has_no_fact():
     with pytest.raises(Corrupt):
         fact_of(b'{"trade_id": 7}')

@@ -21,7 +21,7 @@ from tradepool.errors import InvalidQuery, InvalidTrade
 from tradepool.exporters import ExportFormat, choose_format
 from tradepool.model.kinds import Source, Status
 from tradepool.model.money import canonical, plain
-from tradepool.narrowing import Narrowing
+from tradepool.narrowing import Narrowing, narrow
 
 __all__ = ["export", "sql"]
 
@@ -80,6 +80,7 @@ def export(
         )
     chosen = choose_format(file, file_format)
     narrowing: Narrowing = {"status": status, "strategy": strategy, "since": since, "until": until}
+    narrow(**narrowing)  # what is wrong in itself is said without a pool
     with open_pool(embedded) as pool, _working(f"exporting to {file}"):
         count = pool.export(
             file,

@@ -8,14 +8,14 @@ import typer
 
 from tradepool.audit.report import AuditReport
 from tradepool.cli.exits import FINDINGS, OK
-from tradepool.cli.opening import AsJson, Embedded, open_pool
+from tradepool.cli.opening import AsJson, Embedded, User, open_pool
 from tradepool.cli.output import figures_table, print_json, print_table, rows_table
 
 __all__ = ["check_all_trades", "check_trades"]
 
 
 def check_trades(
-    user: Annotated[str, typer.Argument(metavar="USER", help="Whose trades.")],
+    user: User,
     *,
     shallow: Annotated[bool, typer.Option("--shallow", help="Leave the journal out.")] = False,
     embedded: Embedded = None,

@@ -1,4 +1,7 @@
-"""Which pool a command works on: the embedded one of a folder, or the running fleet of the settings."""
+"""Which pool a command works on: the embedded one of a folder, or the running fleet of the settings.
+
+Beside it the arguments that many commands take.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from tradepool.files.checkpoint import check_not_lost
 from tradepool.files.journal import JOURNAL_NAME
 from tradepool.pool import TradePool
 
-__all__ = ["AsJson", "Embedded", "check_holds_pool", "open_pool"]
+__all__ = ["AsJson", "Embedded", "User", "check_holds_pool", "open_pool"]
 
 Embedded = Annotated[
     Path | None,
@@ -22,6 +25,7 @@ Embedded = Annotated[
         "--embedded", metavar="DIR", help="Work on the embedded pool in DIR, not on the running fleet."
     ),
 ]
+User = Annotated[str, typer.Argument(metavar="USER", help="The user's id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 

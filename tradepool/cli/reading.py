@@ -8,20 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from tradepool.cli.exits import OK
-from tradepool.cli.opening import AsJson, Embedded, open_pool
+from tradepool.cli.opening import AsJson, Embedded, User, open_pool
 from tradepool.cli.output import counted, figures_table, print_json, print_table, rows_table, time_text
+from tradepool.model.blocks import Block
 from tradepool.model.kinds import Source, Status
 from tradepool.model.money import plain
-from tradepool.model.summary import Block, Summary
-from tradepool.model.times import parse_time
+from tradepool.model.summary import Summary
 from tradepool.model.trade import Trade
-from tradepool.narrowing import LIMIT_MAX, Narrowing, place_of
+from tradepool.narrowing import LIMIT_MAX, Narrowing, narrow, place_of
 
 __all__ = ["summary", "trades"]
 
 _COLUMNS = ("trade", "created", "user", "symbol", "side", "amount", "price", "status", "pnl", "source")
-
-User = Annotated[str, typer.Argument(metavar="USER", help="The user's id.")]
 
 
 def trades(
@@ -39,12 +37,8 @@ def trades(
     as_json: AsJson = False,
 ) -> int:
     """List trades, newest first: a user's, a symbol's, the open ones, or the newest of all."""
-    narrowing: Narrowing = {
-        "status": status,
-        "strategy": strategy,
-        "since": None if since is None else parse_time("--since", since),
-        "until": None if until is None else parse_time("--until", until),
-    }
+    narrowing: Narrowing = {"status": status, "strategy": strategy, "since": since, "until": until}
+    narrow(**narrowing)  # what is wrong in itself is said without a pool
     with open_pool(embedded) as pool:
         if open_only:
             opened = pool.get_open_trades(user, source=source, symbol=symbol, **narrowing)

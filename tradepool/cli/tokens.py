@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tradepool.cli.exits import FINDINGS, OK
-from tradepool.cli.opening import AsJson, Embedded, open_pool
+from tradepool.cli.opening import AsJson, Embedded, User, open_pool
 from tradepool.cli.output import (
     counted,
     figures_table,
@@ -25,7 +25,6 @@ __all__ = ["release", "reserve", "settle", "tokens"]
 
 _COLUMNS = ("reservation", "asset", "amount", "reserved", "expires")
 
-User = Annotated[str, typer.Argument(metavar="USER", help="The user's id.")]
 Account = Annotated[str, typer.Option("--account", help="Which of the user's accounts.")]
 ReservationId = Annotated[
     str, typer.Argument(metavar="RESERVATION", help="Its id, as reserve or tokens --reservations shows it.")

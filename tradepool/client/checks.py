@@ -18,7 +18,9 @@ from tradepool.model.commands import (
     UpdateTrade,
     UpdateTradePnl,
 )
+from tradepool.model.fields import name
 from tradepool.model.fill_intake import fill_from_dict
+from tradepool.model.ids import TRADE_ID_CHARS_MAX
 from tradepool.model.intake import checked_changes, trade_from_dict
 from tradepool.model.ledger import USER_ID_CHARS_MAX, Ledger, ledger_id
 from tradepool.model.money import parse_decimal
@@ -38,8 +40,6 @@ from tradepool.model.trade_reservations import reserve_again
 
 __all__ = ["check", "checked_ids", "readable_json"]
 
-TRADE_ID_CHARS_MAX = 64
-
 
 def check(command: Command) -> None:
     """Raises: Rejected, naming the field, when no pool would accept `command`."""
@@ -47,17 +47,17 @@ def check(command: Command) -> None:
         case AddTrade():
             _check_add(command)
         case AddFill():
-            _check_trade_id(command.trade_id)
+            name("trade_id", command.trade_id, TRADE_ID_CHARS_MAX)
             if command.user_id is not None:
-                _check_user_id(command.user_id)
+                name("user_id", command.user_id, USER_ID_CHARS_MAX)
             fill_from_dict(command.fill, now_us=command.as_of, default_id=command.command_id)
         case CloseTrade():
             _check_close(command)
         case UpdateTrade():
-            _check_trade_id(command.trade_id)
+            name("trade_id", command.trade_id, TRADE_ID_CHARS_MAX)
             checked_changes(command.changes)
         case UpdateTradePnl():
-            _check_trade_id(command.trade_id)
+            name("trade_id", command.trade_id, TRADE_ID_CHARS_MAX)
             parse_decimal("pnl", command.pnl)
             checked_changes({"status": command.status})
         case _:
@@ -70,7 +70,7 @@ def checked_ids(trade_ids: object) -> list[str]:
         raise InvalidTrade("not a list of ids", field="trade_ids", value=trade_ids, cure="give an iterable")
     wanted = list(trade_ids)
     for trade_id in wanted:
-        _check_trade_id(trade_id)
+        name("trade_id", trade_id, TRADE_ID_CHARS_MAX)
     return list(dict.fromkeys(wanted))
 
 
@@ -86,14 +86,14 @@ def readable_json(command: Command) -> bytes:
 
 def _check_add(command: AddTrade) -> None:
     trade = trade_from_dict(command.trade, now_us=command.as_of)
-    _check_user_id(trade.user_id)
+    name("user_id", trade.user_id, USER_ID_CHARS_MAX)
     if command.reserve is not None:
         # What a repeat would be told: it looks at the values, and needs no tokens.
         reserve_again(Ledger(user_id=trade.user_id), command, trade, is_same=True)
 
 
 def _check_close(command: CloseTrade) -> None:
-    _check_trade_id(command.trade_id)
+    name("trade_id", command.trade_id, TRADE_ID_CHARS_MAX)
     _check_positive("price", parse_decimal("price", command.price))
     parse_decimal("fee", command.fee)
     if command.amount is not None:
@@ -116,25 +116,6 @@ def _check_tokens(command: TokenCommand) -> None:
             amounts_of("received", command.received)
         case ReleaseTokens() | ExpireTokens():
             pass
-
-
-def _check_trade_id(trade_id: object) -> None:
-    is_id = isinstance(trade_id, str) and trade_id.isprintable() and 0 < len(trade_id) <= TRADE_ID_CHARS_MAX
-    if not is_id:
-        raise InvalidTrade(
-            "not a trade id", field="trade_id", value=trade_id, cure="give the trade's id as text"
-        )
-
-
-def _check_user_id(user_id: object) -> None:
-    is_name = isinstance(user_id, str) and 0 < len(user_id) <= USER_ID_CHARS_MAX and user_id.isprintable()
-    if not is_name:
-        raise InvalidTrade(
-            "not a name",
-            field="user_id",
-            value=user_id,
-            cure=f"give 1 to {USER_ID_CHARS_MAX} printable characters",
-        )
 
 
 def _check_positive(field: str, number: Decimal) -> None:

@@ -136,12 +136,13 @@ class Confirmation:
             return []
         refused = []
         for entry, shard, applied, answer in found:
-            if (reason := refusal_in(answer)) is not None:
+            # A command that was refused once may have been sent again by an operator, and applied.
+            if (reason := refusal_in(answer)) is not None and not applied:
                 rejection = Rejection(command_id=entry.command_id, record_id=entry.record_id, **reason)
                 refused.append(Finished(entry, rejection))
             elif shard is not None and (applied or answer is not None):
                 position = parse_position(positions[shard])
-                is_stale = answer == "stale"
+                is_stale = answer == "stale" and not applied
                 self._applied[entry.seq] = _Applied(entry, shard, position, generation, is_stale)
         return refused
 

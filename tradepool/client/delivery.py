@@ -216,7 +216,10 @@ class Delivery:
             self.changed.notify_all()
 
     def _not_reserved(self, finished: Finished) -> Rejection | None:
-        """What a bot must hear of a reserve that came too late: no error to the pool, but nothing is held."""
+        """What a bot must hear of a reserve that came too late, or under a key that is used up.
+
+        To the pool it is no error, but nothing is held.
+        """
         entry = finished.entry
         if not finished.is_stale or entry.queue != wire.QUEUE_TOKENS:
             return None
@@ -227,7 +230,7 @@ class Delivery:
             command_id=entry.command_id,
             record_id=entry.record_id,
             error=InvalidTokens.__name__,
-            problem="came too late, nothing is reserved",
+            problem="came too late, or its key is used up: nothing is reserved",
             field="ttl_s",
             cure="reserve again under another key",
         )

@@ -22,6 +22,7 @@ from tradepool.model.fill import Fill
 from tradepool.model.ledger import ledger_id, reservation_id
 from tradepool.model.token_commands import owner_of
 from tradepool.model.trade import Trade
+from tradepool.model.trade_reservations import ledger_beside
 from tradepool.settings import Settings, load_settings
 
 __all__ = ["CLOSE_TIMEOUT_S", "PoolClient"]
@@ -258,10 +259,7 @@ def _entry(command: Command) -> NewEntry:
     body = readable_json(command)
     match command:
         case AddTrade(trade=trade):
-            record_id, user_id = trade["trade_id"], trade["user_id"]
-            beside = (
-                None if command.reserve is None else ledger_id(user_id, trade.get("account_id") or "default")
-            )
+            record_id, user_id, beside = trade["trade_id"], trade["user_id"], ledger_beside(command)
             return NewEntry(command.command_id, wire.QUEUE_TRADES, record_id, user_id, body, beside)
         case AddFill() | CloseTrade() | UpdateTrade() | UpdateTradePnl():
             named = command.user_id if isinstance(command, AddFill) else None

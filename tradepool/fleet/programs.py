@@ -32,19 +32,14 @@ class Program:
     """Whether others need it while they finish: the journal of their last changes."""
 
 
-def fleet_programs(settings: Settings, *, beat: bool = True, flower: bool = True) -> tuple[Program, ...]:
+def fleet_programs(settings: Settings) -> tuple[Program, ...]:
     """Everything that `tradepool up` runs, in starting order: the journal first.
 
     Raises: Misconfigured for a Flower without a login.
     """
-    programs = [_files_worker(), *_cpu_workers(settings.cpu_threads), _gpu_worker()]
-    if beat:
-        programs.append(
-            Program(name="beat", arguments=_celery("beat", "--loglevel", "WARNING", "--pidfile="))
-        )
-    if flower:
-        programs.append(_flower(settings))
-    return tuple(programs)
+    workers = (_files_worker(), *_cpu_workers(settings.cpu_threads), _gpu_worker())
+    beat = Program(name="beat", arguments=_celery("beat", "--loglevel", "WARNING", "--pidfile="))
+    return (*workers, beat, _flower(settings))
 
 
 def generated_login(user: str = "tradepool") -> SecretStr:

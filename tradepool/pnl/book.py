@@ -48,13 +48,13 @@ class Book:
         self._compact_rows_min = compact_rows_min
 
     @classmethod
-    def from_positions(cls, positions: Iterable[Position], version: int = 0) -> Book:
+    def from_positions(cls, positions: Iterable[Position]) -> Book:
         """A compacted book of `positions`.
 
         Raises: InvalidTrade, as `upsert`.
         """
         book = cls()
-        book.upsert(positions, version)
+        book.upsert(positions, version=0)
         book.compact()
         return book
 

@@ -1,0 +1,92 @@
+"""What a client learns of its commands from the store, without its threads and without a fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from tests.conftest import SHARD_COUNT
+from tests.loose_trades import buy
+from tradepool import commanding, wire
+from tradepool.client.confirmation import Confirmation
+from tradepool.client.spool import SpoolEntry
+from tradepool.core import TradeCore
+from tradepool.model.commands import Command
+from tradepool.model.ledger import ledger_id, reservation_id
+from tradepool.settings import Durability, Settings
+from tradepool.store.watermark import Watermark
+
+OF_A_MESSAGE = 80
+"""More than a record remembers."""
+
+
+@pytest.fixture
+def core(store, redis_client):
+    settings = Settings(durability=Durability.REDIS, shard_count=SHARD_COUNT)
+    return TradeCore(store, Watermark(redis_client, store.keys, poll_s=None), settings)
+
+
+def entries_of(commands: Sequence[Command], record_id: str, user_id: str | None = "ann") -> list[SpoolEntry]:
+    return [
+        SpoolEntry(n, c.command_id, wire.QUEUE_TOKENS, record_id, user_id) for n, c in enumerate(commands)
+    ]
+
+
+def reserve(key: str) -> Command:
+    return commanding.reserve_tokens("ann", "USDT", 1, key, 60, account_id="default")
+
+
+def fund() -> Command:
+    return commanding.update_available_tokens(
+        "ann", {"USDT": 1000}, as_of=None, account_id="default", complete=False
+    )
+
+
+def found_by(confirmation: Confirmation, entries: Sequence[SpoolEntry]) -> dict[int, bool]:
+    """The entries that were found to have ended, and whether they came too late."""
+    assert confirmation.check(entries) == [], "no journal runs here"
+    return {seq: noted.is_stale for seq, noted in confirmation._applied.items()}
+
+
+def test_more_of_one_account_than_its_ledger_remembers_are_all_found(core, store, redis_client):
+    commands = [fund()]
+    for number in range(OF_A_MESSAGE // 2):
+        settle = commanding.settle_tokens(reservation_id("ann", "default", f"k{number}"), 1, None)
+        commands += [reserve(f"k{number}"), settle]
+    assert {receipt.outcome for receipt in core.apply(commands, task_id="t")} == {"applied"}
+    entries = entries_of(commands, ledger_id("ann"))
+    assert found_by(Confirmation(redis_client, store), entries) == dict.fromkeys(range(len(commands)), False)
+    core.apply(commands, task_id="delivered again")
+    assert found_by(Confirmation(redis_client, store), entries) == dict.fromkeys(range(len(commands)), False)
+
+
+def test_more_of_one_trade_than_it_remembers_are_all_found(core, store, redis_client):
+    core.apply([commanding.add_trade(buy(trade_id="t1", user_id="ann"))])
+    commands = [
+        commanding.update_trade("t1", {"strategy": f"s{number}"}, expected_version=None)
+        for number in range(OF_A_MESSAGE)
+    ]
+    assert {receipt.outcome for receipt in core.apply(commands, task_id="t")} == {"applied"}
+    assert len(found_by(Confirmation(redis_client, store), entries_of(commands, "t1", None))) == OF_A_MESSAGE
+    assert len(list(redis_client.scan_iter("tp:answer:*"))) < OF_A_MESSAGE - 30, "the last are in the record"
+
+
+def test_a_reserve_whose_key_is_used_up_is_told_from_one_that_holds(core, store, redis_client):
+    first = reserve("k")
+    release = commanding.release_tokens(reservation_id("ann", "default", "k"))
+    again, other = reserve("k"), reserve("other")
+    commands = [fund(), first, release, again, other]
+    core.apply(commands, task_id="t")
+    core.apply([first], task_id="delivered again")
+    entries = entries_of(commands, ledger_id("ann"))
+    is_late = found_by(Confirmation(redis_client, store), entries)
+    assert is_late == {0: False, 1: False, 2: False, 3: True, 4: False}
+
+
+def test_what_was_refused_and_applied_later_counts_as_applied(core, store, redis_client):
+    command = reserve("k")
+    (refusal,) = core.apply([command])
+    core.refuse(command, refusal)
+    core.apply([fund(), command], task_id="replayed")
+    assert found_by(Confirmation(redis_client, store), entries_of([command], ledger_id("ann"))) == {0: False}
