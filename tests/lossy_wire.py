@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any, Literal
 
 import redis
 from redis.connection import AbstractConnection
+
+from tradepool.model.commands import Command
 
 __all__ = ["Fate", "LossyWire"]
 
@@ -58,6 +61,31 @@ class LossyWire:
         """Let these befall the next calls; all later ones arrive."""
         coming = iter(fates)
         self.fate = lambda: next(coming, "arrives")
+
+    def apply_beside(
+        self,
+        rivals: list[list[Command]],
+        batch: list[Command],
+        *,
+        rng: random.Random,
+        order: list[Command],
+        apply: Callable[[list[Command]], None],
+    ) -> None:
+        """Apply `batch` over two calls of random fates; when one breaks after a commit, a rival goes first.
+
+        `order` gets the commands of both in the order in which they take effect.
+        """
+        order.extend(batch)
+        self.lose(*rng.choices(["arrives", "lost", "answer lost"], k=2))
+        before = self.committed
+
+        def then() -> None:
+            if self.committed > before and rivals:
+                order.extend(commands := rivals.pop())
+                apply(commands)
+
+        self.then = then
+        apply(batch)
 
     def _break(self, connection: AbstractConnection) -> None:
         connection.disconnect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -141,16 +142,8 @@ def test_with_answers_lost_and_rivals_at_work_it_is_as_one_after_another(
 
     for number in range(BATCHES):
         rivals = [_commands(rng, users, f"{number}-rival{n}", rng.choice([0, 3])) for n in range(2)]
-        order.extend(batch := _commands(rng, users, number, rng.choice([3, 12, 40])))
-        wire.lose(*rng.choices(["arrives", "lost", "answer lost"], k=2))
-
-        def then(before: int = wire.committed, rivals: list[list[Command]] = rivals) -> None:
-            if wire.committed > before and rivals:
-                order.extend(commands := rivals.pop())
-                apply(commands, lossy)
-
-        wire.then = then
-        apply(batch, lossy)
+        batch = _commands(rng, users, number, rng.choice([3, 12, 40]))
+        wire.apply_beside(rivals, batch, rng=rng, order=order, apply=partial(apply, results=lossy))
     wire.lose()
     state = _state(store)
 

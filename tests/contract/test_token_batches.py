@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -54,16 +55,7 @@ def test_it_is_as_one_after_another(core, store, redis_client, monkeypatch, seed
     for number in range(BATCHES):
         rivals = [some_commands(rng, f"{number}-rival{n}", rng.choice([0, 3])) for n in range(2)]
         batch = some_commands(rng, str(number), rng.choice([3, 12, 30]))
-        order.extend(batch)
-        wire.lose(*rng.choices(["arrives", "lost", "answer lost"], k=2))
-
-        def then(before: int = wire.committed, rivals: list[list[Command]] = rivals) -> None:
-            if wire.committed > before and rivals:
-                order.extend(commands := rivals.pop())
-                apply(commands, lossy)
-
-        wire.then = then
-        apply(batch, lossy)
+        wire.apply_beside(rivals, batch, rng=rng, order=order, apply=partial(apply, results=lossy))
     wire.lose()
     state = records_of(store)
     assert all(set(broken_rules(ledger)) <= {"USDT: frozen"} for ledger in ledgers_in(state))

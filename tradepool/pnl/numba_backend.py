@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tradepool.pnl.columns import Columns, Ints
+from tradepool.pnl.columns import Ints
 from tradepool.pnl.numba_kernel import mark_stretch
-from tradepool.pnl.runs import Runs
+from tradepool.pnl.runs import FollowedColumns
 from tradepool.pnl.sums import LIMB_BITS, LIMB_MASK, Sums
 from tradepool.pnl.tables import Tables
 
@@ -22,7 +22,7 @@ _THREAD_ROWS_MIN = 1 << 17
 _NO_ROWS = np.empty(0, np.int64)
 
 
-class NumbaBackend:
+class NumbaBackend(FollowedColumns):
     """The backend that reads the book's own columns in compiled loops: nothing is copied.
 
     The sorted part is marked by `threads` threads, each with groups of its own; the tail, whose groups may
@@ -32,26 +32,10 @@ class NumbaBackend:
     name = "numba"
 
     def __init__(self, *, threads: int = 1, thread_rows_min: int = _THREAD_ROWS_MIN) -> None:
+        super().__init__()
         self._threads = threads
         self._thread_rows_min = thread_rows_min
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pnl") if threads > 1 else None
-        self._columns = Columns()
-        self.generation: object = None
-        self._runs = Runs()
-        self._starts = np.zeros(1, np.intp)
-        self._sums = Sums.zeros(groups=0, codes=0, rows=None)
-
-    def upload(self, columns: Columns) -> None:
-        """Follow `columns` from its first row."""
-        self._columns = columns
-        self.generation = columns.generation
-        self._runs = Runs()
-        self.apply(columns)
-
-    def apply(self, columns: Columns) -> None:
-        """Follow the rows appended since the last call; figures changed in place need nothing."""
-        self._runs.follow(columns)
-        self._starts = np.append(self._runs.starts, self._runs.rows)
 
     def mark(self, tables: Tables, *, groups: int, rows: bool) -> None:
         """Mark every row once and add up; `groups` is how many there are, `rows` keeps each row's PnL."""
@@ -69,10 +53,6 @@ class NumbaBackend:
             by_code.append(self._mark_stretch(tables, sums, sorted_size, size))
         for stretch_sums in by_code:
             _add_codes(sums, stretch_sums)
-
-    def download(self) -> Sums:
-        """The sums of the last `mark`."""
-        return self._sums
 
     def _cuts(self, size: int) -> list[int]:
         """Where each thread's stretch of the sorted part begins: at the first row of a group."""
@@ -93,7 +73,7 @@ class NumbaBackend:
             stop,
             first_run,
             (columns.lots, columns.cost, columns.code.view(np.uint32), columns.fee_class),
-            (self._starts, runs.groups),
+            (runs.bounds, runs.groups),
             _arrays(tables),
             (tables.wide, tables.partial, len(tables.fee_rate) > 1, is_split),
             _by_group(sums),

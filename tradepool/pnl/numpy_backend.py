@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import Columns, Ints
+from tradepool.pnl.columns import Ints
 from tradepool.pnl.numpy_kernel import BlockMarks, RowKernel
-from tradepool.pnl.runs import Runs
+from tradepool.pnl.runs import FollowedColumns
 from tradepool.pnl.sums import LIMB_BITS, LIMB_MASK, Limbs, Sums
 from tradepool.pnl.tables import Tables
 
@@ -19,7 +19,7 @@ BLOCK_ROWS = 16384
 _INT64_END = 2**63
 
 
-class NumpyBackend:
+class NumpyBackend(FollowedColumns):
     """The backend that reads the book's own columns: nothing is copied, `upload` only finds the runs.
 
     Rows are added up by run, runs by group.
@@ -28,23 +28,9 @@ class NumpyBackend:
     name = "numpy"
 
     def __init__(self, *, block_rows: int = BLOCK_ROWS) -> None:
+        super().__init__()
         self._block_rows = block_rows
         self._kernel = RowKernel(block_rows)
-        self._columns = Columns()
-        self.generation: object = None
-        self._runs = Runs()
-        self._sums = Sums.zeros(groups=0, codes=0, rows=None)
-
-    def upload(self, columns: Columns) -> None:
-        """Follow `columns` from its first row."""
-        self._columns = columns
-        self.generation = columns.generation
-        self._runs = Runs()
-        self.apply(columns)
-
-    def apply(self, columns: Columns) -> None:
-        """Follow the rows appended since the last call; figures changed in place need nothing."""
-        self._runs.follow(columns)
 
     def mark(self, tables: Tables, *, groups: int, rows: bool) -> None:
         """Mark every row once and add up; `groups` is how many there are, `rows` keeps each row's PnL."""
@@ -60,10 +46,6 @@ class NumpyBackend:
             by_run.add(marks, start)
         by_code.spill()
         by_run.store(sums, self._runs.groups)
-
-    def download(self) -> Sums:
-        """The sums of the last `mark`."""
-        return self._sums
 
 
 class _RunSums:
