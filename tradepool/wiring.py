@@ -21,7 +21,10 @@ from tradepool.files.journal import JOURNAL_NAME, Journal
 from tradepool.files.snapshot_info import SnapshotInfo
 from tradepool.journal_service import JournalService
 from tradepool.marking import Marking
-from tradepool.pnl.backend import choose_backend
+from tradepool.marking.open_book import OpenBook
+from tradepool.marking.prices import Prices
+from tradepool.marking.write_back import WriteBack
+from tradepool.pnl.backend import Backends
 from tradepool.queries import TradeQueries
 from tradepool.server.embedded import EmbeddedServer
 from tradepool.server.revival import Revival
@@ -60,7 +63,13 @@ class Services:
         self.queries = TradeQueries(self.store, path, tiers, summaries)
         self.archiving = Archiving(self.store, watermark, archive.folder, settings, now_us)
         self.tokens = TokenQueries(self.store)
-        self.marking = Marking(self.store, lambda: choose_backend(settings.pnl_backend).backend, now_us)
+        self.marking = Marking(
+            OpenBook(self.store, self.store.keys.shards),
+            Prices(self.store),
+            WriteBack(self.store),
+            Backends(settings.pnl_backend),
+            now_us,
+        )
         self.audit = Audits(self.store, watermark, path, archive, now_us)
 
     def write_snapshot(self, journal: Journal | None) -> SnapshotInfo:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.pnl_oracle import expected_figures, figures, position
 from tests.trade_builders import new_trade
 from tradepool.errors import InvalidTrade
-from tradepool.marking import position_of
+from tradepool.marking.positions import position_of
 from tradepool.pnl.book import Book
 from tradepool.pnl.columns import Columns
 from tradepool.pnl.marks import mark

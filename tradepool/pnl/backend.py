@@ -12,7 +12,7 @@ from tradepool.pnl.numpy_backend import NumpyBackend
 from tradepool.pnl.sums import Sums
 from tradepool.pnl.tables import Tables
 
-__all__ = ["Backend", "Choice", "choose_backend"]
+__all__ = ["Backend", "Backends", "Choice", "choose_backend"]
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +89,23 @@ def choose_backend(setting: str) -> Choice:
             raise Misconfigured(f"pnl_backend: there is no backend {setting!r}; {cure}")
     _log.info("pnl backend %s", choice.reason)
     return choice
+
+
+class Backends:
+    """The backends of one process, chosen when the first mark asks: most processes make none.
+
+    Importing the compiled one takes a second. Raises: as `choose_backend`, from `for_rows`.
+    """
+
+    def __init__(self, setting: str) -> None:
+        self._setting = setting
+        self._chosen: Backend | None = None
+
+    def for_rows(self, rows: int) -> Backend:  # noqa: ARG002 - a device pays from some size on
+        """The backend for a book of `rows` positions; the same object as long as the choice stands."""
+        if self._chosen is None:
+            self._chosen = choose_backend(self._setting).backend
+        return self._chosen
 
 
 def _compiled_if_installed() -> Choice:

@@ -47,6 +47,8 @@ class Columns:
         self.dead = 0
         self.generation = object()
         self.touched: list[int] = []
+        self.former: list[Row] = []
+        """What each of `touched` was before."""
         self._lots = np.zeros(_CAPACITY_MIN, np.int64)
         self._cost = np.zeros(_CAPACITY_MIN, np.int64)
         self._code = np.zeros(_CAPACITY_MIN, np.int32)
@@ -116,8 +118,9 @@ class Columns:
     def overwrite(self, index: int, row: Row, version: int) -> None:
         """Give the row at `index` new figures; its group stays, because the sorted part relies on it."""
         assert row.group == self._group[index]
+        former = self.row(index)
         self._write(index, row, version)
-        self._touch(index)
+        self._touch(index, former)
 
     def restamp(self, index: int, version: int) -> None:
         """Give the row at `index` a new version, with the same figures."""
@@ -125,10 +128,11 @@ class Columns:
 
     def kill(self, index: int) -> None:
         """Turn the row at `index` into a tombstone."""
-        assert self._code[index] != DEAD_CODE
-        self._write(index, Row(int(self._group[index]), DEAD_CODE, 0, 0, 0), 0)
+        former = self.row(index)
+        assert former.code != DEAD_CODE
+        self._write(index, Row(former.group, DEAD_CODE, 0, 0, 0), 0)
         self.dead += 1
-        self._touch(index)
+        self._touch(index, former)
 
     def compact(self, group_map: npt.NDArray[np.int32], lane_map: npt.NDArray[np.int32]) -> None:
         """Drop tombstones, sort everything by group and renumber groups and lanes: a new generation."""
@@ -148,8 +152,9 @@ class Columns:
         self._fee_class[index] = row.fee_class
         self._version[index] = version
 
-    def _touch(self, index: int) -> None:
+    def _touch(self, index: int, former: Row) -> None:
         self.touched.append(index)
+        self.former.append(former)
         # A list longer than this costs a follower more than reading the columns again.
         if len(self.touched) > max(_TOUCHED_MIN, self.size // 10):
             self._renew()
@@ -157,6 +162,7 @@ class Columns:
     def _renew(self) -> None:
         self.generation = object()
         self.touched = []
+        self.former = []
 
     def _grow(self) -> None:
         for name in ("_lots", "_cost", "_code", "_fee_class", "_group", "_version", "_slot"):
