@@ -13,7 +13,8 @@ RUN python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-di
 FROM python:3.11-slim
 
 # The pool's files belong to this user, also on a mounted volume.
-RUN useradd --create-home --uid 10001 tradepool && install -d -o tradepool /data
+# The book has a volume within another one that its worker may only read, so its mount point must be there.
+RUN useradd --create-home --uid 10001 tradepool && install -d -o tradepool /data /data/book
 
 WORKDIR /app
 
@@ -22,6 +23,10 @@ COPY requirements-run.lock .
 RUN python -m pip install --no-cache-dir --require-hashes -r requirements-run.lock
 COPY --from=build /wheels /wheels
 RUN python -m pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
+
+# What a worker with a device needs besides, such as "cupy-cuda11x nvidia-cuda-nvrtc-cu11"; docker-compose.gpu.yml.
+ARG GPU_PACKAGES=""
+RUN if [ -n "$GPU_PACKAGES" ]; then python -m pip install --no-cache-dir $GPU_PACKAGES; fi
 
 USER tradepool
 VOLUME /data

@@ -2,7 +2,7 @@
 # Needs Python 3.11 or newer with venv, make and a C compiler; everything else is installed into .venv.
 
 PYTHON ?= python3
-# What the demo is given, for example: make demo ARGS="--keep"
+# What the demo or the benchmark is given, for example: make demo ARGS="--keep"
 ARGS ?=
 # Which plans of the fault simulator are run, for example: make faults SEEDS=17-17
 SEEDS ?= 0-199
@@ -13,12 +13,17 @@ UV ?= $(shell command -v uv || echo .venv/lock/bin/uv)
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
   --no-emit-index-url --no-emit-find-links --python-version 3.11
 
+# All that gpu-test and gpu-bench need, beside Python, numpy and CuPy: a bare machine with a device gets these alone.
+GPU_FILES := Makefile tradepool/__init__.py tradepool/errors.py tradepool/pnl tests/pnl_oracle.py tests/gpu \
+  bench/gpu_marks.py
+
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 STAMP := .venv/.installed
+GPU_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow faults check format format-check lint types layers lock docs clean python-version
+.PHONY: help setup demo test test-slow faults gpu-test gpu-bench gpu-files check format format-check lint types layers lock docs clean python-version
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -49,6 +54,15 @@ test-slow: setup ## the long tests alone
 faults: setup ## 200 seeds of writers against kills, crashes, full disks and cut wires: nothing lost, nothing doubled
 	@$(BIN)/python -m tests.faults.simulator --seeds $(SEEDS)
 
+gpu-test: ## the checks of the CUDA backend on a machine with a device; see docs/gpu.md
+	@$(GPU_PYTHON) -m tests.gpu
+
+gpu-bench: ## how close marks on a device come to its memory's bandwidth
+	@$(GPU_PYTHON) -m bench.gpu_marks $(ARGS)
+
+gpu-files: ## the files that those two need, and no others
+	@echo $(GPU_FILES)
+
 check: format-check lint types layers test ## everything CI checks
 
 format: setup ## rewrite the sources in the house format
@@ -69,11 +83,13 @@ types: setup ## mypy, strict
 layers: setup ## imports go down only
 	@$(BIN)/lint-imports --no-logo
 
-# The second lock is what production runs: without the tools, at the versions that the tests ran with.
+# The second lock is what production runs: without the tools, at the versions that the tests ran with. The third
+# adds what the benchmarks compare us with.
 lock: python-version ## pin every dependency again, with hashes, for every platform
 	@test -x "$(UV)" || { $(PYTHON) -m venv .venv/lock && .venv/lock/bin/python -m pip --disable-pip-version-check install --quiet uv; }
 	@$(COMPILE) --extra archive --extra embedded --extra fast --extra dev pyproject.toml -o requirements.lock
 	@$(COMPILE) --extra archive --extra fast --constraints requirements.lock pyproject.toml -o requirements-run.lock
+	@$(COMPILE) --extra bench --extra fast --constraints requirements.lock pyproject.toml -o requirements-bench.lock
 
 docs: setup ## write the table of settings into docs/operations.md
 	@$(BIN)/python -m tests.tidy.settings_table

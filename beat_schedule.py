@@ -33,6 +33,7 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
         },
         "expire-reservations": _every(settings.expire_every_s, "tasks.tokens.expire_reservations"),
         "mark-to-market": _every(settings.mark_every_s, "tasks.pnl.mark_to_market"),
+        "check-book": _every(settings.book_check_every_s, "tasks.pnl.check_book"),
         "archive-closed-trades": _every(settings.archive_every_s, "tasks.files.archive_closed_trades"),
         "write-snapshot": _every(settings.snapshot_every_s, "tasks.files.write_snapshot"),
     }

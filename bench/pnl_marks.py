@@ -1,14 +1,13 @@
-"""How many positions a second the pool marks, against a Decimal loop and plain float64 numpy.
+"""How many positions a second the pool marks, against a Decimal loop and float64 in numpy, pandas and polars.
 
     python bench/pnl_marks.py [ROWS ...]
 
-One process, one run, the same positions and prices: numpy and compiled loops on one core and on all. All
-give the same sums: per user unrealised, profit, exposure and winners; per symbol unrealised, long and short
-value. The denominators are the Decimal loop, which rounds as the book does, over up to DECIMAL_ROWS of the
-rows; float64 numpy with `bincount`, which is wrong in the last digits (the share of its rows that are off by
-10⁻⁸ or more is printed); and for the compiled loops what one core reads from memory, measured in the same
-rounds over an array of the book's size. Medians over rounds that alternate. `mark` is everything from prices
-to Marks; reading all users out of the Marks as Decimals comes on top and is timed beside it.
+One process, one run, the same positions and prices, medians over rounds that alternate. At every mark all
+prices are other ones, but for the ticks that move one symbol in a hundred. `mark` is everything from prices
+to Marks, `loops` the compiled loops alone. The denominators: the Decimal loop over up to DECIMAL_ROWS of the
+rows; float64 (pnl_rivals.py), of whose rows the share that is off by 10⁻⁸ or more is printed; and what one
+core reads from memory, over an array of the columns' size. pandas and polars come with the extra `[bench]`;
+polars takes all cores.
 """
 
 from __future__ import annotations
@@ -17,175 +16,162 @@ import gc
 import os
 import statistics
 import sys
-import time
-from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any
+from decimal import Decimal
+from functools import partial
+from itertools import cycle
 
 import numpy as np
 
+from bench.measurement import seconds
+from bench.pnl_rivals import decimal_loop, float_marks, unrealised, with_libraries
+from bench.pnl_rows import FloatRows, MadeUpRows, Prices, market
+from tradepool.pnl.backend import Backend
 from tradepool.pnl.book import Book
-from tradepool.pnl.marks import Marks, mark
+from tradepool.pnl.marks import mark
 from tradepool.pnl.numba_backend import NumbaBackend
 from tradepool.pnl.numpy_backend import NumpyBackend
-from tradepool.pnl.position import Position
+from tradepool.pnl.tables import build_tables
 
 ROUNDS = 9
 DECIMAL_ROWS = 100_000
-SYMBOLS = 300
-ROWS_PER_USER = 10
-FEES = ("0.0002", "0.0004", "0.001")
-UNIT = Decimal("1e-8")
 ROW_BYTES = 22
 """What a mark reads of a row: lots, cost, code and fee class."""
 CORES = len(os.sched_getaffinity(0))
-DENOMINATORS = ("Decimal", "float64", "memory")
-Prices = dict[str, Decimal]
+MOVED_SHARE = 100
+FEW_TICKS = 30
+DENOMINATORS = ("Decimal", "float64", "pandas", "polars", "memory")
+TARGETS = {
+    ("numba loops", "memory"): 0.25,
+    ("numpy mark", "Decimal"): 60.0,
+    ("numba mark", "pandas"): 15.0,
+    ("numba mark", "polars"): 8.0,
+    ("numba mark", "float64"): 10.0,
+}
+FEW_TARGET_MS = 0.02
+Work = Callable[[], object]
 
 
-def market(seed: int) -> Prices:
-    """Prices from 10⁻⁴ to 10⁵ with seven digits each."""
-    rng = np.random.default_rng(seed)
-    return {
-        f"S{n}/USDT": Decimal(f"{price:.7g}") for n, price in enumerate(10 ** rng.uniform(-4, 5, SYMBOLS))
-    }
+def moved(prices: Prices) -> Prices:
+    """All of them a thousandth higher, with seven digits as before."""
+    return {symbol: Decimal(f"{price * Decimal('1.001'):.7g}") for symbol, price in prices.items()}
 
 
-def positions(count: int, prices: Prices) -> list[Position]:
-    """Longs and shorts of 3 to 10⁵ quote, most of them in few symbols, in no order."""
-    rng = np.random.default_rng(count)
-    symbols = list(prices)
-    notional = 10 ** rng.uniform(0.5, 5, count) * rng.choice([-1, 1], count)
-    symbol = (SYMBOLS * rng.random(count) ** 3).astype(int).tolist()
-    user = rng.integers(0, count // ROWS_PER_USER, count).tolist()
-    return [
-        Position(
-            trade_id=f"t{n}",
-            user_id=f"u{user[n]}",
-            currency="USDT",
-            symbol=symbols[symbol[n]],
-            market="linear",
-            amount=Decimal(f"{value / float(prices[symbols[symbol[n]]]):.6f}"),
-            cost=Decimal(f"{value:.8f}"),
-            fee_rate=Decimal(FEES[n % len(FEES)]),
-        )
-        for n, value in enumerate(notional.tolist())
-    ]
+def marking(book: Book, backend: Backend, vectors: tuple[Prices, Prices]) -> Work:
+    """Marks of the whole book, at one vector of prices and at the other in turn."""
+    turns = cycle(vectors)
+    return lambda: mark(book, next(turns), 0, backend=backend)
 
 
-def decimal_loop(rows: list[Position], prices: Prices) -> object:
-    """The same sums, one row at a time."""
-    users: dict[str, list[Any]] = defaultdict(lambda: [Decimal(0)] * 3 + [0])
-    symbols: dict[str, list[Decimal]] = defaultdict(lambda: [Decimal(0)] * 3)
-    for row in rows:
-        value = (row.amount * prices[row.symbol]).quantize(UNIT, ROUND_HALF_EVEN)
-        size = abs(value)
-        unrealised = value - (size * row.fee_rate).quantize(UNIT, ROUND_HALF_EVEN) - row.cost
-        user, symbol = users[row.user_id], symbols[row.symbol]
-        user[0] += unrealised
-        user[2] += size
-        if unrealised > 0:
-            user[1] += unrealised
-            user[3] += 1
-        symbol[0] += unrealised
-        symbol[1 if value > 0 else 2] += value
-    return users, symbols
+def loops(book: Book, backend: Backend, vectors: tuple[Prices, Prices]) -> Work:
+    """The same without what is around the backend."""
+    tables = cycle([build_tables(book.lanes, book.fees, prices, book.cost_max) for prices in vectors])
+    groups = len(book.groups.keys)
+
+    def work() -> object:
+        if backend.generation is not book.columns.generation:
+            backend.upload(book.columns)
+        backend.mark(next(tables), groups=groups, rows=False)
+        return backend.download()
+
+    return work
 
 
-@dataclass(frozen=True)
-class Floats:
-    """The same positions as float64 columns."""
-
-    amount: np.ndarray
-    cost: np.ndarray
-    fee: np.ndarray
-    user: np.ndarray
-    symbol: np.ndarray
-    price: np.ndarray
-
-    @classmethod
-    def of(cls, rows: list[Position], prices: Prices) -> Floats:
-        """Columns of `rows` in their order."""
-        symbols = {symbol: number for number, symbol in enumerate(prices)}
-        return cls(
-            np.array([float(row.amount) for row in rows]),
-            np.array([float(row.cost) for row in rows]),
-            np.array([float(row.fee_rate) for row in rows]),
-            np.array([int(row.user_id[1:]) for row in rows]),
-            np.array([symbols[row.symbol] for row in rows]),
-            np.array([float(price) for price in prices.values()]),
-        )
-
-    def rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Value and unrealised PnL of every row."""
-        value = self.amount * self.price[self.symbol]
-        return value, value - np.abs(value) * self.fee - self.cost
-
-    def mark(self) -> list[np.ndarray]:
-        """The same sums."""
-        value, unrealised = self.rows()
-        by_user = (unrealised, np.maximum(unrealised, 0), np.abs(value), unrealised > 0)
-        by_symbol = (unrealised, np.maximum(value, 0), np.minimum(value, 0))
-        return [np.bincount(self.user, each) for each in by_user] + [
-            np.bincount(self.symbol, each, len(self.price)) for each in by_symbol
-        ]
-
-
-def float_errors(rows: list[Position], floats: Floats, marks: Marks) -> float:
-    """The share of rows whose float64 PnL, rounded to 10⁻⁸, is another one."""
-    exact = marks.rows or {}
-    rounded = np.rint(floats.rows()[1] * 10**8).astype(np.int64).tolist()
-    wrong = sum(units != int(exact[row.trade_id].scaleb(8)) for row, units in zip(rows, rounded, strict=True))
-    return float(wrong / len(rows))
-
-
-def rows_per_s(work: Callable[[], object], rows: int) -> float:
-    """`rows` over the time that `work` takes."""
-    started = time.perf_counter()
-    work()
-    taken_s: float = time.perf_counter() - started
-    return rows / taken_s
-
-
-def read_memory(words: np.ndarray) -> Callable[[], object]:
+def read_memory(words: np.ndarray) -> Work:
     """Reads every word once and keeps their bitwise or: one core, and nothing but memory to wait for."""
     return lambda: np.bitwise_or.reduce(words)
+
+
+def works_of(book: Book, floats: FloatRows, vectors: tuple[Prices, Prices]) -> dict[str, Work]:
+    """What is measured over all rows, by name."""
+    works = {
+        "numba loops": loops(book, NumbaBackend(), vectors),
+        "numba mark": marking(book, NumbaBackend(), vectors),
+        f"numba mark, {CORES} cores": marking(book, NumbaBackend(threads=CORES), vectors),
+        "numpy mark": marking(book, NumpyBackend(), vectors),
+        "memory": read_memory(np.ones(len(floats.user) * ROW_BYTES // 8, np.int64)),
+    }
+    arrays = cycle([np.array([float(price) for price in prices.values()]) for prices in vectors])
+    rivals = {"float64": float_marks(floats)} | with_libraries(floats)
+    return works | {name: (lambda rival=rival: rival(next(arrays))) for name, rival in rivals.items()}
+
+
+def few_ms(book: Book, prices: Prices, backend: Backend) -> tuple[float, float, int]:
+    """Median time of a tick that moves one symbol in a hundred: whole, and the backend's part; its rows."""
+    rng, symbols, groups = np.random.default_rng(7), list(prices), len(book.groups.keys)
+    lanes, counts = np.array([lane.symbol for lane in book.lanes.keys]), np.asarray(book.lanes.counts)
+    times: dict[str, list[float]] = {"whole": [], "part": []}
+    rows, now = [], dict(prices)
+    mark(book, now, 0, backend=backend)
+    for _ in range(FEW_TICKS):
+        for name, values in times.items():
+            chosen = rng.choice(symbols, len(symbols) // MOVED_SHARE, replace=False).tolist()
+            now |= moved({symbol: now[symbol] for symbol in chosen})
+            tables = build_tables(book.lanes, book.fees, now, book.cost_max)
+            work = marking(book, backend, (now, now)) if name == "whole" else None
+            work = work or partial(backend.mark, tables, groups=groups, rows=False)
+            values.append(seconds(work))
+            rows.append(int(counts[np.isin(lanes, chosen)].sum()))
+    # The first one sorts the rows by symbol.
+    whole, part = (statistics.median(values[1:]) * 1e3 for values in times.values())
+    return whole, part, int(statistics.median(rows))
+
+
+def float_errors(book: Book, floats: FloatRows, prices: Prices) -> float:
+    """The share of rows whose float64 PnL, rounded to 10⁻⁸, is another one."""
+    backend = NumbaBackend()
+    backend.upload(book.columns)
+    tables = build_tables(book.lanes, book.fees, prices, book.cost_max)
+    backend.mark(tables, groups=len(book.groups.keys), rows=True)
+    gain = unrealised(floats, np.array([float(price) for price in prices.values()]))[1]
+    return float((np.rint(gain * 10**8).astype(np.int64) != backend.download().rows).mean())
+
+
+def check(book: Book, prices: Prices) -> None:
+    """Both backends give the same figures."""
+    marks = [mark(book, prices, 0, backend=backend) for backend in (NumbaBackend(), NumpyBackend())]
+    assert dict(marks[0].symbols) == dict(marks[1].symbols), "backends disagree"
 
 
 def measure(count: int) -> None:
     """Alternate between all of them over one book and print the medians."""
     prices = market(1)
-    rows = positions(count, prices)
+    made_up = MadeUpRows.of(count, prices)
+    book, floats = made_up.book(), made_up.floats()
+    sample = list(made_up.positions(min(count, DECIMAL_ROWS)))
+    check(book, prices)
     gc.collect()
     gc.freeze()
-    build = rows_per_s(lambda: Book.from_positions(rows), count)
-    book, floats = Book.from_positions(rows), Floats.of(rows, prices)
-    backends = {
-        "numpy": NumpyBackend(),
-        "numba": NumbaBackend(),
-        "numba, all cores": NumbaBackend(threads=CORES),
-    }
-    sample = rows[:DECIMAL_ROWS]
-    marks = [mark(book, prices, 0, backend=each, rows=True) for each in backends.values()]
-    assert all(dict(each.symbols) == dict(marks[0].symbols) for each in marks), "backends disagree"
-    works = {name: (lambda each=each: mark(book, prices, 0, backend=each)) for name, each in backends.items()}
-    works["numba, users read"] = lambda: dict(mark(book, prices, 0, backend=backends["numba"]).users)
-    works["memory"] = read_memory(np.ones(count * ROW_BYTES // 8, np.int64))
-    works["float64"] = floats.mark
+    works = works_of(book, floats, (prices, moved(prices)))
     rates: dict[str, list[float]] = {name: [] for name in (*works, "Decimal")}
+    for work in works.values():
+        work()
     for _ in range(ROUNDS):
-        rates["Decimal"].append(rows_per_s(lambda: decimal_loop(sample, prices), len(sample)))
+        rates["Decimal"].append(len(sample) / seconds(lambda: decimal_loop(sample, prices)))
         for name, work in works.items():
-            rates[name].append(rows_per_s(work, count))
-    print(f"{count} rows, {count // ROWS_PER_USER} users, {SYMBOLS} symbols, {ROUNDS} rounds, medians:")
+            rates[name].append(count / seconds(work))
+    print(f"{count} rows, {len(book.groups.keys)} users, {len(prices)} symbols, {ROUNDS} rounds, medians:")
+    show(rates)
+    print(f"  of float64's rows {float_errors(book, floats, prices):.1%} are wrong")
+    for backend in (NumbaBackend(), NumpyBackend()):
+        whole, part, rows = few_ms(book, prices, backend)
+        print(
+            f"  {backend.name}, one symbol in {MOVED_SHARE} moved, {rows} rows: mark {whole:.3f} ms,"
+            f" backend alone {part:.3f} ms (target {FEW_TARGET_MS})"
+        )
+
+
+def show(rates: dict[str, list[float]]) -> None:
+    """A line for each, then the targets."""
     for name, values in rates.items():
         speed = statistics.median(values)
-        ratios = ", ".join(f"{ratio(values, rates[other]):.3g}x {other}" for other in DENOMINATORS)
-        print(f"  {name:<18}{speed / 1e6:9.3f} M rows/s {1e9 / speed:10.1f} ns a row  {ratios}")
-    print(f"  of float64's rows {float_errors(rows, floats, marks[0]):.1%} are wrong")
-    print(f"  building the book took {1e6 / build:.1f} µs a row")
+        ratios = (f"{ratio(values, rates[other]):.3g}x {other}" for other in DENOMINATORS if other in rates)
+        print(f"  {name:<20}{speed / 1e6:9.2f} M rows/s {1e9 / speed:10.1f} ns a row  {', '.join(ratios)}")
+    for (name, other), target in TARGETS.items():
+        if other in rates:
+            print(f"  {name} of {other}: {ratio(rates[name], rates[other]):.3g}, target {target:g}")
+        else:
+            print(f"  {name} of {other}: {other} is not installed; pip install 'tradepool[bench]'")
 
 
 def ratio(values: list[float], others: list[float]) -> float:

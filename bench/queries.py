@@ -42,7 +42,7 @@ from tradepool.store.filling import Filling, clear_marks, prepare
 from tradepool.store.keys import Keys
 from tradepool.store.plan import RecordChange
 
-__all__ = ["measure"]
+__all__ = ["fill_store", "measure"]
 
 TRADES = 1_000_000
 QUICK_TRADES = 100_000
@@ -66,12 +66,28 @@ def measure(*, quick: bool, trades: int | None = None) -> Numbers:
         return numbers | _of_journal(Path(folder) / "trade_pool.log", count)
 
 
+def fill_store(client: Any, settings: Settings, count: int, *, open_every: int = _OPEN_EVERY) -> None:
+    """Fill an empty server with `count` trades, one in `open_every` open, and open its fence."""
+    keys = Keys(settings.shard_count)
+    mark = prepare(client, keys, keys.shards)
+    with Filling(client, settings, keys.shards, mark) as filling:
+        for some in batched(_trades(count, open_every), _FILLED_AT_ONCE):
+            shards: dict[int, list[RecordChange]] = defaultdict(list)
+            for trade in some:
+                shards[keys.shard_of_user(trade.user_id)].append(_added(trade))
+            for shard, changes in shards.items():
+                filling.write(shard, changes)
+        filling.finish()
+    clear_marks(client, keys)
+    open_fence(client)
+
+
 def _of_pool(folder: Path, count: int) -> Numbers:
     with EmbeddedServer(folder) as server:
         settings = Settings(redis_url=server.url, data_dir=folder)
         client = server.client()
         pin_append_only_file(client)
-        numbers = {"filled_per_s": per_second(lambda: _fill(client, settings, count), count)}
+        numbers = {"filled_per_s": per_second(lambda: fill_store(client, settings, count), count)}
         with TradePool.connect(settings) as pool:
             numbers |= _ask(pool, client)
             numbers["all_per_s"] = per_second(lambda: sum(1 for _ in pool.get_all_trades()), count)
@@ -115,20 +131,20 @@ def _times(questions: dict[str, Callable[[], object]], asked: int) -> Numbers:
     return numbers
 
 
-def _templates() -> list[Trade]:
+def _templates(open_every: int) -> list[Trade]:
     """Trades as intake makes them; all others are these at other times, of other users."""
     made = []
     for number in range(_TEMPLATES):
         given: dict[str, Any] = pool_load.trade(number)
-        if number % _OPEN_EVERY:
+        if number % open_every:
             given |= {"status": "completed", "exit_price": given["price"]}
         at = _START_US + number
         made.append(trade_from_dict(given, now_us=at, trade_id="template"))
     return made
 
 
-def _trades(count: int) -> Iterator[Trade]:
-    templates = _templates()
+def _trades(count: int, open_every: int) -> Iterator[Trade]:
+    templates = _templates(open_every)
     for number in range(count):
         user_id, at = f"USER{number % USERS}", _START_US + number * 1_000_000
         trade_id = ids.mint_id(user_id, at_us=at, random_bits=number)
@@ -146,21 +162,6 @@ def _trades(count: int) -> Iterator[Trade]:
 def _own(fill: Fill, trade_id: str) -> Fill:
     """A fill that the pool made, of this trade."""
     return msgspec.structs.replace(fill, fill_id=f"{trade_id}:{fill.role}")
-
-
-def _fill(client: Any, settings: Settings, count: int) -> None:
-    keys = Keys(settings.shard_count)
-    mark = prepare(client, keys, keys.shards)
-    with Filling(client, settings, keys.shards, mark) as filling:
-        for some in batched(_trades(count), _FILLED_AT_ONCE):
-            shards: dict[int, list[RecordChange]] = defaultdict(list)
-            for trade in some:
-                shards[keys.shard_of_user(trade.user_id)].append(_added(trade))
-            for shard, changes in shards.items():
-                filling.write(shard, changes)
-        filling.finish()
-    clear_marks(client, keys)
-    open_fence(client)
 
 
 def _added(trade: Trade) -> RecordChange:

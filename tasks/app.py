@@ -9,9 +9,12 @@ from typing import Any
 from celery import Celery, signals
 
 from tasks import reliability
+from tasks.book_step import BookStep
 from tasks.config import celery_settings
+from tasks.journal_step import JournalStep
 from tradepool import wire
 from tradepool.files.journal import Journal
+from tradepool.marking.keeper import BookKeeper
 from tradepool.pool import TradePool
 from tradepool.settings import Settings, load_settings
 from tradepool.wiring import Services, connect
@@ -35,6 +38,8 @@ class PoolApp(Celery):
         """Set when this worker shuts down; waits inside tasks end with it."""
         self.journal: Journal | None = None
         """The pool's journal, in the worker that owns it."""
+        self.book_keeper: BookKeeper | None = None
+        """The thread that follows the pool, in a gpu worker."""
         self._services: Services | None = None
         self._services_lock = threading.Lock()
 
@@ -75,7 +80,7 @@ def _create_app() -> PoolApp:
     reliability.guard_messages()
     created = PoolApp("tradepool", include=TASK_MODULES)
     created.add_defaults(lambda: celery_settings(created.settings))
-    reliability.install_steps(created)
+    created.steps["worker"] |= {JournalStep, BookStep, reliability.QuietWatchdog}
     return created
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from beat_schedule import beat_schedule
-from tasks.routing import TASK_QUEUES, TASK_ROUTES
+from tasks.routing import TASK_ROUTES, task_queues
 from tradepool import wire
 from tradepool.settings import Settings
 from tradepool.store.address import broker_address
@@ -25,7 +25,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     """The configuration of `tasks.app` for one pool's settings."""
     return {
         **_connections(settings),
-        **_messages(),
+        **_messages(settings.pnl_devices),
         **_delivery(),
         **_worker(),
         **_beat(settings),
@@ -74,7 +74,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _messages() -> dict[str, Any]:
+def _messages(devices: int) -> dict[str, Any]:
     return {
         # JSON is all the fleet reads: a pickle is code from whoever can reach the broker.
         "accept_content": [wire.SERIALIZER],
@@ -82,7 +82,7 @@ def _messages() -> dict[str, Any]:
         "result_serializer": wire.SERIALIZER,
         "event_serializer": wire.SERIALIZER,
         # Explicit queues only: a misspelt queue name fails at the caller, not in a list nobody reads.
-        "task_queues": TASK_QUEUES,
+        "task_queues": task_queues(devices),
         "task_routes": TASK_ROUTES,
         "task_default_queue": wire.QUEUE_TRADES,
         "task_create_missing_queues": False,

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 import orjson
@@ -24,16 +24,12 @@ from kombu.exceptions import OperationalError
 from kombu.transport import redis as redis_transport
 from kombu.transport.redis import Channel, QoS
 
-from tasks.journal_step import JournalStep
 from tasks.parking import letter, park, reason_of
 from tradepool.broker import ChangeSender
 from tradepool.errors import Misconfigured, StoreUnavailable
 from tradepool.logger import Logger
 
-if TYPE_CHECKING:
-    from celery import Celery
-
-__all__ = ["ParkingConsumer", "QuietWatchdog", "guard_messages", "guard_restarts", "install_steps"]
+__all__ = ["ParkingConsumer", "QuietWatchdog", "guard_messages", "guard_restarts"]
 
 log = Logger(__name__)
 
@@ -104,12 +100,6 @@ def guard_messages() -> None:
     loads.guarded = True  # type: ignore[attr-defined]
     redis_transport.loads = loads  # type: ignore[assignment]
     redis_transport.Transport._deliver = deliver_messages  # type: ignore[method-assign]  # noqa: SLF001 - as above
-
-
-def install_steps(app: Celery) -> None:
-    """Add the fleet's boot steps to the workers of `app`."""
-    app.steps["worker"].add(JournalStep)
-    app.steps["worker"].add(QuietWatchdog)
 
 
 class ParkingConsumer(Consumer):

@@ -6,19 +6,19 @@ language, or one without this package, needs to know nothing else.
 
 from __future__ import annotations
 
+from kombu import Queue
+
 from tradepool import wire
 from tradepool.broker import queue_named
 
-__all__ = ["DEAD_QUEUE", "TASK_QUEUES", "TASK_ROUTES"]
-
-TASK_QUEUES = tuple(queue_named(name) for name in wire.QUEUES)
-"""What a worker consumes: all of them, or those of its `-Q`."""
+__all__ = ["DEAD_QUEUE", "TASK_ROUTES", "task_queues"]
 
 DEAD_QUEUE = queue_named(wire.QUEUE_DEAD)
 """Parked messages. Not among the task queues: a worker without `-Q` would consume and drop them."""
 
 TASK_ROUTES = {
-    f"tasks.{module}.*": {"queue": queue, "exchange": queue, "routing_key": queue}
+    # The queue alone: it brings its exchange and key along, and a caller may still name another one.
+    f"tasks.{module}.*": {"queue": queue}
     for module, queue in (
         ("trades", wire.QUEUE_TRADES),
         ("tokens", wire.QUEUE_TOKENS),
@@ -27,3 +27,8 @@ TASK_ROUTES = {
         ("files", wire.QUEUE_FILES),
     )
 }
+
+
+def task_queues(devices: int) -> tuple[Queue, ...]:
+    """What a worker consumes: all of them, or those of its `-Q`; with a queue for each of `devices`."""
+    return tuple(map(queue_named, dict.fromkeys((*wire.QUEUES, *wire.device_queues(devices)))))

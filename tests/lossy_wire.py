@@ -35,8 +35,9 @@ class LossyWire:
         wire = self
 
         def send(connection: AbstractConnection, command: Any, *given: Any, **options: Any) -> Any:
-            words = command if isinstance(command, bytes) else b"".join(command)
-            if wire._is_whole or of not in words:
+            # It may be an iterator, which gives its pieces only once.
+            command = [command] if isinstance(command, bytes) else list(command)
+            if wire._is_whole or of not in b"".join(command):
                 return _send(connection, command, *given, **options)
             fate = wire.fate()
             if fate == "lost":

@@ -27,20 +27,21 @@ def position(trade_id: str, amount: str, cost: str = "0", **fields: Any) -> Posi
 
 def expected_figures(positions: Iterable[Position], prices: Mapping[str, Decimal]) -> dict[str, Any]:
     """What marking must give, all money in 10⁻⁸."""
-    users: dict[Any, list[int]] = defaultdict(lambda: [0] * 5)
+    users: dict[Any, list[int]] = defaultdict(lambda: [0] * 6)
     symbols: dict[Any, list[int]] = defaultdict(lambda: [0] * 4)
     totals: dict[str, int] = defaultdict(int)
     rows, missing = {}, set()
     for row in positions:
         if row.symbol not in prices:
             missing.add(row.symbol)
+            _add(users[row.user_id, row.currency], [0, 0, 0, 0, 0, 1])
             continue
         value, unrealised = _marked(row, Fraction(prices[row.symbol]))
         rows[row.trade_id] = unrealised
         totals[row.currency] += unrealised
         _add(
             users[row.user_id, row.currency],
-            [unrealised, max(unrealised, 0), abs(value), unrealised > 0, 1],
+            [unrealised, max(unrealised, 0), abs(value), unrealised > 0, 1, 0],
         )
         long_value, short_value = (abs(value), 0) if row.amount > 0 else (0, -abs(value))
         _add(symbols[row.symbol, row.currency], [unrealised, long_value, short_value, 1])
@@ -63,6 +64,7 @@ def figures(marks: Marks) -> dict[str, Any]:
                 _units(user.exposure),
                 user.winners,
                 user.count,
+                user.unmarked,
             ]
             for key, user in marks.users.items()
         },

@@ -20,7 +20,7 @@ TradePoolError
 ├── Contended      retry now, bounded
 │   └── VersionConflict       somebody else changed the record first
 ├── Corrupt        stop and page
-│   ├── ChecksumMismatch      a journal line is damaged
+│   ├── ChecksumMismatch      a journal line, or a book's file, is damaged
 │   ├── SequenceGap           journal lines are missing
 │   └── JournalAhead          the journal holds changes the store cannot have lost
 └── Misconfigured  a setting or an installation is wrong; the message names the cure
@@ -178,7 +178,7 @@ class Corrupt(TradePoolError):
 
 
 class ChecksumMismatch(Corrupt):
-    """A journal line is damaged."""
+    """A journal line, or a part of a book's file, is damaged."""
 
 
 class SequenceGap(Corrupt):

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-__all__ = ["Logger"]
+__all__ = ["CauseLog", "Logger"]
 
 
 class Logger:
@@ -19,6 +19,10 @@ class Logger:
 
     def __init__(self, name: str) -> None:
         self._log: Any = structlog.get_logger(name)
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Say what only somebody who looks for a fault wants to know."""
+        self._say("debug", event, fields)
 
     def info(self, event: str, **fields: object) -> None:
         """Say what happened in the ordinary course of things."""
@@ -44,3 +48,25 @@ class Logger:
         # ValueError: the stream has been closed.
         with contextlib.suppress(OSError, ValueError):
             getattr(self._log, level)(event, **fields)
+
+
+class CauseLog:
+    """Tells of something that fails again and again: once for each cause, and when it works again."""
+
+    def __init__(self, log: Logger, event: str) -> None:
+        self._log = log
+        self._event = event
+        self._cause = ""
+
+    def failed(self, problem: BaseException, **fields: object) -> None:
+        """It failed; a line only if the cause is another than last time."""
+        cause = f"{type(problem).__name__}: {problem}"
+        if cause != self._cause:
+            self._log.error(self._event, problem=cause, **fields)
+        self._cause = cause
+
+    def worked(self) -> None:
+        """It worked; a line only if it had failed before."""
+        if self._cause:
+            self._log.info("works again", after=self._event)
+        self._cause = ""

@@ -225,9 +225,14 @@ class TradePool(PoolReads):
             raise result
         return result
 
-    def set_prices(self, prices: Mapping[str, object]) -> None:
-        """Store the latest price of each symbol, in quote units, for marks without given prices."""
-        self._services.marking.set_prices(prices)
+    def set_prices(self, prices: Mapping[str, object], *, at: object = None) -> int:
+        """Store the price of each symbol, of time `at` (now when None), for marks without given prices.
+
+        How many were stored: a price that is older than the stored one of its symbol is not, whoever sent
+        that. A time to come counts as now. Raises: InvalidTrade naming a wrong symbol, price or time, before
+        anything is stored.
+        """
+        return self._services.marking.set_prices(prices, at=at)
 
     # Checking
 
@@ -235,9 +240,16 @@ class TradePool(PoolReads):
         """Audit one user: records, indexes, counters, computed figures and (deep) the journal."""
         return self._services.audit.check_trades(user_id, deep=deep)
 
-    def check_all_trades(self, *, deep: bool = False, repair: bool = False) -> AuditReport:
-        """Audit the pool: digests of store and journal, and every record of what differs (deep: of all)."""
-        return self._services.audit.check_all_trades(deep=deep, repair=repair)
+    def check_all_trades(
+        self, *, deep: bool = False, repair: bool = False, level: str | None = None, venue: object = None
+    ) -> AuditReport:
+        """Audit the pool at a `level`: `digest` (if none is given), `standard` or `deep`; docs/audit.md.
+
+        `venue` holds positions and balances as venues tell them, to be compared with open trades and ledgers.
+
+        Raises: InvalidQuery for a `venue` that cannot be read, and for an unknown level.
+        """
+        return self._services.audit.check_all_trades(deep=deep, repair=repair, level=level, venue=venue)
 
     def get_last_audit(self) -> dict[str, Any] | None:
         """The report of the last `check_all_trades`, as JSON-able data; None before the first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -20,6 +20,7 @@ from tradepool.placing import known_id
 
 if TYPE_CHECKING:
     from tradepool.pnl.marks import Marks
+    from tradepool.pnl.stress_results import StressTest
 
 __all__ = ["PoolReads"]
 
@@ -158,18 +159,53 @@ class PoolReads:
     ) -> Marks:
         """Value every open trade at `prices` (the stored ones when None), exact to 1e-8 quote units.
 
-        Symbols without a price are listed in `.missing`, never valued at zero. `rows` adds the figure
-        of each trade.
+        Symbols without a price are listed in `.missing`, never valued at zero; those whose stored price is
+        older than `price_max_age_s` are valued and listed in `.stale`. `rows` adds the figure of each trade.
+        Marks that others read are replaced (`get_marks`). Raises: InvalidTrade naming a wrong price or time.
         """
         return self._services.marking.mark_to_market(prices, at=at, rows=rows)
 
+    def stress_test(
+        self,
+        scenarios: Mapping[str, object] | Sequence[object],
+        *,
+        prices: Mapping[str, object] | None = None,
+        confidence: object = "0.95",
+        users: Iterable[str] = (),
+    ) -> StressTest:
+        """What every open trade would gain or lose in each scenario: the distribution, its VaR and ES.
+
+        A scenario is a `Scenario`, or a dict of `prices` by symbol, of `shocks` (-0.1 takes a tenth off; "*"
+        for all symbols not named), or of both; they come by name or in a list. The base prices are `prices`,
+        else the stored ones. The fleet and every user have their figures, `users` the change in each scenario
+        as well. Figures and conventions: docs/stress.md. Raises: InvalidTrade.
+        """
+        return self._services.marking.stress_test(
+            scenarios, prices=prices, confidence=confidence, users=users
+        )
+
     def get_marks(self, user_id: str) -> dict[str, Any]:
-        """The user's latest marks by currency, with their time; empty before the first mark."""
+        """The user's latest marks: `at` (µs) and `by_currency`; empty before the first mark.
+
+        Of each currency `unrealised`, `profit` and `exposure` as decimal text, `winners`, `count`, and how
+        many open trades are in none of these for want of a price: `unmarked`. Raises: InvalidTrade.
+        """
         return self._services.marking.get_marks(user_id)
 
     def get_mark_totals(self) -> dict[str, Any] | None:
-        """What the last mark came to in all: `at` (µs), `totals`, `missing`; None before the first."""
+        """What the last mark came to in all; None before the first.
+
+        `at` (µs), `backend`, `totals` by currency as decimal text, how many `users` and `rows`, the symbols
+        that are `missing` a price, and the `stale` ones with the age of theirs in seconds.
+        """
         return self._services.marking.get_totals()
+
+    def get_symbol_marks(self) -> dict[str, Any]:
+        """The last mark by symbol: `at` (µs) and `by_symbol`; empty before the first.
+
+        Of each symbol and currency `unrealised`, `long_value` and `short_value` as decimal text, and `count`.
+        """
+        return self._services.marking.get_symbol_marks()
 
     def sql(self, query: str, *, limit: int = ROWS_MAX) -> QueryResult:
         """The first `limit` rows that a SELECT on the table `trades` has, live and archived ones as one.

@@ -34,15 +34,14 @@ from tradepool.store import fence
 from tradepool.store.connection import Client, unbroken
 from tradepool.store.filling import clear_marks
 from tradepool.store.keys import Keys
+from tradepool.store.progress import JOURNAL_FIELD
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.shard_count import SHARD_COUNT_FIELD, check_shard_count
 from tradepool.store.translation import translated
 from tradepool.store.watermark import read_watermark
 
-__all__ = ["JOURNAL_FIELD", "RecoveryReport", "recover"]
+__all__ = ["RecoveryReport", "recover"]
 
-JOURNAL_FIELD = "journal"
-"""Field of `Keys.meta`: the id of the journal that the store belongs to."""
 _CREATED_FIELD = "created"
 
 _BEGIN_EMPTY = "or empty the store and move the folder away to begin an empty pool"

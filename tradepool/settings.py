@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tradepool.errors import Misconfigured
@@ -109,8 +109,20 @@ class Settings(BaseSettings):
     """Trades that each process remembers for users' summaries, some 450 bytes each; a user who is not
     among them is read whole for his."""
 
+    price_max_age_s: float = Field(default=60.0, ge=0)
+    """From which age on a stored price is named as stale wherever marks are made at it; 0: never."""
+    marks_stream_max: int = Field(default=3600, ge=1)
+    """Ticks that the stream of marks keeps, about."""
     pnl_backend: str = Field(default="auto", pattern="^(auto|numpy|numba|cuda)$")
     """What marks the book: `auto`, or one backend by name."""
+    pnl_devices: int = Field(default=1, ge=1, le=64)
+    """How many gpu workers share the shards, one for each device; all of them must agree."""
+    pnl_device: int | None = Field(default=None, ge=0)
+    """Which device this gpu worker has, from 0; `tradepool up` sets it. Unset: all shards, device 0."""
+    book_save_every_s: float = Field(default=900.0, gt=0)
+    """How often a gpu worker saves its book, to start from it again."""
+    book_check_every_s: int = Field(default=3600, ge=1)
+    """How often beat has the book compared with the store."""
 
     flower_host: str = "127.0.0.1"
     """Where Flower listens; its metrics are open to whoever can reach it."""
@@ -118,6 +130,14 @@ class Settings(BaseSettings):
     """Flower's port."""
     flower_basic_auth: SecretStr | None = None
     """`user:password` for Flower."""
+
+    @field_validator("pnl_device")
+    @classmethod
+    def _is_one_of_the_devices(cls, device: int | None, info: ValidationInfo) -> int | None:
+        devices = info.data.get("pnl_devices", 1)
+        if device is not None and device >= devices:
+            raise ValueError(f"there are {devices} devices (TRADEPOOL_PNL_DEVICES), counted from 0")
+        return device
 
 
 def load_settings(**given: Any) -> Settings:

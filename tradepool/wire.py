@@ -37,6 +37,7 @@ __all__ = [
     "command_from_wire",
     "command_to_wire",
     "decode",
+    "device_queues",
     "encode",
     "register_decoder",
     "register_encoder",
@@ -53,7 +54,10 @@ QUEUE_FILES = "files"
 QUEUE_DEAD = "dead"
 """Parked messages; no worker consumes it."""
 QUEUES = (QUEUE_TRADES, QUEUE_TOKENS, QUEUE_AUDIT, QUEUE_GPU, QUEUE_FILES)
-"""The queues that workers consume. Exchange and routing key of each carry the queue's name."""
+"""The queues that workers consume. Exchange and routing key of each carry the queue's name.
+
+With several devices there are those of `device_queues` besides.
+"""
 
 APPLY_CHANGES = "tasks.trades.apply_changes"
 """The task that takes a chunk of commands in order; what `PoolClient` sends."""
@@ -62,6 +66,11 @@ _INT64_MAX = 2**63 - 1
 _INTEGER_BITS_MAX = 1024
 _NON_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _KOMBU_TYPE_MARK = b'"__type__"'
+
+
+def device_queues(devices: int) -> list[str]:
+    """The queue of each device's gpu worker: `gpu`, which everybody sends to, then `gpu.1` and so on."""
+    return [QUEUE_GPU, *(f"{QUEUE_GPU}.{device}" for device in range(1, devices))]
 
 
 def encode(value: object) -> bytes:

@@ -63,13 +63,7 @@ class Services:
         self.queries = TradeQueries(self.store, path, tiers, summaries)
         self.archiving = Archiving(self.store, watermark, archive.folder, settings, now_us)
         self.tokens = TokenQueries(self.store)
-        self.marking = Marking(
-            OpenBook(self.store, self.store.keys.shards),
-            Prices(self.store),
-            WriteBack(self.store),
-            Backends(settings.pnl_backend),
-            now_us,
-        )
+        self.marking = _marking(self.store, settings)
         self.audit = Audits(self.store, watermark, path, archive, now_us)
 
     def write_snapshot(self, journal: Journal | None) -> SnapshotInfo:
@@ -128,6 +122,20 @@ def embedded(path: Path, **overrides: Any) -> Services:
         services = Services(settings, client, watermark, undo.pop_all())
         services.journal = journal.journal
         return services
+
+
+def _marking(store: RedisStore, settings: Settings) -> Marking:
+    """What marks: all shards, or those of this worker's device where several share them."""
+    part, parts = (0, 1) if settings.pnl_device is None else (settings.pnl_device, settings.pnl_devices)
+    shards = [shard for shard in store.keys.shards if shard % parts == part]
+    return Marking(
+        OpenBook(store, shards, settings, part, parts),
+        Prices(store, settings.price_max_age_s),
+        WriteBack(store, part, parts, stream_max=settings.marks_stream_max),
+        Backends(settings.pnl_backend, settings.pnl_device or 0),
+        now_us,
+        OpenBook(store, store.keys.shards, settings) if parts > 1 else None,
+    )
 
 
 def _not_the_owner(does: str, task: str) -> Misconfigured:

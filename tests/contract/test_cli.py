@@ -20,6 +20,7 @@ from tests.import_files import (
     write_log,
     write_snapshot,
 )
+from tests.loose_trades import buy
 from tradepool import errors
 from tradepool.audit.report import AuditReport, Finding, Severity
 from tradepool.cli import main
@@ -36,6 +37,7 @@ COMMANDS = [
     "reserve",
     "settle",
     "release",
+    "stress",
     "import",
     "export",
     "sql",
@@ -254,6 +256,21 @@ class TestReading:
         assert status.code == 0
         assert (status.json["records"], status.json["journal_lag"], status.json["is_fenced"]) == (3, 0, False)
         assert "takes writes" in on_pool("status").out
+
+    def test_status_tells_how_old_the_marks_are_and_which_prices_they_lack(self, run, tmp_path):
+        with TradePool.embedded(tmp_path) as pool:
+            for symbol in ("NEW/USDT", "OLD/USDT"):
+                pool.add_trade(buy(symbol=symbol, status="filled"))
+            pool.set_prices({"OLD/USDT": "1"}, at="2026-01-01")
+            pool.mark_to_market()
+        status = run("status", "--json", "--embedded", tmp_path).json
+        assert 0 <= status["marks_age_s"] < 600
+        assert status["last_marks"]["missing"] == ["NEW/USDT"]
+        assert status["last_marks"]["stale"].keys() == {"OLD/USDT"}
+        assert (
+            "s ago, 1 symbol without a price, 1 symbol at an old price"
+            in run("status", "--embedded", tmp_path).out
+        )
 
 
 class TestChecking:

@@ -27,6 +27,13 @@ def test_a_command_that_is_refused_is_told_when_all_are_done_and_nothing_is_left
     assert ask_all(redis_client, [("GET", "number:{a}")]) == [b"2"]
 
 
+def test_what_is_sent_in_several_pieces_is_done_once_and_in_order(redis_client):
+    piece = b"x" * (asking._CHUNK_BYTES // 2 + 1)
+    appended = ask_all(redis_client, [("APPEND", "text:{a}", piece)] * 5)
+    assert appended == [len(piece) * times for times in range(1, 6)]
+    assert ask_all(redis_client, [("STRLEN", "text:{a}")]) == [5 * len(piece)]
+
+
 def test_a_lost_connection_is_made_anew(redis_client):
     def lose():
         if isinstance(redis_client, redis.Redis):

@@ -273,19 +273,3 @@ def test_answers_are_kept_for_a_week(store, redis_client):
     store.put_answers({"aa": "stale", "bb": "rejected\x1f{}"})
     assert store.answers(["bb", "cc", "aa"]) == ["rejected\x1f{}", None, "stale"]
     assert 0 < redis_client.ttl(store.keys.answer("aa")) <= ANSWER_TTL_S
-
-
-def test_prices_keep_their_text_and_replace_only_their_own(store):
-    store.set_prices({"BTC/USDT": "60000.10", "ETH/USDT": "3000"})
-    store.set_prices({"ETH/USDT": "0.000000010"})
-    store.set_prices({})
-    assert store.prices() == {"BTC/USDT": "60000.10", "ETH/USDT": "0.000000010"}
-
-
-def test_marks_are_written_for_many_users_and_read_for_one(store):
-    store.write_marks({f"user-{i}": b'{"n":%d}' % i for i in range(20)})
-    store.write_marks({"user-3": b"{}"})
-    store.write_marks({})
-    assert store.read_marks("user-3") == b"{}"
-    assert store.read_marks("user-19") == b'{"n":19}'
-    assert store.read_marks("nobody") is None

@@ -20,6 +20,7 @@ from tradepool.settings import Settings
 
 CONF = ROOT / "redis.conf"
 COMPOSE = ROOT / "docker-compose.yml"
+COMPOSE_GPU = ROOT / "docker-compose.gpu.yml"
 REASON_WORDS_MIN = 5
 START_LINES_MAX = 200
 STOP_TIMEOUT_S = 30
@@ -65,14 +66,15 @@ def test_a_server_starts_with_the_arguments_that_compose_gives_it(
         assert client.config_get("bind") == {"bind": "* -::*"}
 
 
-def test_the_compose_file_is_valid():
+@pytest.mark.parametrize("file", [COMPOSE, COMPOSE_GPU], ids=lambda file: file.name)
+def test_the_compose_files_are_valid(file: Path):
     checker = [
         sys.executable,
         "-m",
         "check_jsonschema",
         "--builtin-schema",
         "vendor.compose-spec",
-        str(COMPOSE),
+        str(file),
     ]
     result = subprocess.run(checker, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -80,7 +82,7 @@ def test_the_compose_file_is_valid():
 
 def test_compose_runs_the_whole_fleet(services: Services):
     roles = {"store", "broker", "trades", "tokens", "audit", "gpu", "files", "beat", "flower"}
-    assert set(services) == roles
+    assert {name for name, service in services.items() if "profiles" not in service} == roles
     assert services["beat"]["deploy"]["replicas"] == 2
     assert {service["restart"] for service in services.values()} == {"always"}
 
@@ -102,8 +104,19 @@ def test_each_queue_has_its_worker(services: Services):
     commands = [
         service["command"] for service in services.values() if isinstance(service.get("command"), str)
     ]
-    queues = {queue for command in commands for queue in re.findall(r"-Q (\w+)", command)}
-    assert queues == {"trades", "tokens", "audit", "gpu", "files"}
+    queues = {queue for command in commands for queue in re.findall(r"-Q (\S+)", command)}
+    assert queues == {"trades", "tokens", "audit", "gpu", "gpu.1", "files"}
+
+
+def test_each_device_has_a_worker_that_reads_the_journal_and_writes_its_book(services: Services):
+    reserved = YAML(typ="safe").load(COMPOSE_GPU)["services"]
+    workers = {name: service for name, service in services.items() if "-Q gpu" in service.get("command", "")}
+    assert set(workers) == set(reserved)
+    for device, (name, worker) in enumerate(workers.items()):
+        assert worker["environment"]["TRADEPOOL_PNL_DEVICE"] == device
+        assert worker["volumes"] == ["pool-data:/data:ro", "book-data:/data/book"]
+        (devices,) = reserved[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert devices["driver"] == "nvidia"
 
 
 def _settings() -> set[tuple[str, str]]:

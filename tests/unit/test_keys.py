@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradepool.model.ids import mint_id, slot_of_user
-from tradepool.store.keys import BUCKETS, Keys
+from tradepool.store.keys import BUCKETS, MARK_BUCKETS, Keys
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 KEYS = Keys(256)
@@ -27,7 +27,7 @@ def keys_of_shard(keys: Keys, shard: int, name: str) -> list[str]:
         keys.fill_claims(shard, name),
         keys.users(shard),
         keys.routes(shard),
-        keys.marks(shard, name),
+        *(keys.marks(shard, bucket) for bucket in range(MARK_BUCKETS)),
     ]
 
 
@@ -68,8 +68,17 @@ def test_the_layout_on_the_server_stays_as_it_is():
     assert keys.records(10, 11) == "tp:{0a}:r:b"
     assert keys.user_index(10, "ann") == "tp:{0a}:u:ann"
     assert keys.outbox(63) == "tp:{3f}:outbox"
+    assert keys.marks(10, 31) == "tp:{0a}:marks:1f"
     assert keys.bucket_of("42") == 0
 
 
 def test_an_open_trade_is_found_again_in_its_member():
     assert Keys.trade_of_open_member(Keys.open_member("ann", "42")) == "42"
+
+
+@pytest.mark.parametrize("shard_count", [1, 4, 64, 256])
+def test_users_of_a_shard_are_spread_over_all_buckets_of_marks(shard_count):
+    keys = Keys(shard_count)
+    found = {(keys.shard(slot), keys.mark_bucket(slot)) for slot in range(2**16)}
+    wanted = min(MARK_BUCKETS, 2**16 // shard_count)
+    assert found == {(shard, bucket) for shard in keys.shards for bucket in range(wanted)}

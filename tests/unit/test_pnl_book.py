@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,10 +34,10 @@ class CopyingBackend(NumpyBackend):
         self.apply(columns)
 
     def apply(self, columns):
-        for index in range(self._mirror.size, columns.size):
-            self._mirror.append(columns.row(index), 0, 0)
-        for index in columns.touched[self._touched :]:
-            self._mirror._write(index, columns.row(index), 0)
+        appended = np.arange(self._mirror.size, columns.size)
+        self._mirror.append(columns.rows(appended), appended, appended)
+        touched = np.array(columns.touched[self._touched :], np.intp)
+        self._mirror._write(touched, columns.rows(touched), touched)
         self._touched = len(columns.touched)
 
     def mark(self, tables, *, groups, rows):
@@ -89,7 +90,7 @@ class Ledger:
             self.positions.pop(trade_id, None)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(steps, max_size=25))
 def test_any_history_equals_a_fresh_book(history):
     book, ledger = Book(compact_rows_min=8), Ledger()
@@ -136,7 +137,7 @@ def test_only_so_many_removals_are_remembered(monkeypatch):
     book = Book()
     book.upsert([position(f"t{n}", "1") for n in range(10)], 1)
     book.remove([f"t{n}" for n in range(10)])
-    assert len(book._removed) == 3
+    assert len(book.removed) == 3
     assert book.upsert([position("t9", "1")], 1) == 0
 
 
@@ -171,12 +172,52 @@ def test_a_tenth_of_stale_rows_makes_the_book_compact_itself():
 
 
 def test_many_changes_in_place_start_a_new_generation_instead_of_an_endless_list():
-    book = Book.from_positions([position("a", "1")])
+    book = Book.from_positions([position(f"t{n}", "1") for n in range(4097)])
     generation = book.columns.generation
-    for version in range(1, 5000):
-        book.upsert([position("a", str(version))], version)
+    book.upsert([position(f"t{n}", "2") for n in range(4096)], 1)
+    assert book.columns.generation is generation
+    assert len(book.columns.touched) == len(book.columns.former) == 4096
+    book.upsert([position("t4096", "2")], 1)
     assert book.columns.generation is not generation
-    assert len(book.columns.touched) <= 4096
+    assert (book.columns.touched, book.columns.former) == ([], [])
+
+
+def test_a_trade_that_is_twice_in_a_batch_is_placed_twice():
+    book = Book()
+    batch = [position("a", "1"), position("b", "1"), position("a", "2"), position("a", "3")]
+    assert book.upsert(batch, [1, 1, 2, 2]) == 3
+    assert (len(book), book.version("a")) == (2, 2)
+    assert book.decimal_row(0).figures.quantity == 2
+    with pytest.raises(ValueError, match="iterator too short"):
+        book.upsert(batch, [1])
+
+
+def test_ids_of_one_hash_are_kept_apart(monkeypatch):
+    monkeypatch.setattr("tradepool.pnl.trade_ids.crc32", len)
+    book = Book.from_positions([position(f"t{n}", str(n), user_id=f"u{n % 3}") for n in range(10, 60)])
+    assert book.remove(["t10", "t59", "t9", "t60"]) == 2
+    assert [book.version(f"t{n}") for n in (9, 10, 11, 58, 59, 60)] == [None, None, 0, 0, None, None]
+    quantities = {
+        book.decimal_row(row).figures.quantity for row in np.flatnonzero(book.columns.code).tolist()
+    }
+    assert quantities == set(range(11, 59))
+
+
+def test_trades_that_left_make_room_for_others(monkeypatch):
+    monkeypatch.setattr("tradepool.pnl.trade_rows._GONE_MIN", 10)
+    monkeypatch.setattr("tradepool.pnl.trade_ids._BLOCK_IDS", 7)
+    book = Book()
+    for day in range(20):
+        trade_ids = [f"day {day}, trade {n} {'ä' * n}" for n in range(30)]
+        book.upsert([position(each, str(n + 1)) for n, each in enumerate(trade_ids)], day)
+        assert [book.version(each) for each in trade_ids] == [day] * 30
+        assert book.remove(trade_ids[:-1]) == 29
+        book.compact()
+        assert len(book) == day + 1
+        left = [f"day {each}, trade 29 {'ä' * 29}" for each in range(day + 1)]
+        assert book.trade_ids(np.arange(day + 1)) == left
+        assert [book.version(each) for each in left] == list(range(day + 1))
+    assert len(book.trade_rows.ids) <= 2 * 20 + 30
 
 
 def test_users_and_symbols_without_positions_are_forgotten():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from decimal import Decimal
 from fractions import Fraction
 
@@ -16,6 +19,7 @@ from tradepool.pnl.decimal_rows import half_even
 from tradepool.pnl.lanes import LOTS_MAX, Lane
 from tradepool.pnl.marks import mark
 from tradepool.pnl.numba_backend import NumbaBackend
+from tradepool.pnl.numba_kernel import add_rows, mark_stretch, revalue_rows
 from tradepool.pnl.numpy_backend import NumpyBackend
 from tradepool.pnl.numpy_kernel import Divider, RowRatios
 from tradepool.pnl.tables import Ratio, build_tables, lane_ratio, lots_max_narrow, lots_max_wide
@@ -161,6 +165,66 @@ def test_a_kernel_divides_exactly_up_to_its_guard(kernel, limit_of):
         assert divided(kernel, quantities, ratio) == expected
 
 
+@pytest.mark.parametrize("limit_of", [lots_max_narrow, lots_max_wide])
+@pytest.mark.parametrize(
+    ("price", "inverse"),
+    [
+        ("0.5", False),
+        ("64000.12", False),
+        ("0.000012345678", False),
+        ("3333.333333", True),
+        ("16000000", True),
+    ],
+)
+def test_every_backend_is_exact_next_to_ties_up_to_both_guards(limit_of, price, inverse):
+    ratio = lane_ratio(Lane("X/USDT", "USDT", inverse, 8), Decimal(price))
+    rng = random.Random(11)
+    lots = [rng.choice((1, -1)) * each for each in near_ties(ratio, limit_of(ratio), rng)]
+    fees = ("0.0007", "-0.0002", "0", "0.5")
+    market = "inverse" if inverse else "linear"
+    rows = [
+        position(
+            f"t{n}",
+            str(Decimal(each).scaleb(-8)),
+            symbol="X/USDT",
+            market=market,
+            fee_rate=fees[n % 4],
+            user_id=f"u{n % 7}",
+        )
+        for n, each in enumerate(lots)
+    ]
+    assert_exact(rows, {"X/USDT": Decimal(price)})
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 511, 512, 513, 1024, 1025, 1537])
+def test_books_of_every_length_around_a_block_are_exact(count):
+    rows = [
+        position(f"t{n}", f"{n % 19 - 9}.25", f"{n % 5}.1", user_id=f"u{n // 300}", fee_rate="0.001")
+        for n in range(count)
+    ]
+    assert_exact(rows, {"BTC/USDT": Decimal("0.0000123")})
+
+
+def test_a_warm_backend_has_nothing_left_to_compile():
+    NumbaBackend().warm()
+    rows = list(random_positions(300, seed=8, magnitudes=(-3, 3), places=(2, 8)))
+    assert_exact(rows)
+    for loop in (mark_stretch, add_rows, revalue_rows):
+        assert len(loop.signatures) == 1
+
+
+@pytest.mark.slow
+def test_compiled_code_is_kept_where_numba_cache_dir_says(tmp_path):
+    program = "from tradepool.pnl.numba_backend import NumbaBackend; NumbaBackend().warm()"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert {each.name.split("-")[0] for each in tmp_path.rglob("*.nbi")} >= {
+        "numba_kernel.mark_stretch",
+        "numba_kernel.add_rows",
+        "numba_kernel.revalue_rows",
+    }
+
+
 def test_the_narrow_kernel_is_wrong_beyond_its_guard():
     ratio = Ratio(10**9 + 7, 10**9 + 9)
     beyond = [8 * lots_max_narrow(ratio) + step for step in range(50)]
@@ -237,6 +301,18 @@ def test_totals_beyond_int64_are_exact_from_rows_that_overflow_within_a_block():
     assert marks.totals["USDT"] * 10**8 > 2**63
 
 
+def test_totals_beyond_int64_are_exact_from_rows_that_came_one_by_one():
+    rows = [position(f"t{n}", "20", "-3", user_id=f"u{n % 10}") for n in range(60)]
+    price = {"BTC/USDT": Decimal("999999999.87654321")}
+    book = Book.from_positions(rows[:10])
+    book.upsert(rows[10:], 1)
+    for backend in (NumpyBackend(), NumbaBackend()):
+        for _ in range(2):
+            marks = mark(book, price, AT, rows=True, backend=backend)
+            assert figures(marks) == expected_figures(rows, price)
+            assert marks.users["u3", "USDT"].unrealised * 10**8 > 2**63
+
+
 def test_rebates_add_to_the_pnl():
     marks = assert_exact([position("t", "-2", "-200", fee_rate="-0.0005")], {"BTC/USDT": Decimal(100)})
     assert marks.totals == {"USDT": Decimal("0.1")}
@@ -272,9 +348,7 @@ def test_positions_without_a_price_are_named_and_not_counted():
     some = {symbol: PRICES[symbol] for symbol in ("BTC/USDT", "BTC/USD:BTC")}
     marks = assert_exact(rows, some)
     assert "GONE/USDT" in marks.missing
-    assert ("lonely", "USDT") not in marks.users
-    with pytest.raises(KeyError):
-        marks.users["lonely", "USDT"]
+    assert (marks.users["lonely", "USDT"].count, marks.users["lonely", "USDT"].unmarked) == (0, 1)
 
 
 def test_a_symbol_that_nobody_holds_any_more_needs_no_price():

@@ -52,6 +52,18 @@ def test_the_production_fleet_is_what_the_plan_says():
     assert {"solo", "--disable-prefetch"} <= set(gpu.arguments)
 
 
+def test_each_device_has_a_worker_that_knows_which_one_it_is():
+    programs = fleet_programs(Settings(pnl_devices=3, flower_basic_auth="a:b"))
+    gpus = [program for program in programs if program.name.startswith("gpu")]
+    assert [program.name for program in gpus] == ["gpu", "gpu-1", "gpu-2"]
+    assert [program.arguments[program.arguments.index("-Q") + 1] for program in gpus] == [
+        "gpu",
+        "gpu.1",
+        "gpu.2",
+    ]
+    assert [program.environment for program in gpus] == [{"TRADEPOOL_PNL_DEVICE": f"{n}"} for n in range(3)]
+
+
 def test_no_password_stands_in_a_command_line():
     settings = Settings(
         redis_url="redis://:topsecret@127.0.0.1/0", flower_basic_auth=SecretStr("me:topsecret")

@@ -8,7 +8,7 @@ import pytest
 
 from beat_schedule import beat_schedule
 from tasks import app
-from tasks.routing import DEAD_QUEUE
+from tasks.routing import DEAD_QUEUE, task_queues
 from tradepool import wire
 from tradepool.broker import queue_named
 from tradepool.settings import Settings
@@ -20,6 +20,8 @@ QUEUES_OF_TASKS = {
     "tasks.tokens.expire_reservations": "tokens",
     "tasks.audit.check_all_trades": "audit",
     "tasks.pnl.mark_to_market": "gpu",
+    "tasks.pnl.stress_test": "gpu",
+    "tasks.pnl.check_book": "gpu",
     "tasks.files.write_snapshot": "files",
     "tasks.files.archive_closed_trades": "files",
 }
@@ -40,7 +42,7 @@ PINNED_TASKS = {
         "release_tokens",
         "expire_reservations",
     },
-    "tasks.pnl": {"mark_to_market"},
+    "tasks.pnl": {"mark_to_market", "stress_test", "check_book"},
     "tasks.audit": {"check_all_trades", "check_trades"},
     "tasks.files": {"write_snapshot", "archive_closed_trades"},
 }
@@ -52,6 +54,16 @@ def test_a_task_goes_to_its_queue_by_an_explicit_exchange_and_key(task: str, que
     chosen = route["queue"]
     assert (chosen.name, chosen.exchange.name, chosen.routing_key) == (queue, queue, queue)
     assert chosen.exchange.type == "direct"
+
+
+def test_a_caller_may_name_another_queue():
+    route = app.amqp.router.route({"queue": "audit"}, "tasks.pnl.mark_to_market")
+    assert (route["queue"].name, route.get("exchange"), route.get("routing_key")) == ("audit", None, None)
+
+
+def test_each_device_has_a_queue():
+    names = [queue.name for queue in task_queues(3)]
+    assert names == ["trades", "tokens", "audit", "gpu", "files", "gpu.1", "gpu.2"]
 
 
 def test_the_pinned_tasks_exist():

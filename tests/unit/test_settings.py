@@ -75,3 +75,9 @@ def test_everybody_who_reads_the_environment_tells_it_the_same(monkeypatch, tmp_
         with pytest.raises(Misconfigured, match=r"^TRADEPOOL_BATCH_MAX: .*; correct this setting$"):
             read()
     assert not (tmp_path / "spool").exists()
+
+
+def test_a_device_that_is_not_among_the_devices_is_refused():
+    assert load_settings(pnl_devices=2, pnl_device=1).pnl_device == 1
+    with pytest.raises(Misconfigured, match=r"TRADEPOOL_PNL_DEVICE: .*there are 2 devices"):
+        load_settings(pnl_devices=2, pnl_device=2)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from tradepool.archive.folder import day_of_part
 from tradepool.archive.reading import Archive
-from tradepool.audit.report import Finding, Severity
+from tradepool.audit.file_rules import archive_damaged, archive_different, archive_missing
+from tradepool.audit.report import Finding
 from tradepool.errors import Corrupt
 from tradepool.model.archived import Archived
 
@@ -17,25 +19,21 @@ def check_archive(
 ) -> Iterator[Finding]:
     """What the archive lacks of the `expected` trades (of one user), or has otherwise, or twice.
 
-    Rows of other trades are no findings: they may belong to trades that are being archived right now.
+    Rows of other trades are no findings: they may belong to trades that are being archived right now. Of a
+    day with a damaged file it cannot be told what is missing.
     """
     found: set[str] = set()
+    damaged_days: set[str] = set()
     for part in archive.folder.parts():
         try:
             for row in archive.rows(part, user_id=user_id):
                 left = expected.get(row.trade_id)
-                if left is None or row.version != left.version - 1:
-                    continue
-                if left.digest not in ("", row.digest):
-                    yield _finding("archive_different", row.trade_id, f"version {row.version} is another one")
-                elif row.trade_id in found:
-                    yield _finding("archive_different", row.trade_id, "it is there twice")
-                found.add(row.trade_id)
+                if left is not None and row.version == left.version - 1:
+                    yield from archive_different(row, expected, is_second=row.trade_id in found)
+                    found.add(row.trade_id)
         except Corrupt as problem:
-            yield _finding("archive_different", f"{part.parent.name}/{part.name}", str(problem))
-    for trade_id in sorted(expected.keys() - found):
-        yield _finding("archive_missing", trade_id, f"not in the archive of {expected[trade_id].day}")
-
-
-def _finding(rule: str, subject: str, detail: str) -> Finding:
-    return Finding(rule=rule, severity=Severity.CRITICAL, subject=subject, detail=detail)
+            damaged_days.add(day_of_part(part))
+            yield from archive_damaged(f"{part.parent.name}/{part.name}", str(problem))
+    for trade_id, left in sorted(expected.items()):
+        if left.day not in damaged_days:
+            yield from archive_missing(left, is_found=trade_id in found)

@@ -7,43 +7,131 @@ compared record by record.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from tradepool.audit import file_rules
+from tradepool.audit.file_rules import Sums, Waiting
+from tradepool.audit.key_rules import key_type, key_value
+from tradepool.audit.report import Finding
+from tradepool.errors import Corrupt, JournalUnavailable
+from tradepool.store.progress import ShardDigest
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
 
-__all__ = ["DigestOutcome", "compare_digests"]
+__all__ = ["DigestAudit"]
 
 _ATTEMPTS_MAX = 5
 _JOURNAL_WAIT_S = 30.0
+_STUCK_WAIT_S = 2.0
 
 
-class DigestOutcome(NamedTuple):
-    """Shards whose digests differ, and shards that never stood still; both want a closer look."""
+class _Both(NamedTuple):
+    """What store and journal say of one shard."""
 
-    different: list[int]
-    restless: list[int]
+    shard: int
+    ours: ShardDigest
+    position: str
+    journaled: Sums
 
 
-def compare_digests(store: RedisStore, watermark: Watermark) -> DigestOutcome:
-    """Compare every shard's digest and count with the journal's: a few round trips, however many records.
+class DigestAudit:
+    """The audit of what is kept of each shard, as of `now_us` (µs): a few round trips.
 
-    Raises: JournalUnavailable when the journal does not catch up with Redis in time.
+    After `run`: `findings`; `different` shards, and `restless` ones that never stood still, want a closer
+    look; the journal takes nothing of `stuck` ones; the sums of `unreadable` ones cannot be read.
     """
-    different: list[int] = []
-    shards = list(store.keys.shards)
-    for _ in range(_ATTEMPTS_MAX):
-        ours = store.digests(shards)
-        watermark.wait(
-            {shard: our.position for shard, our in zip(shards, ours, strict=True)}, _JOURNAL_WAIT_S
-        )
-        moved: list[int] = []
-        for shard, our, their in zip(shards, ours, store.journaled(shards), strict=True):
-            if their.position != our.position:
-                moved.append(shard)
-            elif (their.digest, their.count) != (our.digest, our.count):
-                different.append(shard)
-        shards = moved
+
+    def __init__(self, store: RedisStore, watermark: Watermark, *, now_us: int) -> None:
+        self._store = store
+        self._watermark = watermark
+        self._now_us = now_us
+        self.findings: list[Finding] = []
+        self.different: list[int] = []
+        self.restless: list[int] = []
+        self.stuck: list[int] = []
+        self.unreadable: list[int] = []
+
+    def run(self) -> None:
+        """Compare every shard's sums with the journal's.
+
+        Raises: JournalUnavailable when the journal does not catch up with Redis in time, and takes nothing of
+        what was committed just now.
+        """
+        shards = list(self._store.keys.shards)
+        for attempt in range(_ATTEMPTS_MAX):
+            ours = self._undecided(self._digests(shards))
+            if attempt == 0:
+                self._find_stuck(list(ours))
+            going = {shard: our for shard, our in ours.items() if shard not in self.stuck}
+            if not going:
+                return
+            self._watermark.wait({shard: our.position for shard, our in going.items()}, _JOURNAL_WAIT_S)
+            shards = list(self._undecided(going))
+        self.restless = shards
+
+    def _undecided(self, ours: dict[int, ShardDigest]) -> dict[int, ShardDigest]:
+        """Those whose sums the journal does not have at the same position; the others are compared."""
+        return {both.shard: both.ours for both in self._both(ours) if not self._is_decided(both)}
+
+    def _is_decided(self, both: _Both) -> bool:
+        if both.position != both.ours.position:
+            return False
+        found = file_rules.digest(both.shard, Sums(both.ours.digest, both.ours.count), both.journaled)
+        if found:
+            self.findings += found
+            self.different.append(both.shard)
+        return True
+
+    def _digests(self, shards: list[int]) -> dict[int, ShardDigest]:
+        try:
+            return dict(zip(shards, self._store.digests(shards), strict=True))
+        except (Corrupt, ValueError):
+            return dict(self._readable(shards))
+
+    def _readable(self, shards: list[int]) -> Iterator[tuple[int, ShardDigest]]:
+        """One by one, those whose sums can be read."""
+        for shard in shards:
+            try:
+                yield shard, self._store.digest(shard)
+            except (Corrupt, ValueError) as problem:
+                name = self._store.keys.digest(shard)
+                wrong = [finding for key in self._store.keys_named([name]) for finding in key_type(key)]
+                self.findings += wrong or key_value(name, str(problem))
+                self.unreadable.append(shard)
+
+    def _both(self, ours: dict[int, ShardDigest]) -> list[_Both]:
+        shards = list(ours)
         if not shards:
-            break
-    return DigestOutcome(sorted(different), shards)
+            return []
+        theirs = self._store.journaled(shards)
+        return [
+            _Both(shard, ours[shard], their.position, Sums(their.digest, their.count))
+            for shard, their in zip(shards, theirs, strict=True)
+        ]
+
+    def _find_stuck(self, shards: list[int]) -> None:
+        """Shards whose commits the journal has not taken for minutes; nobody waits for these any longer."""
+        late = [shard for shard, position in self._behind(shards) if self._judge(shard, position)]
+        if not late:
+            return
+        # The journal's owner may just have come back, and take everything at once.
+        with contextlib.suppress(JournalUnavailable):
+            self._watermark.wait(dict(self._behind(late)), _STUCK_WAIT_S)
+        for shard, position in self._behind(late):
+            found = self._judge(shard, position)
+            self.findings += found
+            self.stuck += [shard] if found else []
+
+    def _judge(self, shard: int, position: str) -> list[Finding]:
+        return file_rules.outbox_stuck(Waiting(shard, position), self._now_us)
+
+    def _behind(self, shards: list[int]) -> list[tuple[int, str]]:
+        """The first commit of each shard that the journal does not have, where there is one."""
+        if not shards:
+            return []
+        journaled = self._store.journaled(shards)
+        places = [(shard, their.position) for shard, their in zip(shards, journaled, strict=True)]
+        first = zip(shards, self._store.first_behind(places), strict=True)
+        return [(shard, position) for shard, position in first if position is not None]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
-from tradepool.audit.report import Finding, Severity
+from tradepool.audit.ledger_rules import Expiry, expiry_extra, expiry_missing
+from tradepool.audit.report import Finding
 from tradepool.errors import Corrupt
 from tradepool.model import codec
 from tradepool.model.ledger import Ledger, next_expiry
@@ -14,16 +15,21 @@ __all__ = ["compare_expiries"]
 
 
 def compare_expiries(
-    store: RedisStore, shard: int, seen: Mapping[str, int | None], *, user_id: str | None = None
+    store: RedisStore,
+    shard: int,
+    seen: Mapping[str, int | None],
+    *,
+    user_id: str | None = None,
+    without: Collection[str] = (),
 ) -> Iterator[Finding]:
     """Every ledger of the shard, or of one user in it, stands in the index where it begins to expire.
 
     `seen` holds when that is, µs, for the ledgers that were read. What differs is read again, as it may
-    have changed since.
+    have changed since; ledgers in `without` have a fault of their own.
     """
     of_user = store.keys.user_of_ledger
     indexed = {i: at for i, at in store.expiries(shard).items() if user_id in (None, of_user(i))}
-    for record_id in sorted(seen.keys() | indexed.keys()):
+    for record_id in sorted((seen.keys() | indexed.keys()) - set(without)):
         if _score(seen.get(record_id)) != indexed.get(record_id):
             yield from _recheck(store, shard, record_id)
 
@@ -35,13 +41,9 @@ def _recheck(store: RedisStore, shard: int, record_id: str) -> Iterator[Finding]
     except Corrupt:
         return  # Whoever reads the records finds that.
     expires = next_expiry(ledger) if isinstance(ledger, Ledger) else None
-    if indexed != _score(expires):
-        yield Finding(
-            rule="expiry_index",
-            severity=Severity.CRITICAL if expires is not None else Severity.WARNING,
-            subject=record_id.replace("\x1f", "/"),
-            detail=f"its first reservation expires at {expires}, the index has it at {indexed} (µs)",
-        )
+    expiry = Expiry(record_id, expires, indexed)
+    yield from expiry_missing(expiry)
+    yield from expiry_extra(expiry)
 
 
 def _score(at: int | None) -> int | None:

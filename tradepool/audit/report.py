@@ -12,8 +12,13 @@ __all__ = ["AuditReport", "Finding", "Severity"]
 
 
 class Severity(StrEnum):
-    """How bad a finding is: `critical` means the books cannot be trusted there."""
+    """How bad a finding is: `critical` means the books cannot be trusted there.
 
+    A `notice` says only that something is old or told otherwise, which may be as it should: it leaves the
+    report `ok`.
+    """
+
+    NOTICE = "notice"
     WARNING = "warning"
     CRITICAL = "critical"
 
@@ -43,8 +48,8 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing at all was found."""
-        return not self.findings
+        """Whether nothing was found but notices."""
+        return all(finding.severity is Severity.NOTICE for finding in self.findings)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -8,162 +8,150 @@ after the records for what is missing, and doubts about them are read again reco
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
-from tradepool.audit import rules
+from tradepool.audit import record_rules
+from tradepool.audit.counter_audit import CounterAudit
 from tradepool.audit.expiry_audit import compare_expiries
-from tradepool.audit.report import Finding, Severity
-from tradepool.errors import Corrupt
+from tradepool.audit.index_audit import IndexAudit
+from tradepool.audit.record_rules import Compared, Seen
+from tradepool.audit.relation_audit import RelationAudit
+from tradepool.audit.report import Finding
+from tradepool.audit.shard_records import ShardRecords
 from tradepool.files.point import Place
 from tradepool.files.reading import Latest, Newest, read_lines
-from tradepool.model import codec
 from tradepool.model.archived import Archived
-from tradepool.model.counters import add_counters, contribution
-from tradepool.model.ids import slot_of_id, slot_of_user
-from tradepool.model.ledger import ledger_id, next_expiry
-from tradepool.model.trade import Trade
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
 
-__all__ = ["ShardAudit"]
+__all__ = ["JOURNAL_WAIT_S", "ShardAudit", "newest_of_user"]
 
-_JOURNAL_WAIT_S = 30.0
-_ATTEMPTS_MAX = 10
-
-
-class _Seen(NamedTuple):
-    """What one stored record says of itself."""
-
-    version: int
-    digest: str
+JOURNAL_WAIT_S = 30.0
+"""How long an audit waits for the journal to have what the store has."""
+_RULES = (record_rules.missing_in_redis, record_rules.stale_in_redis, record_rules.different_in_redis)
 
 
 class ShardAudit:
-    """The audit of one shard; `findings`, `records` (how many were read) and `undecided` are the result.
+    """The audit of one shard as of `now_us` (µs).
 
-    `archived` holds what is left of archived trades, by id: the archive itself is not looked into.
+    `findings`, `records` (how many were read), `undecided` (what could not be told) and `archived` (what is
+    left of archived trades, by id: the archive itself is not looked into) are the result. A `stuck` shard is
+    not waited for: the journal does not take what it commits.
     """
 
-    def __init__(self, store: RedisStore, watermark: Watermark, journal: Path, shard: int) -> None:
+    def __init__(
+        self,
+        store: RedisStore,
+        watermark: Watermark,
+        journal: Path,
+        shard: int,
+        *,
+        now_us: int,
+        stuck: bool = False,
+    ) -> None:
         self._store = store
         self._watermark = watermark
         self._journal = journal
         self._shard = shard
-        self._users: set[str] = set()
-        self._seen: dict[str, _Seen] = {}
-        self._trades: dict[str, str] = {}
-        self._open: set[str] = set()
-        self._expiries: dict[str, int | None] = {}
-        self.archived: dict[str, Archived] = {}
-        self._totals: dict[str, dict[str, int]] = defaultdict(dict)
-        self.findings: list[Finding] = []
+        self._now_us = now_us
+        self._is_stuck = stuck
+        self._records = ShardRecords(now_us=now_us)
+        self._findings: list[Finding] = []
         self.undecided: list[str] = []
 
     @property
     def records(self) -> int:
         """How many records were read."""
-        return len(self._seen)
+        return len(self._records.seen)
 
-    def run(self, journaled: Newest) -> None:
-        """Compare everything of the shard with what the journal held a moment ago."""
-        before = self._store.revisions(self._store.users(self._shard))
-        self._users.update(before)
+    @property
+    def archived(self) -> dict[str, Archived]:
+        """What is left of the shard's archived trades."""
+        return self._records.archived
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found."""
+        return self._records.findings + self._findings
+
+    def run(self, journaled: Newest | None, *, unusable: Collection[str] = ()) -> None:
+        """Compare everything of the shard with what the journal held a moment ago; None: it is not known.
+
+        `unusable` are users with a key of a wrong type: their indexes and counters are left out.
+        """
+        users = {user_id for user_id in self._store.users(self._shard) if user_id not in unusable}
+        before = self._store.revisions(users)
         for record_id, value in self._store.scan_records(self._shard):
-            self._look_at(record_id, value)
-        self._compare_journal(journaled.shards.get(self._shard, {}), journaled.end)
-        self.findings += compare_expiries(self._store, self._shard, self._expiries)
-        self._compare_indexes()
-        self._compare_counters(before)
+            self._records.look_at(record_id, value)
+        if journaled is not None:
+            self._compare_journal(journaled.shards.get(self._shard, {}), journaled.end)
+        self._compare_others(before, unusable)
 
-    def run_user(self, user_id: str, *, with_journal: bool) -> None:
-        """Compare what belongs to one user."""
-        journaled = self._journaled_of(user_id) if with_journal else {}
+    def run_user(
+        self, user_id: str, journaled: Mapping[str, Latest] | None, *, unusable: Collection[str] = ()
+    ) -> None:
+        """Compare what belongs to one user with what the journal holds of it; None: it is not known."""
         before = self._store.revisions([user_id])
-        self._users.add(user_id)
-        record_ids = sorted({*self._store.user_trade_ids(user_id), ledger_id(user_id), *journaled})
+        self._records.users.add(user_id)
+        ids = {*self._store.user_trade_ids(user_id), *self._store.ledger_ids(user_id), *(journaled or ())}
+        record_ids = sorted(ids)
         values = self._store.read([(self._shard, record_id) for record_id in record_ids])
         for record_id, value in zip(record_ids, values, strict=True):
             if value is not None:
-                self._look_at(record_id, value)
-        if with_journal:
+                self._records.look_at(record_id, value)
+        if journaled is not None:
             self._compare_journal(journaled, None)
-        self.findings += compare_expiries(self._store, self._shard, self._expiries, user_id=user_id)
-        self._compare_indexes()
-        self._compare_counters(before)
+        self._compare_others(before, unusable, user_id)
 
-    def _journaled_of(self, user_id: str) -> dict[str, Latest]:
-        """The newest journaled versions of the user's records."""
-        mark = b'"user_id":' + msgspec.json.encode(user_id)
-        return {
-            line.record_id: Latest(line.version, line.digest, line.position)
-            for line in read_lines(self._journal)
-            if line.shard == self._shard and mark in bytes(line.record)
-        }
-
-    def _look_at(self, record_id: str, value: bytes) -> None:
-        """One record by itself: its digest, its JSON, the rules for trades. A scan may repeat a record."""
-        if record_id in self._seen:
-            return
-        try:
-            header, body = codec.split(value)
-            self._seen[record_id] = _Seen(header.version, header.digest)
-            if codec.digest_of(body) != header.digest:
-                self._find(
-                    "corrupt_record", Severity.CRITICAL, record_id, "its JSON does not match its digest"
-                )
-                return
-            self._look_into(codec.decode(header.kind, body))
-        except Corrupt as problem:
-            self._find("corrupt_record", Severity.CRITICAL, record_id, str(problem))
-
-    def _look_into(self, record: codec.Record) -> None:
-        match record:
-            case Trade():
-                self._look_at_trade(record)
-            case Archived():
-                self._look_at_archived(record)
-            case _:
-                self._expiries[ledger_id(record.user_id, record.account_id)] = next_expiry(record)
-                self.findings += rules.check_ledger(record)
-
-    def _look_at_trade(self, trade: Trade) -> None:
-        self._trades[trade.trade_id] = trade.user_id
-        self._users.add(trade.user_id)
-        if trade.is_open:
-            self._open.add(trade.trade_id)
-        add_counters(self._totals[trade.user_id], contribution(trade))
-        self.findings += rules.check_trade(trade)
-
-    def _look_at_archived(self, left: Archived) -> None:
-        self.archived[left.trade_id] = left
-        self._users.add(left.user_id)
+    def _compare_others(
+        self, before: Mapping[str, int], unusable: Collection[str], user_id: str | None = None
+    ) -> None:
+        """What stands beside the records, and what several of them must agree in."""
+        self._findings += compare_expiries(
+            self._store, self._shard, self._records.expiries, user_id=user_id, without=self._records.unsound
+        )
+        indexes = IndexAudit(self._store, self._shard, self._records, unusable)
+        # Of one user it is not known yet; nobody needs to know a user without records.
+        is_known = user_id is None or not self._records.seen
+        indexes.run(known_users={*before, *unusable} if is_known else (), user_id=user_id)
+        relations = RelationAudit(self._store, self._shard, self._records, now_us=self._now_us)
+        self._findings += relations.findings()
+        counters = CounterAudit(self._store, self._shard, self._records)
+        counters.run(before, without={*unusable, *indexes.tainted})
+        self._findings += indexes.findings + counters.findings
+        tainted = (f"the counters of user {user_id}, who has a bad record" for user_id in indexes.tainted)
+        self.undecided += [*indexes.undecided, *counters.undecided, *sorted(tainted)]
 
     def _compare_journal(self, journaled: Mapping[str, Latest], end: Place | None) -> None:
         """Against the newest versions up to `end` of the journal; None: up to its beginning."""
-        ahead: dict[str, _Seen] = {}
-        for record_id in journaled.keys() | self._seen.keys():
-            latest, seen = journaled.get(record_id), self._seen.get(record_id)
-            if seen is None:
-                self._find("missing_in_redis", Severity.CRITICAL, record_id, "the journal has it")
-            elif latest is None or seen.version > latest.version:
+        ahead: dict[str, Seen] = {}
+        seen_of, unsound = self._records.seen, self._records.unsound
+        for record_id, seen in seen_of.items():
+            latest = journaled.get(record_id)
+            if latest is None or seen.version > latest.version:
                 ahead[record_id] = seen
-            elif seen.version < latest.version:
-                detail = f"Redis has version {seen.version}, the journal {latest.version}"
-                self._find("stale_in_redis", Severity.CRITICAL, record_id, detail)
-            elif seen.digest != latest.digest:
-                detail = f"version {seen.version} is another one in the journal"
-                self._find("different_in_redis", Severity.CRITICAL, record_id, detail)
-        if ahead:
+            elif seen != (latest.version, latest.digest):
+                self._judge(Compared(record_id, seen, latest))
+        for record_id in journaled.keys() - seen_of.keys() - unsound:
+            self._judge(Compared(record_id, None, journaled[record_id]))
+        if ahead and self._is_stuck:
+            self.undecided.append(
+                f"{len(ahead)} records of shard {self._shard:02x} that are not journaled yet"
+            )
+        elif ahead:
             self._settle(ahead, end)
 
-    def _settle(self, ahead: dict[str, _Seen], end: Place | None) -> None:
+    def _judge(self, record: Compared) -> None:
+        self._records.unsound.add(record.record_id)
+        for each in _RULES:
+            self._findings += each(record)
+
+    def _settle(self, ahead: dict[str, Seen], end: Place | None) -> None:
         """What Redis had and the journal had not yet must be there once the journal has caught up."""
-        self._watermark.wait({self._shard: self._store.last_position(self._shard)}, _JOURNAL_WAIT_S)
+        self._watermark.wait({self._shard: self._store.last_position(self._shard)}, JOURNAL_WAIT_S)
         journaled = {
             (line.record_id, line.version, line.digest)
             for line in read_lines(self._journal, since=end)
@@ -171,101 +159,18 @@ class ShardAudit:
         }
         for record_id, seen in ahead.items():
             if (record_id, *seen) not in journaled:
-                self._find("missing_in_journal", Severity.CRITICAL, record_id, f"version {seen.version}")
+                self._records.unsound.add(record_id)
+                self._findings += record_rules.missing_in_journal(Compared(record_id, seen, None))
 
-    def _compare_indexes(self) -> None:
-        """Every record read is in the indexes where it belongs."""
-        self._compare_routes()
-        listed, listed_open = self._listed()
-        for trade_id in self._trades.keys() - listed:
-            if self._kind_now(trade_id) != codec.ARCHIVED_KIND:
-                self._find("index_missing", Severity.CRITICAL, trade_id, "not in its user's index")
-        for trade_id in (self._open ^ listed_open) & self._trades.keys():
-            self._recheck_open(trade_id)
-        for trade_id in (listed | listed_open) - self._trades.keys():
-            self._recheck_listed(trade_id)
 
-    def _recheck_listed(self, trade_id: str) -> None:
-        """A trade listed but not read: it may have come, or been archived, between scan and listing."""
-        kind = self._kind_now(trade_id)
-        if kind is None:
-            self._find("index_extra", Severity.WARNING, trade_id, "indexed, but there is no such trade")
-        elif kind == codec.ARCHIVED_KIND and any(trade_id in listed for listed in self._listed()):
-            self._find("index_extra", Severity.WARNING, trade_id, "indexed, but it is archived")
+def newest_of_user(journal: Path, shard: int, user_id: str) -> dict[str, Latest]:
+    """The newest journaled versions of the user's records; reads all of the journal.
 
-    def _kind_now(self, record_id: str) -> str | None:
-        value = self._store.read([(self._shard, record_id)])[0]
-        return None if value is None else codec.read_header(value).kind
-
-    def _compare_routes(self) -> None:
-        """A trade whose id carries no slot can be found by it."""
-        unrouted = sorted(trade_id for trade_id in self._trades if slot_of_id(trade_id) is None)
-        for trade_id, slot in zip(unrouted, self._store.routes(unrouted) if unrouted else [], strict=True):
-            if slot != slot_of_user(self._trades[trade_id]):
-                self._find(
-                    "route", Severity.CRITICAL, trade_id, f"its id leads to slot {slot}, not to its user's"
-                )
-
-    def _listed(self) -> tuple[set[str], set[str]]:
-        """The trades in the users' indexes, and those listed as open."""
-        listed: set[str] = set()
-        listed_open: set[str] = set()
-        for user_id in self._users:
-            listed.update(self._store.user_trade_ids(user_id))
-            listed_open.update(self._store.open_ids_of_user(user_id))
-        return listed, listed_open
-
-    def _recheck_open(self, trade_id: str) -> None:
-        """The trade may have opened or closed between scan and listing; this reads both at one moment."""
-        value, is_listed = self._store.read_with_open(self._shard, self._trades[trade_id], trade_id)
-        record = None if value is None else codec.unpack(value)
-        if record is not None and (isinstance(record, Trade) and record.is_open) != is_listed:
-            detail = "listed as open, but final" if is_listed else "open, but not listed as such"
-            self._find("open_set", Severity.CRITICAL, trade_id, detail)
-
-    def _compare_counters(self, before: Mapping[str, int]) -> None:
-        """Counters against the fold; a user who has changed since `before` is read again by himself."""
-        counted = {user_id: self._counted(user_id) for user_id in self._users}
-        after = self._store.revisions(counted)
-        for user_id, counters in counted.items():
-            if after[user_id] == before.get(user_id):
-                self._check_counters(user_id, *counters, self._totals[user_id])
-            else:
-                self._compare_user(user_id)
-
-    def _compare_user(self, user_id: str) -> None:
-        for _ in range(_ATTEMPTS_MAX):
-            before = self._store.revisions([user_id])
-            counted, totals = self._counted(user_id), self._fold(user_id)
-            if self._store.revisions([user_id]) == before:
-                self._check_counters(user_id, *counted, totals)
-                return
-        self.undecided.append(f"the counters of user {user_id}")
-
-    def _counted(self, user_id: str) -> tuple[dict[str, int], dict[str, int]]:
-        """The user's counters, and the part of them that archived trades make up."""
-        return self._store.counters(user_id), self._store.archived_counters(user_id)
-
-    def _check_counters(
-        self,
-        user_id: str,
-        counters: Mapping[str, int],
-        archived: Mapping[str, int],
-        live: Mapping[str, int],
-    ) -> None:
-        """What archived and live trades come to together is what was counted over their lives."""
-        fold = dict(archived)
-        add_counters(fold, live)
-        self.findings += rules.check_counters(user_id, counters, fold)
-
-    def _fold(self, user_id: str) -> dict[str, int]:
-        totals: dict[str, int] = {}
-        trade_ids = self._store.user_trade_ids(user_id)
-        for value in self._store.read([(self._shard, trade_id) for trade_id in trade_ids]):
-            record = None if value is None else codec.unpack(value)
-            if isinstance(record, Trade):
-                add_counters(totals, contribution(record))
-        return totals
-
-    def _find(self, rule: str, severity: Severity, subject: str, detail: str) -> None:
-        self.findings.append(Finding(rule=rule, severity=severity, subject=subject, detail=detail))
+    Raises: as `read_lines`.
+    """
+    mark = b'"user_id":' + msgspec.json.encode(user_id)
+    return {
+        line.record_id: Latest(line.version, line.digest, line.position)
+        for line in read_lines(journal)
+        if line.shard == shard and mark in bytes(line.record)
+    }

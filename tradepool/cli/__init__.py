@@ -21,6 +21,7 @@ from tradepool.cli.parked import replay_dead
 from tradepool.cli.reading import summary, trades
 from tradepool.cli.running import demo, up
 from tradepool.cli.standing import status
+from tradepool.cli.stressing import stress
 from tradepool.cli.tokens import release, reserve, settle, tokens
 
 __all__ = ["main"]
@@ -37,6 +38,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., int], str], ...] = (
     ("reserve", reserve, "tradepool reserve alice USDT 250 --key order-17 --ttl 60"),
     ("settle", settle, "tradepool settle alice:default:order-17 249.80 --received BTC=0.0021"),
     ("release", release, "tradepool release alice:default:order-17"),
+    ("stress", stress, "tradepool stress --shock -0.1 --shock BTC/USDT=-0.3"),
     ("import", import_trades, "tradepool import backtest-result.json --user alice --embedded pool-data"),
     ("export", export, "tradepool export trades.parquet --since 2026-01-01"),
     ("sql", sql, "tradepool sql 'SELECT symbol, sum(pnl) FROM trades GROUP BY symbol'"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tradepool.audit.registry import Level
 from tradepool.audit.report import AuditReport
 from tradepool.cli.exits import FINDINGS, OK
 from tradepool.cli.opening import AsJson, Embedded, User, open_pool
@@ -29,13 +31,24 @@ def check_trades(
 def check_all_trades(
     *,
     deep: Annotated[bool, typer.Option("--deep", help="Compare every record, not only digests.")] = False,
+    level: Annotated[
+        Level | None, typer.Option("--level", help="How deep to look; see docs/audit.md.")
+    ] = None,
+    venue: Annotated[
+        Path | None,
+        typer.Option(
+            "--venue", help="JSON of a venue's positions and balances, compared as well.", exists=True
+        ),
+    ] = None,
     repair: Annotated[bool, typer.Option("--repair", hidden=True, help="Not in this release.")] = False,
     embedded: Embedded = None,
     as_json: AsJson = False,
 ) -> int:
     """Audit the pool: the store against the journal, indexes and counters against the records."""
     with open_pool(embedded) as pool:
-        return _shown(pool.check_all_trades(deep=deep, repair=repair), as_json=as_json)
+        told = None if venue is None else venue.read_bytes()
+        report = pool.check_all_trades(deep=deep, repair=repair, level=level, venue=told)
+        return _shown(report, as_json=as_json)
 
 
 def _shown(report: AuditReport, *, as_json: bool) -> int:

@@ -5,11 +5,14 @@ Beside it the arguments that many commands take.
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from tradepool.errors import Misconfigured
@@ -37,14 +40,29 @@ def open_pool(embedded: Path | None, *, create: bool = False) -> Iterator[TradeP
 
     Raises: Misconfigured, StoreUnavailable, PoolLocked, Corrupt as opening a pool does.
     """
-    if embedded is None:
-        with TradePool.connect() as pool:
+    with _warnings_on_stderr():
+        if embedded is None:
+            with TradePool.connect() as pool:
+                yield pool
+            return
+        if not create:
+            check_holds_pool(embedded)
+        with TradePool.embedded(embedded) as pool:
             yield pool
-        return
-    if not create:
-        check_holds_pool(embedded)
-    with TradePool.embedded(embedded) as pool:
-        yield pool
+
+
+@contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """What the library logs: stdout is for what was asked, and its ordinary course is nobody's question."""
+    before = structlog.get_config()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 def check_holds_pool(folder: Path) -> None:

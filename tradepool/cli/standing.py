@@ -38,7 +38,7 @@ def _print_health(health: Health) -> None:
         "commits not journaled yet": health.journal_lag,
         **{f"waiting on {name}": depth for name, depth in health.queues.items()},
         "last audit": _told(health.last_audit),
-        "last marks": _told(health.last_marks),
+        "last marks": _marks_told(health),
     }
     print_table("status", figures_table(figures))
     if health.problems:
@@ -52,3 +52,18 @@ def _told(left_by_task: dict[str, Any] | None) -> str | None:
         return None
     at = time_text(left_by_task.get("at") or left_by_task.get("started_at"))
     return f"{at}, with findings" if left_by_task.get("ok") is False else at
+
+
+def _marks_told(health: Health) -> str | None:
+    """When the last marks were made and by what, how old they are, and what is wrong with their prices."""
+    marks = health.last_marks
+    if marks is None:
+        return None
+    counts = {"without a price": len(marks["missing"]), "at an old price": len(marks["stale"])}
+    lacking = [f"{_symbols(count)} {what}" for what, count in counts.items() if count]
+    made = f"{time_text(marks['at'])} by {marks['backend']}, {health.marks_age_s:,.0f} s ago"
+    return ", ".join([made, *lacking])
+
+
+def _symbols(count: int) -> str:
+    return f"{count} symbol" if count == 1 else f"{count} symbols"

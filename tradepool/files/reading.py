@@ -6,11 +6,13 @@ that it has open, and finds the next one by its number.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tradepool.errors import ChecksumMismatch
 from tradepool.files.checkpoint import load_checkpoint
+from tradepool.files.compression import InflateError
 from tradepool.files.header import Ending
 from tradepool.files.lines import JournalLine
 from tradepool.files.point import JournalPoint, Place
@@ -20,7 +22,9 @@ from tradepool.files.segments import active_header, check_present, ending_of, op
 __all__ = [
     "Group",
     "Latest",
+    "Look",
     "Newest",
+    "holds_place",
     "newest_versions",
     "points_back",
     "read_groups",
@@ -34,6 +38,10 @@ class Latest(NamedTuple):
     version: int
     digest: str
     position: str
+
+
+Look = Callable[[Group, dict[int, dict[str, Latest]]], None]
+"""What is done with each group of a pass: given it, and the newest versions by shard and id before it."""
 
 
 class Newest(NamedTuple):
@@ -76,14 +84,18 @@ def read_lines(
         yield from group.entries()
 
 
-def newest_versions(path: Path) -> Newest:
+def newest_versions(path: Path, look: Look | None = None) -> Newest:
     """The newest journaled version of every record, in one pass. Memory grows with the records.
+
+    `look` is given each group, and what the journal held before it.
 
     Raises: as `read_groups`.
     """
     shards: dict[int, dict[str, Latest]] = {}
     end: Place = _beginning(path)
     for group in read_groups(path, since=end):
+        if look is not None:
+            look(group, shards)
         for entry in group.entries():
             latest = Latest(entry.version, entry.digest, entry.position)
             shards.setdefault(entry.shard, {})[entry.record_id] = latest
@@ -106,6 +118,25 @@ def points_back(path: Path) -> Iterator[JournalPoint]:
             with open_segment(path, number) as segment:
                 start = segment.start
         yield start
+
+
+def holds_place(path: Path, place: Place) -> bool:
+    """Whether the journal still has the line that ended at `place`, so that reading may go on from there.
+
+    Raises: SequenceGap when the segment or the one after it is missing, and as `open_segment`.
+    """
+    ending = ending_of(path, place.segment)
+    if ending is not None and _is_at_end(place, ending[0]):
+        return True
+    with open_segment(path, place.segment) as segment:
+        try:
+            Scan(segment, place, None).seek()
+        except ChecksumMismatch:
+            return False
+        except InflateError:
+            # Whoever reads the damaged segment says where.
+            return True
+    return True
 
 
 def _beginning(path: Path) -> Place:

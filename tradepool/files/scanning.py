@@ -102,15 +102,18 @@ class Scan:
     def _lines(self) -> Iterator[bytes]:
         """The lines from the start on; they end early where a compressed file is damaged."""
         try:
-            self._seek()
+            self.seek()
             yield from self._segment.file
         except InflateError:
             self._is_unreadable = True
         except OSError as problem:
             raise JournalUnavailable(f"{self._segment.path} cannot be read: {problem.strerror}") from problem
 
-    def _seek(self) -> None:
-        """Go from behind the header to the start, where a line must end that claims the right checksum."""
+    def seek(self) -> None:
+        """Go from behind the header to the start, where a line must end that claims the right checksum.
+
+        Raises: ChecksumMismatch when none does; InflateError, OSError.
+        """
         file, header_end = self._segment.file, self._segment.start
         if (self.place.offset, self.place.crc) == (header_end.offset, header_end.crc):
             return

@@ -41,6 +41,7 @@ __all__ = [
     "read_archived_counters",
     "read_snapshot",
     "save_snapshot",
+    "snapshot_bodies",
 ]
 
 _NAME_OF_KIND = {
@@ -147,10 +148,16 @@ def read_snapshot(folder: Path, is_wanted: Callable[[str], bool]) -> Iterator[St
 
     Raises: Corrupt, OSError.
     """
+    for kind, body in snapshot_bodies(folder):
+        if is_wanted(_owner_of(body)):
+            yield _record(kind, body)
+
+
+def snapshot_bodies(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """(kind, JSON) of every record of the snapshot in `folder`, as it stands there. Raises: OSError."""
     for kind, name in _NAME_OF_KIND.items():
         for body in _bodies(folder / name):
-            if is_wanted(_owner_of(body)):
-                yield _record(kind, body)
+            yield kind, body
 
 
 def read_archived_counters(folder: Path) -> Iterator[tuple[str, dict[str, int]]]:

@@ -9,12 +9,14 @@ import msgspec
 
 from tradepool import wire
 from tradepool.broker import ChangeSender
+from tradepool.clock import now_us
 from tradepool.pool import TradePool
 from tradepool.store import fence
 from tradepool.store.address import shown
 
 __all__ = ["Health", "Problem", "read_health"]
 
+_US_PER_S = 1_000_000
 LAG_ENTRIES_MAX = 10_000
 """Outbox entries that wait for the journal beyond this are a problem."""
 
@@ -30,7 +32,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a pool and its fleet at one moment.
 
     `journal_lag` counts outbox entries that are not journaled yet; `records` is what the journal
-    holds; `last_audit` and `last_marks` are as their tasks left them, None before the first.
+    holds; `last_audit` and `last_marks` are as their tasks left them, None before the first;
+    `marks_age_s` is how long ago the prices of those marks were.
     """
 
     server: str
@@ -40,6 +43,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     records: int
     last_audit: dict[str, Any] | None
     last_marks: dict[str, Any] | None
+    marks_age_s: float | None
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -53,20 +57,23 @@ def read_health(pool: TradePool, sender: ChangeSender | None) -> Health:
 
     Raises: StoreUnavailable; Misconfigured when a server refuses us.
     """
+    marks = pool.get_mark_totals()
     health = Health(
         server=shown(pool.settings.redis_url),
         is_fenced=not fence.is_open(pool.redis),
-        queues={} if sender is None else _queue_depths(sender),
+        queues={} if sender is None else _queue_depths(sender, pool.settings.pnl_devices),
         journal_lag=sum(pool.store.outbox_lengths()),
         records=sum(shard.count for shard in pool.store.journaled_shards()),
         last_audit=pool.get_last_audit(),
-        last_marks=pool.get_mark_totals(),
+        last_marks=marks,
+        marks_age_s=None if marks is None else (now_us() - marks["at"]) / _US_PER_S,
     )
     return msgspec.structs.replace(health, problems=tuple(_problems(health)))
 
 
-def _queue_depths(sender: ChangeSender) -> dict[str, int]:
-    return {queue: sender.backlog(queue) for queue in (*wire.QUEUES, wire.QUEUE_DEAD)}
+def _queue_depths(sender: ChangeSender, devices: int) -> dict[str, int]:
+    queues = dict.fromkeys((*wire.QUEUES, *wire.device_queues(devices), wire.QUEUE_DEAD))
+    return {queue: sender.backlog(queue) for queue in queues}
 
 
 def _problems(health: Health) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -37,7 +37,7 @@ def fleet_programs(settings: Settings) -> tuple[Program, ...]:
 
     Raises: Misconfigured for a Flower without a login.
     """
-    workers = (_files_worker(), *_cpu_workers(settings.cpu_threads), _gpu_worker())
+    workers = (_files_worker(), *_cpu_workers(settings.cpu_threads), *_gpu_workers(settings.pnl_devices))
     beat = Program(name="beat", arguments=_celery("beat", "--loglevel", "WARNING", "--pidfile="))
     return (*workers, beat, _flower(settings))
 
@@ -68,9 +68,11 @@ def _files_worker() -> Program:
     return _worker("files", wire.QUEUE_FILES, "-P", "threads", "-c", "2", ends_last=True)
 
 
-def _gpu_worker() -> Program:
-    """One mark at a time on one device; a prefetched tick would be old when its turn came."""
-    return _worker("gpu", wire.QUEUE_GPU, "-P", "solo", "-c", "1", "--disable-prefetch")
+def _gpu_workers(devices: int) -> Iterator[Program]:
+    """One for each device, one mark at a time; a prefetched tick would be old when its turn came."""
+    for device, queue in enumerate(wire.device_queues(devices)):
+        worker = _worker(queue.replace(".", "-"), queue, "-P", "solo", "-c", "1", "--disable-prefetch")
+        yield replace(worker, environment={"TRADEPOOL_PNL_DEVICE": str(device)})
 
 
 def _worker(name: str, queue: str, *options: str, ends_last: bool = False) -> Program:

@@ -4,16 +4,40 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from decimal import Decimal
+from typing import Any, NamedTuple
 
+from tradepool.errors import Rejected
+from tradepool.marking.book_check import BookCheck, check_book
+from tradepool.marking.mark_totals import MarkTotals
 from tradepool.marking.open_book import OpenBook
 from tradepool.marking.prices import Prices, checked_prices
+from tradepool.marking.stress import StressTesting, stress_question
+from tradepool.marking.tick import Tick
 from tradepool.marking.write_back import WriteBack
 from tradepool.model.times import parse_time
 from tradepool.pnl.backend import Backends
 from tradepool.pnl.marks import Marks, mark
+from tradepool.pnl.stress_results import StressTest
 
-__all__ = ["Marking"]
+__all__ = ["Marked", "Marking", "Readiness"]
+
+
+class Readiness(NamedTuple):
+    """What stands by for the next tick."""
+
+    backend: str
+    reason: str
+    """Why this backend: one line."""
+    rows: int
+    """Open trades in the book."""
+
+
+class Marked(NamedTuple):
+    """What a tick came to, and the totals that are readable since."""
+
+    marks: Marks
+    totals: MarkTotals
 
 
 class Marking:
@@ -26,17 +50,29 @@ class Marking:
         write_back: WriteBack,
         backends: Backends,
         now_us: Callable[[], int],
+        whole_book: OpenBook | None = None,
     ) -> None:
+        """`whole_book` is that of all shards, where `open_book` has those of one device only."""
         self._open_book = open_book
         self._prices = prices
         self._write_back = write_back
         self._backends = backends
         self._now_us = now_us
+        # Whoever reads or changes the book holds it: a tick, and the thread that follows in between.
         self._lock = threading.Lock()
+        book, lock = (open_book, self._lock) if whole_book is None else (whole_book, threading.Lock())
+        self._stress_testing = StressTesting(book, lock, backends)
 
-    def set_prices(self, prices: Mapping[str, object]) -> None:
-        """Store the latest price of each symbol, quote per base. Raises: InvalidTrade naming the symbol."""
-        self._prices.set_prices(prices)
+    def set_prices(self, prices: Mapping[str, object], *, at: object = None) -> int:
+        """Store the price that each symbol has had since `at` (now when None), quote per base; how many were.
+
+        One that is older than the stored price of its symbol is not. A clock that runs ahead counts as now,
+        else it would keep everybody else's prices out.
+
+        Raises: InvalidTrade naming a wrong symbol, price or time, before anything is stored.
+        """
+        now_us = self._now_us()
+        return self._prices.set_prices(prices, now_us if at is None else min(parse_time("at", at), now_us))
 
     def mark_to_market(
         self, prices: Mapping[str, object] | None = None, *, at: object = None, rows: bool = False
@@ -45,14 +81,79 @@ class Marking:
 
         Raises: InvalidTrade naming a symbol whose price is no positive number.
         """
-        checked = self._prices.latest() if prices is None else checked_prices(prices)
+        return self.mark(self.tick(prices, at=at), rows=rows).marks
+
+    def tick(self, prices: Mapping[str, object] | None = None, *, at: object = None) -> Tick:
+        """The tick of `at` (now when None) and of `prices`, or of the stored ones as they are at this moment.
+
+        Raises: as `mark_to_market`.
+        """
         at_us = self._now_us() if at is None else parse_time("at", at)
+        if prices is not None:
+            return Tick(at=at_us, prices=checked_prices(prices))
+        latest = self._prices.latest(at_us)
+        return Tick(at=at_us, prices=latest.prices, stale=latest.stale)
+
+    def mark(self, tick: Tick, *, rows: bool = False) -> Marked:
+        """Mark every open trade at `tick`, and keep each user's marks. Raises: Unavailable, Corrupt."""
         with self._lock:
             self._open_book.catch_up()
             book = self._open_book.book
-            marks = mark(book, checked, at_us, backend=self._backends.for_rows(len(book)), rows=rows)
-            self._write_back.write(marks)
-        return marks
+            backend = self._backends.for_rows(len(book))
+            marks = mark(book, tick.prices, tick.at, backend=backend, rows=rows, stale=tick.stale)
+            return Marked(marks, self._write_back.write(marks))
+
+    def stress_test(
+        self,
+        scenarios: object,
+        *,
+        prices: Mapping[str, object] | None = None,
+        confidence: object = "0.95",
+        users: object = (),
+    ) -> StressTest:
+        """What every open trade would gain or lose in each of `scenarios`; of the whole pool on any device.
+
+        Raises: InvalidTrade naming what is wrong in the question or its prices; as `mark`.
+        """
+        question = stress_question(scenarios, confidence, users)
+        return self._stress_testing.answer(question, self.tick(prices))
+
+    def catch_up(self) -> bool:
+        """Take what the pool has changed, so that the next tick need not; whether there was anything.
+
+        Raises: as `mark`.
+        """
+        with self._lock:
+            return self._open_book.catch_up()
+
+    def save_book(self) -> bool:
+        """Save the book for the next process; whether there was one to save. See `OpenBook.save`.
+
+        Raises: ResourceUnavailable when the disk is full or the folder cannot be written.
+        """
+        return self._open_book.save(self._lock)
+
+    def check_book(self) -> BookCheck:
+        """Compare the book with the store, while both go on; the report is kept readable too.
+
+        Raises: as `catch_up`; StoreUnavailable also when the server does not stay up for it.
+        """
+        return check_book(self._open_book, self._lock, self._now_us())
+
+    def prepare(self) -> Readiness:
+        """Choose the backend, have it take the book and its code compiled, so that the next tick need not.
+
+        Marks the book at the stored prices, for nobody. Raises: StoreUnavailable; Misconfigured when the
+        setting names a backend that does not work here.
+        """
+        prices = self._likely_prices()
+        with self._lock:
+            book = self._open_book.book
+            backend = self._backends.for_rows(len(book))
+            if (warm := getattr(backend, "warm", None)) is not None:
+                warm()
+            mark(book, prices, 0, backend=backend)
+            return Readiness(backend.name, self._backends.reason, len(book))
 
     def get_marks(self, user_id: str) -> dict[str, Any]:
         """The user's latest marks: `at` (µs) and `by_currency`; empty before the first.
@@ -62,5 +163,16 @@ class Marking:
         return self._write_back.get_marks(user_id)
 
     def get_totals(self) -> dict[str, Any] | None:
-        """What the last mark came to: `at` (µs), `totals` by currency, `missing`; None before the first."""
+        """What the last mark came to, as `MarkTotals` without its symbols; None before the first."""
         return self._write_back.get_totals()
+
+    def get_symbol_marks(self) -> dict[str, Any]:
+        """The last mark by symbol: `at` (µs) and `by_symbol`; empty before the first."""
+        return self._write_back.get_symbol_marks()
+
+    def _likely_prices(self) -> dict[str, Decimal]:
+        try:
+            return self._prices.latest(self._now_us()).prices
+        except Rejected:
+            # Ticks will say so; there may be others that bring their prices along.
+            return {}

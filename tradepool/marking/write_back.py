@@ -2,74 +2,109 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 import msgspec
 
+from tradepool.marking.bucket_layout import BucketLayout
+from tradepool.marking.mark_totals import MarkTotals, newest_totals, part_name, totals_of
+from tradepool.marking.user_buckets import UserBuckets, user_tallies
 from tradepool.model.money import plain
 from tradepool.placing import known_id
+from tradepool.pnl.decimal_rows import UserTally
 from tradepool.pnl.marks import Marks
+from tradepool.pnl.position import from_units
+from tradepool.pnl.user_marks import UserColumns
 from tradepool.store.redis_store import RedisStore
 
 __all__ = ["WriteBack"]
 
 
 class WriteBack:
-    """Writes marks and reads them.
+    """Writes the marks of one part of the pool, shards s with s % `parts` = `part`, and reads those of all.
 
-    Who was marked last time and has nothing to mark now gets marks without figures. A new process does
-    not know whom the one before it has marked: the marks of those who are flat by then keep their time.
+    Every write replaces the marks of all users of these shards, also of those who hold nothing and those
+    whom another process has marked: each has the time of the latest one. One thread at a time writes, any
+    number read.
     """
 
-    def __init__(self, store: RedisStore) -> None:
+    def __init__(self, store: RedisStore, part: int = 0, parts: int = 1, *, stream_max: int = 3600) -> None:
         self._store = store
-        self._marked: set[str] = set()
+        self._part = part_name(part, parts)
+        self._shards = range(part, store.keys.shard_count, parts)
+        self._entries_max = stream_max * parts
+        self._layout = BucketLayout(store.keys)
 
-    def write(self, marks: Marks) -> None:
-        """Replace the marks of every user, and the totals. Raises: StoreUnavailable."""
-        now = _by_user(marks)
-        nothing = _user_marks(marks.at, {})
-        gone = dict.fromkeys(self._marked - now.keys(), nothing)
-        # Should the write fail half way, the next one still knows everybody whom it may have reached.
-        self._marked |= now.keys()
-        self._store.write_marks(now | gone)
-        self._marked = set(now)
-        self._store.write_mark_totals(_totals(marks))
+    def write(self, marks: Marks) -> MarkTotals:
+        """Replace the marks of every user, then the totals, and add an entry to the stream; those totals.
+
+        A shard's users change in one moment. Raises: StoreUnavailable, after which some shards may have the
+        new marks: the next write replaces all.
+        """
+        columns = marks.users.columns
+        self._layout.follow(columns.groups, len(columns.count))
+        self._store.write_marks(UserBuckets(self._layout, columns, marks.at, self._shards))
+        totals = totals_of(marks, self._users(columns))
+        self._store.write_mark_totals(
+            self._part, msgspec.json.encode(totals), self._entry(totals), entries_max=self._entries_max
+        )
+        return totals
 
     def get_marks(self, user_id: str) -> dict[str, Any]:
         """The user's latest marks: `at` (µs) and `by_currency`; empty before the first.
 
-        Raises: InvalidTrade when it is no user's id.
+        Raises: InvalidTrade when it is no user's id; StoreUnavailable.
         """
         known_id("user_id", user_id)
         value = self._store.read_marks(user_id)
-        return {} if value is None else msgspec.json.decode(value, type=dict[str, Any])
+        if value is None:
+            return {}
+        at, tallies = user_tallies(value, user_id)
+        return {"at": at, "by_currency": {currency: _figures(tally) for currency, tally in tallies.items()}}
 
     def get_totals(self) -> dict[str, Any] | None:
-        """What the last mark came to: `at` (µs), `totals` by currency, `missing`; None before the first."""
-        value = self._store.read_mark_totals()
-        return None if value is None else msgspec.json.decode(value, type=dict[str, Any])
+        """What the last mark came to, as `MarkTotals` without its symbols; None before the first.
 
+        Raises: StoreUnavailable.
+        """
+        totals = newest_totals(self._store.read_mark_totals())
+        if totals is None:
+            return None
+        told: dict[str, Any] = msgspec.to_builtins(totals)
+        del told["symbols"]
+        return told
 
-def _totals(marks: Marks) -> bytes:
-    totals = {currency: plain(total) for currency, total in marks.totals.items()}
-    return msgspec.json.encode({"at": marks.at, "totals": totals, "missing": marks.missing})
+    def get_symbol_marks(self) -> dict[str, Any]:
+        """The last mark by symbol: `at` (µs) and `by_symbol`; empty before the first.
 
+        Raises: StoreUnavailable.
+        """
+        totals = newest_totals(self._store.read_mark_totals())
+        return {} if totals is None else {"at": totals.at, "by_symbol": msgspec.to_builtins(totals.symbols)}
 
-def _by_user(marks: Marks) -> dict[str, bytes]:
-    """Each user's marks as JSON: the time, and the figures of every currency."""
-    users: dict[str, dict[str, Any]] = defaultdict(dict)
-    for (user_id, currency), figures in marks.users.items():
-        users[user_id][currency] = {
-            "unrealised": plain(figures.unrealised),
-            "profit": plain(figures.profit),
-            "exposure": plain(figures.exposure),
-            "winners": figures.winners,
-            "count": figures.count,
+    def _users(self, columns: UserColumns) -> int:
+        held = (columns.count > 0) | (columns.unmarked > 0)
+        return self._layout.users_among(held, {user_id for user_id, _ in columns.singles})
+
+    def _entry(self, totals: MarkTotals) -> dict[str, str | bytes]:
+        return {
+            "part": self._part,
+            "at": str(totals.at),
+            "backend": totals.backend,
+            "totals": msgspec.json.encode(totals.totals),
+            "users": str(totals.users),
+            "rows": str(totals.rows),
+            "missing": str(len(totals.missing)),
+            "stale": str(len(totals.stale)),
         }
-    return {user_id: _user_marks(marks.at, currencies) for user_id, currencies in users.items()}
 
 
-def _user_marks(at: int, currencies: dict[str, Any]) -> bytes:
-    return msgspec.json.encode({"at": at, "by_currency": currencies})
+def _figures(tally: UserTally) -> dict[str, Any]:
+    return {
+        "unrealised": plain(from_units(tally.unrealised)),
+        "profit": plain(from_units(tally.profit)),
+        "exposure": plain(from_units(tally.exposure)),
+        "winners": tally.winners,
+        "count": tally.count,
+        "unmarked": tally.unmarked,
+    }

@@ -1,18 +1,20 @@
-"""What computes marks: the protocol, and which one a setting chooses."""
+"""Which backend makes a process's marks, and why."""
 
 from __future__ import annotations
 
 import logging
 import os
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from tradepool.errors import Misconfigured
-from tradepool.pnl.columns import Columns
+from tradepool.pnl.fallback import Fallback
 from tradepool.pnl.numpy_backend import NumpyBackend
-from tradepool.pnl.sums import Sums
-from tradepool.pnl.tables import Tables
+from tradepool.pnl.protocol import Backend
 
-__all__ = ["Backend", "Backends", "Choice", "choose_backend"]
+__all__ = ["CUDA_ROWS_MIN", "Backend", "Backends"]
+
+CUDA_ROWS_MIN = 30_000
+"""Rows from which `auto` takes a device. Predicted from the latency of copies and launches, not measured."""
 
 _log = logging.getLogger(__name__)
 
@@ -21,98 +23,117 @@ _THREADS_MAX = 8
 """Cores that marks use: a few of them read all that the memory can deliver."""
 
 
-class Backend(Protocol):
-    """Keeps up with one book's columns and marks them; not thread-safe.
-
-    `upload` once per generation of the columns, `apply` before a `mark` after changes within it, then
-    `mark`, then `download`. Every backend gives the same sums to the last 10⁻⁸.
-    """
-
-    @property
-    def name(self) -> str:
-        """What `Marks.backend` says."""
-        ...
-
-    @property
-    def generation(self) -> object:
-        """The generation of the columns it follows; None before the first `upload`."""
-        ...
-
-    def upload(self, columns: Columns) -> None:
-        """Take all rows of `columns`, forgetting those of any other."""
-        ...
-
-    def apply(self, columns: Columns) -> None:
-        """Take what changed since the last `upload` or `apply`: the longer tail, the longer `touched`."""
-        ...
-
-    def mark(self, tables: Tables, *, groups: int, rows: bool) -> None:
-        """Mark every row and add up by group and code; keep each row's PnL if `rows`."""
-        ...
-
-    def download(self) -> Sums:
-        """The result of the last `mark`."""
-        ...
-
-
-class Choice(NamedTuple):
-    """A backend, and one line on why it was chosen."""
-
+class _Choice(NamedTuple):
     backend: Backend
     reason: str
 
 
-def choose_backend(setting: str) -> Choice:
-    """The backend that `setting` (auto, numpy, numba, cuda) names; the reason is logged too.
-
-    `auto` takes the compiled one where it is installed. Importing that takes a second, so ask where marks
-    are made and not before.
-
-    Raises: Misconfigured if it names one that this version or installation does not have, or none at all.
-    """
-    match setting:
-        case "auto":
-            choice = _compiled_if_installed()
-        case "numpy":
-            choice = Choice(NumpyBackend(), "numpy: as set")
-        case "numba":
-            try:
-                choice = Choice(_numba_backend(), "numba: as set")
-            except (ImportError, RuntimeError) as problem:
-                cure = "pip install 'tradepool[fast]', or set TRADEPOOL_PNL_BACKEND to auto or numpy"
-                raise Misconfigured(f"pnl_backend: numba does not work here: {problem}; {cure}") from problem
-        case "cuda":
-            cure = "set TRADEPOOL_PNL_BACKEND to auto, numba or numpy"
-            raise Misconfigured(f"pnl_backend: this version has no cuda backend; {cure}")
-        case _:
-            cure = f"set TRADEPOOL_PNL_BACKEND to one of {', '.join(_SETTINGS)}"
-            raise Misconfigured(f"pnl_backend: there is no backend {setting!r}; {cure}")
-    _log.info("pnl backend %s", choice.reason)
-    return choice
-
-
 class Backends:
-    """The backends of one process, chosen when the first mark asks: most processes make none.
+    """The backends of one process, made when the first mark asks: most processes make none.
 
-    Importing the compiled one takes a second. Raises: as `choose_backend`, from `for_rows`.
+    A device is looked for once, by the process that marks: a CUDA context does not survive a fork, so a
+    forked child looks again and, where its parent had one, goes on without. The compiled backend takes a
+    second to import.
     """
 
-    def __init__(self, setting: str) -> None:
+    def __init__(self, setting: str, device: int = 0) -> None:
+        """`setting`: auto, numpy, numba or cuda. `device`: the number of the CUDA device."""
         self._setting = setting
-        self._chosen: Backend | None = None
+        self._device = device
+        self.reason = ""
+        """Why the last one asked for was chosen: one line, logged whenever it becomes another."""
+        self._forget()
 
-    def for_rows(self, rows: int) -> Backend:  # noqa: ARG002 - a device pays from some size on
-        """The backend for a book of `rows` positions; the same object as long as the choice stands."""
-        if self._chosen is None:
-            self._chosen = choose_backend(self._setting).backend
-        return self._chosen
+    def for_rows(self, rows: int) -> Backend:
+        """The backend for a book of `rows` positions; the same object as long as the choice stands.
+
+        `auto` is a CUDA device from CUDA_ROWS_MIN rows on, and once taken until there are half as many;
+        else compiled loops, else numpy.
+
+        Raises: Misconfigured if the setting names one that does not work here, or none at all.
+        """
+        if self._process != os.getpid():
+            self._forget()
+        backend, reason = self._choose(rows)
+        if reason != self.reason:
+            _log.info("pnl backend %s", reason)
+            self.reason = reason
+        return backend
+
+    def _forget(self) -> None:
+        self._process = os.getpid()
+        self._on_processor: _Choice | None = None
+        self._on_device: Backend | None = None
+        self._no_device = ""
+        """Why there is no device, once looked for."""
+        self._takes_device = False
+
+    def _choose(self, rows: int) -> _Choice:
+        match self._setting:
+            case "auto":
+                return self._fastest(rows)
+            case "numpy" | "numba":
+                return _Choice(self._processor().backend, f"{self._setting}: as set")
+            case "cuda":
+                return _Choice(self._cuda(), "cuda: as set")
+            case _:
+                cure = f"set TRADEPOOL_PNL_BACKEND to one of {', '.join(_SETTINGS)}"
+                raise Misconfigured(f"pnl_backend: there is no backend {self._setting!r}; {cure}")
+
+    def _fastest(self, rows: int) -> _Choice:
+        rows_min = CUDA_ROWS_MIN // 2 if self._takes_device else CUDA_ROWS_MIN
+        self._takes_device = rows >= rows_min
+        if not self._takes_device:
+            backend, reason = self._processor()
+            return _Choice(backend, f"auto: {reason}; a device pays from {CUDA_ROWS_MIN} rows on")
+        if not self._no_device:
+            try:
+                return _Choice(self._cuda(), f"auto: cuda, device {self._device} answers")
+            except Misconfigured as problem:
+                self._no_device = str(problem)
+        backend, reason = self._processor()
+        return _Choice(backend, f"auto: {reason}; no device: {self._no_device}")
+
+    def _cuda(self) -> Backend:
+        if self._on_device is None:
+            self._on_device = Fallback(_cuda_backend(self._device), lambda: self._processor().backend)
+        return self._on_device
+
+    def _processor(self) -> _Choice:
+        if self._on_processor is None:
+            self._on_processor = _processor_choice(self._setting)
+        return self._on_processor
 
 
-def _compiled_if_installed() -> Choice:
+def _cuda_backend(device: int) -> Backend:
+    """The device's backend, checked on this machine. Raises: Misconfigured."""
+    # CuPy is an extra, and slow to import.
+    from tradepool.pnl.cuda_backend import CudaBackend  # noqa: PLC0415
+    from tradepool.pnl.cuda_check import check_sums  # noqa: PLC0415
+    from tradepool.pnl.cuda_device import open_device  # noqa: PLC0415
+
+    opened = open_device(device)
     try:
-        return Choice(_numba_backend(), "auto: numba is installed, and this version has no cuda")
+        check_sums(CudaBackend(opened))
+    except (MemoryError, RuntimeError) as problem:
+        cure = "set TRADEPOOL_PNL_BACKEND to auto, numba or numpy"
+        raise Misconfigured(
+            f"pnl_backend: {opened.description} failed its check: {problem}; {cure}"
+        ) from problem
+    _log.info("pnl device %s", opened.description)
+    return CudaBackend(opened)
+
+
+def _processor_choice(setting: str) -> _Choice:
+    if setting == "numpy":
+        return _Choice(NumpyBackend(), "numpy")
+    try:
+        return _Choice(_numba_backend(), "numba")
     except (ImportError, RuntimeError) as problem:
-        return Choice(NumpyBackend(), f"auto: numpy, as numba does not work here: {problem}")
+        if setting != "numba":
+            return _Choice(NumpyBackend(), f"numpy, as numba does not work here: {problem}")
+        cure = "pip install 'tradepool[fast]', or set TRADEPOOL_PNL_BACKEND to auto or numpy"
+        raise Misconfigured(f"pnl_backend: numba does not work here: {problem}; {cure}") from problem
 
 
 def _numba_backend() -> Backend:

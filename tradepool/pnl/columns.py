@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DEAD_CODE", "Columns", "Floats", "Ints", "Row"]
+__all__ = ["COLUMN_TYPES", "DEAD_CODE", "Columns", "Floats", "Indices", "Ints", "Row", "Rows", "grown"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.signedinteger[Any]]
 
 DEAD_CODE = 0
 """The code of a removed row. Its lots and cost are 0 too, so it adds nothing to any sum."""
 
+COLUMN_TYPES: Mapping[str, type[np.generic]] = {
+    "group": np.int32,
+    "code": np.int32,
+    "lots": np.int64,
+    "cost": np.int64,
+    "fee_class": np.uint16,
+    "version": np.int64,
+    "slot": np.int32,
+}
+
 _CAPACITY_MIN = 1024
+_ROOM_SHARE = 8
 _TOUCHED_MIN = 4096
+_BLOCK_ROWS = 1 << 16
+
+A = TypeVar("A", bound=np.generic)
 
 
 class Row(NamedTuple):
@@ -33,6 +49,35 @@ class Row(NamedTuple):
     fee_class: int
 
 
+class Rows(NamedTuple):
+    """Many rows: the fields of `Row` as arrays, in the types of COLUMN_TYPES."""
+
+    group: npt.NDArray[np.int32]
+    code: npt.NDArray[np.int32]
+    lots: Ints
+    cost: Ints
+    fee_class: npt.NDArray[np.uint16]
+
+    def at(self, where: Indices | npt.NDArray[np.bool_]) -> Rows:
+        """Some of the rows."""
+        return Rows._make(cells[where] for cells in self)
+
+    def stretch(self, start: int, stop: int) -> Rows:
+        """The rows from `start` to before `stop`: views, no copies."""
+        return Rows._make(cells[start:stop] for cells in self)
+
+    def differ(self, others: Rows) -> npt.NDArray[np.bool_]:
+        """Where two lists of rows are not the same."""
+        differ: npt.NDArray[np.bool_] = np.any(
+            [mine != its for mine, its in zip(self, others, strict=True)], axis=0
+        )
+        return differ
+
+    def tolist(self) -> list[Row]:
+        """One `Row` for each."""
+        return list(map(Row._make, zip(*(cells.tolist() for cells in self), strict=True)))
+
+
 class Columns:
     """Rows as arrays of length `size`; rows never move within one `generation`.
 
@@ -41,132 +86,162 @@ class Columns:
     whenever that is not enough and everything has to be read again.
     """
 
-    def __init__(self) -> None:
-        self.size = 0
-        self.sorted_size = 0
-        self.dead = 0
-        self.generation = object()
-        self.touched: list[int] = []
-        self.former: list[Row] = []
-        """What each of `touched` was before."""
-        self._lots = np.zeros(_CAPACITY_MIN, np.int64)
-        self._cost = np.zeros(_CAPACITY_MIN, np.int64)
-        self._code = np.zeros(_CAPACITY_MIN, np.int32)
-        self._fee_class = np.zeros(_CAPACITY_MIN, np.uint16)
-        self._group = np.zeros(_CAPACITY_MIN, np.int32)
-        self._version = np.zeros(_CAPACITY_MIN, np.int64)
-        self._slot = np.zeros(_CAPACITY_MIN, np.int32)
+    def __init__(
+        self, arrays: Mapping[str, npt.NDArray[Any]] | None = None, *, size: int = 0, sorted_size: int = 0
+    ) -> None:
+        """The first `size` rows of `arrays`, one for each of COLUMN_TYPES, which are kept and written to."""
+        if arrays is None:
+            arrays = {name: np.zeros(0, dtype) for name, dtype in COLUMN_TYPES.items()}
+        self._arrays = {name: arrays[name] for name in COLUMN_TYPES}
+        self.size = size
+        self.sorted_size = sorted_size
+        self.dead = int(np.count_nonzero(self.code == DEAD_CODE))
+        self._renew()
 
     @property
     def lots(self) -> Ints:
         """Signed quantities, int64."""
-        return self._lots[: self.size]
+        return self._arrays["lots"][: self.size]
 
     @property
     def cost(self) -> Ints:
         """Costs in 10⁻⁸, int64."""
-        return self._cost[: self.size]
+        return self._arrays["cost"][: self.size]
 
     @property
     def code(self) -> npt.NDArray[np.int32]:
         """Lane and direction, or DEAD_CODE."""
-        return self._code[: self.size]
+        return self._arrays["code"][: self.size]
 
     @property
     def fee_class(self) -> npt.NDArray[np.uint16]:
         """Index into the fee rates; class 0 is no fee."""
-        return self._fee_class[: self.size]
+        return self._arrays["fee_class"][: self.size]
 
     @property
     def group(self) -> npt.NDArray[np.int32]:
         """The (user, currency) of each row; a removed row keeps its own."""
-        return self._group[: self.size]
+        return self._arrays["group"][: self.size]
 
     @property
     def slot(self) -> npt.NDArray[np.int32]:
         """The slot of each row's trade, see TradeRows; a removed row's may be another's by now."""
-        return self._slot[: self.size]
+        return self._arrays["slot"][: self.size]
+
+    @property
+    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Every column by name, as COLUMN_TYPES has them."""
+        return {name: array[: self.size] for name, array in self._arrays.items()}
 
     @property
     def stale(self) -> int:
         """Rows that a compaction would drop or sort."""
         return self.dead + self.size - self.sorted_size
 
-    def row(self, index: int) -> Row:
-        """The row at `index`."""
-        return Row(
-            int(self._group[index]),
-            int(self._code[index]),
-            int(self._lots[index]),
-            int(self._cost[index]),
-            int(self._fee_class[index]),
-        )
+    def rows(self, indices: Indices) -> Rows:
+        """A copy of the rows at `indices`."""
+        return Rows._make(self._arrays[name][indices] for name in Rows._fields)
+
+    def versions(self, indices: Indices) -> Ints:
+        """The versions the rows at `indices` were written with."""
+        versions: Ints = self._arrays["version"][indices]
+        return versions
 
     def version(self, index: int) -> int:
         """The version the row at `index` was written with."""
-        return int(self._version[index])
+        return int(self._arrays["version"][index])
 
-    def append(self, row: Row, version: int, slot: int) -> None:
-        """Add a row to the tail, at index `size`."""
-        index = self.size
-        if index == len(self._lots):
-            self._grow()
-        self.size = index + 1
-        self._write(index, row, version)
-        self._slot[index] = slot
+    def lots_max(self, lanes: int) -> Ints:
+        """The largest |lots| in each of so many lanes."""
+        largest = np.zeros(lanes, np.int64)
+        for start in range(0, self.size, _BLOCK_ROWS):
+            block = slice(start, start + _BLOCK_ROWS)
+            np.maximum.at(largest, self.code[block] >> 1, np.abs(self.lots[block]))
+        return largest
 
-    def overwrite(self, index: int, row: Row, version: int) -> None:
-        """Give the row at `index` new figures; its group stays, because the sorted part relies on it."""
-        assert row.group == self._group[index]
-        former = self.row(index)
-        self._write(index, row, version)
-        self._touch(index, former)
+    def append(self, rows: Rows, versions: Ints, slots: npt.NDArray[np.int32]) -> None:
+        """Add rows to the tail, from index `size` on."""
+        start, stop = self.size, self.size + len(slots)
+        if stop > len(self._arrays["code"]):
+            self._arrays = {name: grown(array, start, stop) for name, array in self._arrays.items()}
+        self.size = stop
+        self._write(slice(start, stop), rows, versions)
+        self._arrays["slot"][start:stop] = slots
 
-    def restamp(self, index: int, version: int) -> None:
-        """Give the row at `index` a new version, with the same figures."""
-        self._version[index] = version
+    def overwrite(self, indices: Indices, rows: Rows, versions: Ints) -> None:
+        """Give the rows at `indices` new figures; their group stays: the sorted part relies on it."""
+        former = self.rows(indices)
+        assert np.array_equal(rows.group, former.group)
+        self._write(indices, rows, versions)
+        self._touch(indices, former)
 
-    def kill(self, index: int) -> None:
-        """Turn the row at `index` into a tombstone."""
-        former = self.row(index)
-        assert former.code != DEAD_CODE
-        self._write(index, Row(former.group, DEAD_CODE, 0, 0, 0), 0)
-        self.dead += 1
-        self._touch(index, former)
+    def restamp(self, indices: Indices, versions: Ints) -> None:
+        """Give the rows at `indices` new versions, with the same figures."""
+        self._arrays["version"][indices] = versions
+
+    def kill(self, indices: Indices) -> None:
+        """Turn the rows at `indices` into tombstones."""
+        former = self.rows(indices)
+        assert (former.code != DEAD_CODE).all()
+        for name in ("code", "lots", "cost", "fee_class", "version"):
+            self._arrays[name][indices] = 0
+        self.dead += len(indices)
+        self._touch(indices, former)
 
     def compact(self, group_map: npt.NDArray[np.int32], lane_map: npt.NDArray[np.int32]) -> None:
-        """Drop tombstones, sort everything by group and renumber groups and lanes: a new generation."""
-        live = np.flatnonzero(self.code != DEAD_CODE)
-        order = live[np.argsort(group_map[self.group[live]], kind="stable")]
-        code = self._code[order]
-        self._lots, self._cost = self._lots[order], self._cost[order]
-        self._code = (lane_map[code >> 1] << 1) | (code & 1)
-        self._fee_class, self._version = self._fee_class[order], self._version[order]
-        self._group, self._slot = group_map[self._group[order]], self._slot[order]
-        self.size = self.sorted_size = len(order)
+        """Drop tombstones, sort everything by group and renumber groups and lanes: a new generation.
+
+        The maps, old number → new number, keep the order of the groups that stay.
+        """
+        order = self._sorted()
+        size = len(order)
+        # The arrays stay: memory that the process has not used before takes longer than the rows.
+        scratch = np.empty(size, np.int64)
+        for array in self._arrays.values():
+            cells = scratch.view(array.dtype)[:size]
+            array.take(order, out=cells, mode="clip")
+            array[:size] = cells
+        self.size = self.sorted_size = size
         self.dead = 0
+        self.code[:] = (lane_map[self.code >> 1] << 1) | (self.code & 1)
+        self.group[:] = group_map[self.group]
         self._renew()
 
-    def _write(self, index: int, row: Row, version: int) -> None:
-        self._group[index], self._code[index], self._lots[index], self._cost[index] = row[:4]
-        self._fee_class[index] = row.fee_class
-        self._version[index] = version
+    def _sorted(self) -> npt.NDArray[np.intp]:
+        """The live rows in order of their group: the tail, sorted, goes in between what is sorted."""
+        live = np.flatnonzero(self.code != DEAD_CODE)
+        first_of_tail = live.searchsorted(self.sorted_size)
+        settled, tail = live[:first_of_tail], live[first_of_tail:]
+        tail = tail[np.argsort(self.group[tail], kind="stable")]
+        places = self.group[settled].searchsorted(self.group[tail], side="right")
+        return np.insert(settled, places, tail)
 
-    def _touch(self, index: int, former: Row) -> None:
-        self.touched.append(index)
-        self.former.append(former)
+    def _write(self, where: slice | Indices, rows: Rows, versions: Ints) -> None:
+        for name, cells in zip(Rows._fields, rows, strict=True):
+            self._arrays[name][where] = cells
+        self._arrays["version"][where] = versions
+
+    def _touch(self, indices: Indices, former: Rows) -> None:
+        self.touched += indices.tolist()
+        self.former += former.tolist()
         # A list longer than this costs a follower more than reading the columns again.
         if len(self.touched) > max(_TOUCHED_MIN, self.size // 10):
             self._renew()
 
     def _renew(self) -> None:
         self.generation = object()
-        self.touched = []
-        self.former = []
+        self.touched: list[int] = []
+        self.former: list[Row] = []
+        """What each of `touched` was before."""
 
-    def _grow(self) -> None:
-        for name in ("_lots", "_cost", "_code", "_fee_class", "_group", "_version", "_slot"):
-            column = getattr(self, name)
-            setattr(
-                self, name, np.concatenate([column, np.zeros(max(_CAPACITY_MIN, len(column)), column.dtype)])
-            )
+
+def grown(array: npt.NDArray[A], size: int, wanted: int) -> npt.NDArray[A]:
+    """A copy of the first `size` cells with room for `wanted` and more, whose content is anything."""
+    copy = _with_room(wanted, array.dtype)
+    copy[:size] = array[:size]
+    return copy
+
+
+def _with_room(size: int, dtype: np.dtype[A]) -> npt.NDArray[A]:
+    # An eighth: the tail of a book is a tenth when it is sorted in, so a large one seldom grows between.
+    return np.empty(size + size // _ROOM_SHARE + _CAPACITY_MIN, dtype)

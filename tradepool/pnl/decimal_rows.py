@@ -51,6 +51,8 @@ class UserTally:
     exposure: int = 0
     winners: int = 0
     count: int = 0
+    unmarked: int = 0
+    """Rows without a price, in none of the sums."""
 
     def add(self, row: RowMark) -> None:
         """Add one marked row."""
@@ -59,6 +61,15 @@ class UserTally:
         self.exposure += abs(row.value)
         self.winners += row.unrealised > 0
         self.count += 1
+
+    def absorb(self, other: UserTally) -> None:
+        """Add the sums of `other`."""
+        self.unrealised += other.unrealised
+        self.profit += other.profit
+        self.exposure += other.exposure
+        self.winners += other.winners
+        self.count += other.count
+        self.unmarked += other.unmarked
 
 
 @dataclass(slots=True)
@@ -88,14 +99,16 @@ class DecimalSums:
 
 
 def fold_rows(rows: Iterable[DecimalRow], prices: Mapping[str, Decimal]) -> DecimalSums:
-    """Mark and add `rows`; a row whose symbol has no price is left out."""
+    """Mark and add `rows`; one whose symbol has no price only counts as its user's `unmarked`."""
     sums = DecimalSums()
     for row in rows:
+        user = sums.users.setdefault((row.user_id, row.currency), UserTally())
         price = prices.get(row.symbol)
         if price is None:
+            user.unmarked += 1
             continue
         marked = mark_row(row.figures, price)
-        sums.users.setdefault((row.user_id, row.currency), UserTally()).add(marked)
+        user.add(marked)
         symbol = sums.symbols.setdefault((row.symbol, row.currency), SymbolTally())
         symbol.add(marked, long=row.figures.quantity > 0)
         sums.rows[row.trade_id] = marked.unrealised

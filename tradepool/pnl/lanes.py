@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from array import array
+from collections.abc import Hashable, Iterable, Sequence
 from decimal import Decimal
-from typing import Generic, NamedTuple, TypeVar
+from itertools import repeat
+from operator import eq
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from tradepool.pnl.position import EXACT
 
-__all__ = ["FEE_UNITS_PER_ONE", "LOTS_MAX", "NO_LANE", "FeeClasses", "Lane", "Lanes", "Numbered", "lots_of"]
+__all__ = [
+    "FEE_PLACES",
+    "FEE_UNITS_PER_ONE",
+    "LOTS_MAX",
+    "NO_LANE",
+    "FeeClasses",
+    "Lane",
+    "Lanes",
+    "Numbered",
+    "Numbering",
+    "lots_columns",
+    "lots_of",
+]
 
 LOTS_MAX = 2**63 - 1
-FEE_UNITS_PER_ONE = 10**7
+FEE_PLACES = 7
+FEE_UNITS_PER_ONE = 10**FEE_PLACES
 """Fee classes count in 10⁻⁷; a finer rate goes through decimal rows."""
 
 # Tried in this order: 8 places fit nearly every position, finer ones are for 18-decimal tokens,
 # coarser ones for amounts beyond 9·10¹⁰. A row so finds a lane whatever rows came before it.
-_LOT_EXPONENTS = (8, 12, 18, 4, 0)
+_LOT_SIZES = tuple((exponent, Decimal(10**exponent)) for exponent in (8, 12, 18, 4, 0))
 _FEE_CLASSES_MAX = 2**16
 _FORGET_SHARE = 10
+_UNKNOWN = -1
 
 K = TypeVar("K", bound=Hashable)
 
@@ -29,10 +46,11 @@ K = TypeVar("K", bound=Hashable)
 class Numbered(Generic[K]):
     """Keys numbered in order of arrival, and how many live rows each has."""
 
-    def __init__(self) -> None:
-        self.keys: list[K] = []
-        self.counts: list[int] = []
-        self._number_of: dict[K, int] = {}
+    def __init__(self, keys: Iterable[K] = (), counts: Iterable[int] = ()) -> None:
+        self.keys = list(keys)
+        self.counts = array("q", counts)
+        """numpy reads these without a look at each."""
+        self._number_of = {key: number for number, key in enumerate(self.keys)}
 
     def number(self, key: K) -> int:
         """The number of `key`, a new one if it has none."""
@@ -42,6 +60,19 @@ class Numbered(Generic[K]):
             self.keys.append(key)
             self.counts.append(0)
         return number
+
+    def numbers(self, *parts: Sequence[Any]) -> list[int]:
+        """The numbers of keys that are tuples, given as one list for each part of them."""
+        # Nearly all are known, and `zip` then makes no tuple for each: the garbage collector has rest.
+        known: list[int | None] = list(
+            map(self._number_of.get, cast("Iterable[K]", zip(*parts, strict=True)))
+        )
+        if None not in known:
+            return cast("list[int]", known)
+        keys = cast("Iterable[K]", zip(*parts, strict=True))
+        return [
+            self.number(key) if number is None else number for key, number in zip(keys, known, strict=True)
+        ]
 
     def compact(self, *, keep_first: int = 0) -> npt.NDArray[np.int32]:
         """Forget keys without rows, but for the first `keep_first`; returns old number → new number.
@@ -55,7 +86,7 @@ class Numbered(Generic[K]):
         renumbered = np.zeros(len(self.keys), np.int32)
         renumbered[kept] = np.arange(len(kept), dtype=np.int32)
         self.keys = [self.keys[old] for old in kept]
-        self.counts = [self.counts[old] for old in kept]
+        self.counts = array("q", (self.counts[old] for old in kept))
         self._number_of = {key: new for new, key in enumerate(self.keys)}
         return renumbered
 
@@ -81,54 +112,81 @@ NO_LANE = Lane(symbol="", currency="", inverse=False, exponent=0)
 class Lanes(Numbered[Lane]):
     """The lanes of a book; number 0 is NO_LANE."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.lots_max: list[int] = []
+    def __init__(
+        self, keys: Iterable[Lane] = (NO_LANE,), counts: Iterable[int] = (0,), lots_max: Iterable[int] = (0,)
+    ) -> None:
+        super().__init__(keys, counts)
+        self.lots_max = list(lots_max)
         """The largest |lots| each lane has had since the last compaction."""
-        self.number(NO_LANE)
 
     def number(self, key: Lane) -> int:
         """The number of the lane `key`, a new one if it has none."""
-        number = super().number(key)
-        if number == len(self.lots_max):
+        number = self._number_of.get(key)
+        if number is None:
+            number = super().number(Lane(*key))
             self.lots_max.append(0)
         return number
-
-    def note(self, lane: int, lots: int) -> None:
-        """Remember that a row of `lots` entered `lane`."""
-        self.lots_max[lane] = max(self.lots_max[lane], abs(lots))
 
 
 class FeeClasses:
     """Fee rates in 10⁻⁷ by class; class 0 is no fee."""
 
-    def __init__(self) -> None:
-        self.rates: list[int] = [0]
-        self._class_of: dict[Decimal, int | None] = {Decimal(0): 0}
+    def __init__(self, rates: Iterable[int] = (0,)) -> None:
+        self.rates = list(rates)
+        self._class_of: dict[Decimal, int | None] = {
+            EXACT.scaleb(Decimal(rate), -FEE_PLACES): number for number, rate in enumerate(self.rates)
+        }
 
     def number(self, rate: Decimal) -> int | None:
         """The class of `rate`; None when it is finer than 10⁻⁷, beyond ±100 %, or one too many."""
-        known = self._class_of.get(rate, -1)
-        if known != -1:
+        known = self._class_of.get(rate, _UNKNOWN)
+        if known != _UNKNOWN:
             return known
         if len(self._class_of) > 2 * _FEE_CLASSES_MAX:
             return None
         number = self._class_of[rate] = self._new(rate)
         return number
 
+    def numbers(self, rates: Sequence[Decimal]) -> list[int | None]:
+        """The class of each of `rates`, as `number` has it."""
+        known = zip(rates, map(self._class_of.get, rates, repeat(_UNKNOWN)), strict=True)
+        return [self.number(rate) if number == _UNKNOWN else number for rate, number in known]
+
     def _new(self, rate: Decimal) -> int | None:
-        scaled = EXACT.scaleb(rate, 7)
+        scaled = EXACT.scaleb(rate, FEE_PLACES)
         if abs(scaled) > FEE_UNITS_PER_ONE or int(scaled) != scaled or len(self.rates) == _FEE_CLASSES_MAX:
             return None
         self.rates.append(int(scaled))
         return len(self.rates) - 1
 
 
+class Numbering(NamedTuple):
+    """What a book numbers, together."""
+
+    groups: Numbered[tuple[str, str]]
+    lanes: Lanes
+    fees: FeeClasses
+
+
 def lots_of(quantity: Decimal) -> tuple[int, int] | None:
     """(exponent, lots) with quantity = lots · 10^-exponent exactly; None if no lot size fits int64."""
-    for exponent in _LOT_EXPONENTS:
-        scaled = EXACT.scaleb(quantity, exponent)
-        lots = int(scaled)
-        if lots == scaled and abs(lots) <= LOTS_MAX:
-            return exponent, lots
+    for exponent, lots_per_one in _LOT_SIZES:
+        scaled = EXACT.multiply(quantity, lots_per_one)
+        if scaled == EXACT.to_integral_value(scaled):
+            lots = int(scaled)
+            if -LOTS_MAX <= lots <= LOTS_MAX:
+                return exponent, lots
     return None
+
+
+def lots_columns(quantities: Sequence[Decimal]) -> tuple[list[int | None], list[int]]:
+    """What `lots_of` gives of each quantity, as exponents and lots; None and 0 where it gives nothing."""
+    first_exponent, lots_per_one = _LOT_SIZES[0]
+    scaled = list(map(EXACT.multiply, quantities, repeat(lots_per_one)))
+    exponents: list[int | None] = [first_exponent] * len(scaled)
+    lots = list(map(int, scaled))
+    is_whole = map(eq, scaled, map(EXACT.to_integral_value, scaled))
+    for index, (whole, size) in enumerate(zip(is_whole, lots, strict=True)):
+        if not whole or not -LOTS_MAX <= size <= LOTS_MAX:
+            exponents[index], lots[index] = lots_of(quantities[index]) or (None, 0)
+    return exponents, lots

@@ -8,18 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from tradepool.pnl.columns import Ints
-from tradepool.pnl.numba_kernel import mark_stretch
-from tradepool.pnl.runs import FollowedColumns
-from tradepool.pnl.sums import LIMB_BITS, LIMB_MASK, Sums
-from tradepool.pnl.tables import Tables
+from tradepool.pnl.columns import COLUMN_TYPES, Columns, Ints, Rows
+from tradepool.pnl.followed import INT64_END, FollowedColumns
+from tradepool.pnl.lanes import FeeClasses, Lanes
+from tradepool.pnl.numba_kernel import add_rows, mark_stretch, revalue_rows
+from tradepool.pnl.standing import Standing
+from tradepool.pnl.sums import Limbs, Sums
+from tradepool.pnl.tables import Tables, build_tables
 
 __all__ = ["NumbaBackend"]
 
-_INT64_END = 2**63
 _THREAD_ROWS_MIN = 1 << 17
 """Rows that are worth a thread of their own."""
+_SPILL_ROWS = 4
+"""Sums by code are spilled after so many rows for each code or later, else every row is split."""
 _NO_ROWS = np.empty(0, np.int64)
+_NO_LIMBS = np.empty((0, 4), np.int64)
 
 
 class NumbaBackend(FollowedColumns):
@@ -37,22 +41,50 @@ class NumbaBackend(FollowedColumns):
         self._thread_rows_min = thread_rows_min
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pnl") if threads > 1 else None
 
-    def mark(self, tables: Tables, *, groups: int, rows: bool) -> None:
-        """Mark every row once and add up; `groups` is how many there are, `rows` keeps each row's PnL."""
+    def warm(self) -> None:
+        """Compile the loops, or load them from where an earlier process left them: up to ten seconds.
+
+        Else the first mark does, and the first that goes on from another. Changes nothing.
+        """
+        columns = Columns(
+            {name: np.zeros(1, kind) for name, kind in COLUMN_TYPES.items()}, size=1, sorted_size=1
+        )
+        tables = build_tables(Lanes(), FeeClasses(), {}, 0)
+        backend = NumbaBackend()
+        backend.upload(columns)
+        backend.mark(tables, groups=1, rows=True)
+        rows, standing = columns.rows(np.zeros(1, np.intp)), Standing(backend.download(), tables)
+        backend._add(rows, tables, 1, standing)
+        backend._revalue(rows, tables, tables, standing)
+
+    def _mark_all(self, tables: Tables, *, groups: int, rows: bool) -> Sums:
         size = self._runs.rows
-        sums = self._sums = Sums.zeros(groups=groups, codes=len(tables.limit), rows=size if rows else None)
+        by_row = np.zeros(size, np.int64) if rows else _NO_ROWS
+        high = _NO_LIMBS if self._fits(tables) else np.zeros((groups, 4), np.int64)
+        by_group = np.zeros((groups, 4), np.int64), high
         sorted_size = min(self._columns.sorted_size, size)
-        cuts = self._cuts(sorted_size)
-        stretches = list(pairwise(cuts))
+        # Without rows there is nothing to add up but this.
+        by_code = [_no_codes(tables)]
+        stretches = list(pairwise(self._cuts(sorted_size)))
+
+        def mark_one(stretch: tuple[int, int]) -> tuple[Ints, Ints]:
+            return self._mark_stretch(tables, by_group, by_row, *stretch)
+
         if self._pool is None or len(stretches) < 2:  # noqa: PLR2004 - one stretch needs no other thread
-            by_code = [self._mark_stretch(tables, sums, *stretch) for stretch in stretches]
+            by_code += map(mark_one, stretches)
         else:
-            waiting = [self._pool.submit(self._mark_stretch, tables, sums, *stretch) for stretch in stretches]
-            by_code = [each.result() for each in waiting]
+            by_code += self._pool.map(mark_one, stretches)
         if sorted_size < size:
-            by_code.append(self._mark_stretch(tables, sums, sorted_size, size))
-        for stretch_sums in by_code:
-            _add_codes(sums, stretch_sums)
+            by_code.append(mark_one((sorted_size, size)))
+        return _sums(tables, by_group, by_code, by_row if rows else None)
+
+    def _add(self, rows: Rows, tables: Tables, sign: int, standing: Standing) -> None:
+        by_code = standing.code_low, standing.code_high
+        add_rows(rows, _arrays(tables), _flags(tables, 0), sign, standing.by_group, by_code)
+
+    def _revalue(self, rows: Rows, old: Tables, new: Tables, standing: Standing) -> None:
+        sums = standing.by_group, (standing.code_low, standing.code_high)
+        revalue_rows(rows, _arrays(old), _flags(old, 0), _arrays(new), _flags(new, 0), *sums)
 
     def _cuts(self, size: int) -> list[int]:
         """Where each thread's stretch of the sorted part begins: at the first row of a group."""
@@ -62,12 +94,13 @@ class NumbaBackend(FollowedColumns):
         inner = starts[starts.searchsorted(wanted).clip(max=len(starts) - 1)] if len(starts) else wanted
         return sorted({0, *inner.tolist(), size})
 
-    def _mark_stretch(self, tables: Tables, sums: Sums, start: int, stop: int) -> tuple[Ints, ...]:
-        """Mark a stretch into the sums by group; its own sums by code."""
+    def _mark_stretch(
+        self, tables: Tables, by_group: tuple[Ints, Ints], by_row: Ints, start: int, stop: int
+    ) -> tuple[Ints, Ints]:
+        """Mark a stretch into the sums by group; the limbs of its own sums by code."""
         columns, runs = self._columns, self._runs
         first_run = int(runs.starts.searchsorted(start, "right")) - 1
-        by_code = tuple(np.zeros(len(tables.limit), np.int64) for _ in range(4))
-        is_split = tables.magnitude_max * (stop - start) >= _INT64_END
+        low, high = _no_codes(tables)
         mark_stretch(
             start,
             stop,
@@ -75,12 +108,17 @@ class NumbaBackend(FollowedColumns):
             (columns.lots, columns.cost, columns.code.view(np.uint32), columns.fee_class),
             (runs.bounds, runs.groups),
             _arrays(tables),
-            (tables.wide, tables.partial, len(tables.fee_rate) > 1, is_split),
-            _by_group(sums),
-            by_code,
-            _NO_ROWS if sums.rows is None else sums.rows,
+            _flags(tables, len(by_group[1])),
+            by_group,
+            (np.zeros_like(low), low, high),
+            by_row,
         )
-        return by_code
+        return low, high
+
+
+def _no_codes(tables: Tables) -> tuple[Ints, Ints]:
+    codes = len(tables.limit)
+    return np.zeros((codes, 2), np.int64), np.zeros((codes, 2), np.int64)
 
 
 def _arrays(tables: Tables) -> tuple[Any, ...]:
@@ -90,21 +128,39 @@ def _arrays(tables: Tables) -> tuple[Any, ...]:
         tables.quotient,
         tables.reciprocal,
         tables.limit,
-        tables.fee_rate,
         tables.fee_quotient,
     )
 
 
-def _by_group(sums: Sums) -> tuple[Ints, ...]:
-    limbs = (sums.unrealised, sums.profit, sums.exposure)
-    return (*(half for each in limbs for half in (each.low, each.high)), sums.winners)
+def _flags(tables: Tables, split_groups: int) -> tuple[bool, bool, bool, int, bool]:
+    safe_rows = (INT64_END - 1) // max(1, tables.magnitude_max)
+    if safe_rows < _SPILL_ROWS * len(tables.limit):
+        safe_rows = 0
+    return (
+        tables.wide,
+        tables.partial,
+        len(tables.fee_rate) > 1,
+        min(safe_rows, INT64_END - 1),
+        split_groups > 0,
+    )
 
 
-def _add_codes(sums: Sums, by_code: tuple[Ints, ...]) -> None:
-    value_low, value_high, unrealised_low, unrealised_high = by_code
-    for limbs, low, high in (
-        (sums.code_value, value_low, value_high),
-        (sums.code_unrealised, unrealised_low, unrealised_high),
-    ):
-        limbs.low += low & LIMB_MASK
-        limbs.high += (low >> LIMB_BITS) + high
+def _sums(
+    tables: Tables, by_group: tuple[Ints, Ints], by_code: list[tuple[Ints, Ints]], by_row: Ints | None
+) -> Sums:
+    low, high = by_group
+    code_low, code_high = (np.sum(limbs, axis=0) for limbs in zip(*by_code, strict=True))
+    signs = tables.value_signs
+    return Sums(
+        unrealised=_limbs(low, high, 0),
+        profit=_limbs(low, high, 1),
+        exposure=_limbs(low, high, 2),
+        winners=low[:, 3],
+        code_value=Limbs(signs * code_low[:, 1], signs * code_high[:, 1]),
+        code_unrealised=Limbs(code_low[:, 0], code_high[:, 0]),
+        rows=by_row,
+    )
+
+
+def _limbs(low: Ints, high: Ints, column: int) -> Limbs:
+    return Limbs(low[:, column], high[:, column] if len(high) else None)

@@ -1,41 +1,25 @@
-"""The row function and the sums in compiled loops: one pass over the rows, nothing in memory but the results.
+"""The sums in compiled loops: one pass over the rows, nothing in memory but the results.
 
-The arithmetic is that of numpy_kernel.py, with the same limits (tables.py); `mark_stretch` walks a stretch
-of rows in blocks that stay in a core's first cache, first the divisions, which vectorise, then the sums.
-Compiled at the first call and kept on disk, beside this file or where NUMBA_CACHE_DIR says.
+Rows go through in blocks, which numba_rows.py marks. Compiled at the first call and kept on disk, beside
+this file or where NUMBA_CACHE_DIR says. numba compiles anew when this file has another time or size, and
+does not look at those it imports: whoever changes one of them in place has to touch this one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 
-from tradepool.pnl.columns import Floats, Ints
-from tradepool.pnl.lanes import FEE_UNITS_PER_ONE
+from tradepool.pnl.columns import Ints
+from tradepool.pnl.numba_division import compiled
+from tradepool.pnl.numba_rows import BLOCK_ROWS, mark_block, scratch
 from tradepool.pnl.sums import LIMB_BITS, LIMB_MASK
 
-__all__ = ["mark_stretch"]
-
-_BLOCK_ROWS = 2048
-_FEE_RECIPROCAL = 1 / FEE_UNITS_PER_ONE
-# 1.5 · 2⁵²: adding it to |x| < 2⁵¹ rounds x half to even, taking it away again leaves the integer.
-_ROUNDER = 6755399441055744.0
-_SIGN_SHIFT = 63
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-Scalar = Any
-"""An int64 or float64 of compiled code, or the Python number it stands for."""
+__all__ = ["add_rows", "mark_stretch", "revalue_rows"]
 
 
-def _compiled(function: Function) -> Function:
-    """Compiled by numba, for threads that run beside each other; wraps at 2⁶³ as the residue needs it."""
-    return cast("Function", numba.njit(cache=True, nogil=True, error_model="numpy")(function))
-
-
-@_compiled
+@compiled
 def mark_stretch(
     start: int,
     stop: int,
@@ -57,171 +41,189 @@ def mark_stretch(
         book: lots, cost, code and fee class of every row; the last two unsigned, for a signed index has to
             be looked at before it is used.
         runs: first row and group of each run; one more first row, the end, closes the last one.
-        tables: multiplier, divisor, quotient, reciprocal and limit by code; rate and quotient by fee class.
-        flags: whether rows need the wide kernel, may be beyond their limit, have fees, and may add up
-            beyond int64.
-        by_group: low and high limbs of unrealised, profit and exposure by group, and winners.
-        by_code: low and high limbs of value and unrealised by code; of this stretch alone.
+        tables: multiplier, divisor, quotient, reciprocal and limit by code; quotient by fee class.
+        flags: whether rows need the wide kernel, may be beyond their limit, and have fees; how many rows
+            add up within int64, for sums by code; whether sums by group may leave it.
+        by_group: unrealised, profit, exposure and winners, a line for each group; their high limbs, of
+            which there are none where the sums fit int64.
+        by_code: unrealised and |value|, a line for each code, in int64 as far as rows add up within it;
+            the low and the high limbs; of this stretch alone.
         rows: gets the unrealised PnL by row; of length 0 where nobody asked.
     """
     lots, cost, code, fee_class = book
-    is_wide, is_partial, has_fees, is_split = flags
-    value, unrealised = np.empty(_BLOCK_ROWS, np.int64), np.empty(_BLOCK_ROWS, np.int64)
-    top, bottom = np.empty(_BLOCK_ROWS, np.int64), np.empty(_BLOCK_ROWS, np.int64)
-    quotient, reciprocal = np.empty(_BLOCK_ROWS), np.empty(_BLOCK_ROWS)
-    run = first_run
+    safe_rows, is_split = flags[3], flags[4]
+    near, low, high = by_code
+    unrealised, size = np.empty(BLOCK_ROWS, np.int64), np.empty(BLOCK_ROWS, np.int64)
+    buffers, so_far = scratch(), np.empty((BLOCK_ROWS, 4), np.int64)
+    run, unspilled = first_run, 0
     while start < stop:
-        end = min(start + _BLOCK_ROWS, stop)
-        size = end - start
-        codes = code[start:end]
-        _look_up(codes, tables, top, bottom, quotient, reciprocal, is_wide)
-        _divide(value[:size], lots[start:end], top, bottom, quotient, reciprocal, is_wide)
-        if has_fees:
-            magnitude = np.abs(value[:size])
-            _look_up_fees(fee_class[start:end], tables, top, bottom, quotient, reciprocal)
-            _divide(unrealised[:size], magnitude, top, bottom, quotient, reciprocal, is_wide)
-        else:
-            unrealised[:size] = 0
-        _subtract(unrealised, value, cost[start:end])
-        if is_partial:
-            _drop_beyond(value, unrealised, lots[start:end], codes, tables[4])
+        end = min(start + BLOCK_ROWS, stop)
+        gains, sizes, codes = unrealised[: end - start], size[: end - start], code[start:end]
+        figures = (lots[start:end], cost[start:end], codes, fee_class[start:end])
+        mark_block(gains, sizes, figures, tables, flags, buffers)
         if len(rows):
-            rows[start:end] = unrealised[:size]
-        _add_codes(by_code, value, unrealised, codes, is_split)
-        run = _add_runs(by_group, value, unrealised, start, end, run, runs, is_split)
+            rows[start:end] = gains
+        if safe_rows < BLOCK_ROWS:
+            _add_codes_split(low, high, gains, sizes, codes, 1)
+        else:
+            if unspilled + BLOCK_ROWS > safe_rows:
+                _spill(near, low, high)
+                unspilled = 0
+            _add_codes(near, gains, sizes, codes)
+            unspilled += BLOCK_ROWS
+        if is_split:
+            run = _add_runs_split(by_group, gains, sizes, start, end, run, runs)
+        else:
+            _add_so_far(so_far, gains, sizes)
+            run = _add_runs(by_group[0], so_far, start, end, run, runs)
         start = end
+    _spill(near, low, high)
 
 
-@_compiled
-def _look_up(
-    codes: Any, tables: Any, top: Ints, bottom: Ints, quotient: Floats, reciprocal: Floats, is_wide: bool
+@compiled
+def add_rows(book: Any, tables: Any, flags: Any, sign: int, by_group: Ints, by_code: Any) -> None:
+    """Mark the rows of `book` and add them to sums, or take them out of them where `sign` is −1.
+
+    `book` is group, code, lots, cost and fee class, without negative codes; `tables` and `flags` are those of
+    `mark_stretch`. `by_group` may wrap in between; `by_code` has the low and the high limbs.
+    """
+    group, code, lots, cost, fee_class = book
+    unrealised, sizes = np.empty(BLOCK_ROWS, np.int64), np.empty(BLOCK_ROWS, np.int64)
+    buffers = scratch()
+    for start in range(0, len(code), BLOCK_ROWS):
+        end = min(start + BLOCK_ROWS, len(code))
+        gains, codes = unrealised[: end - start], code[start:end]
+        figures = (lots[start:end], cost[start:end], codes, fee_class[start:end])
+        mark_block(gains, sizes, figures, tables, flags, buffers)
+        _add_codes_split(by_code[0], by_code[1], gains, sizes, codes, sign)
+        for row in range(len(gains)):
+            gain, of_group = gains[row], group[start + row]
+            won = sign if gain > 0 else 0
+            by_group[of_group, 0] += sign * gain
+            by_group[of_group, 1] += won * gain
+            by_group[of_group, 2] += sign * sizes[row]
+            by_group[of_group, 3] += won
+
+
+@compiled
+def revalue_rows(
+    book: Any, old_tables: Any, old_flags: Any, tables: Any, flags: Any, by_group: Ints, by_code: Any
 ) -> None:
-    """M, D, M/D and 1/D of every row, apart from the arithmetic: only without gathers does that vectorise."""
-    multipliers, divisors, quotients, reciprocals = tables[0], tables[1], tables[2], tables[3]
+    """Take the rows of `book` out of sums at `old_tables` and add them at `tables`; see `add_rows`."""
+    group, code, lots, cost, fee_class = book
+    old_gains, old_sizes = np.empty(BLOCK_ROWS, np.int64), np.empty(BLOCK_ROWS, np.int64)
+    gains, sizes = np.empty(BLOCK_ROWS, np.int64), np.empty(BLOCK_ROWS, np.int64)
+    buffers = scratch()
+    for start in range(0, len(code), BLOCK_ROWS):
+        end = min(start + BLOCK_ROWS, len(code))
+        size, codes = end - start, code[start:end]
+        figures = (lots[start:end], cost[start:end], codes, fee_class[start:end])
+        mark_block(old_gains[:size], old_sizes, figures, old_tables, old_flags, buffers)
+        mark_block(gains[:size], sizes, figures, tables, flags, buffers)
+        _add_code_changes(by_code[0], by_code[1], old_gains, old_sizes, gains, sizes, codes)
+        for row in range(size):
+            of_group, old, new = group[start + row], old_gains[row], gains[row]
+            by_group[of_group, 0] += new - old
+            by_group[of_group, 1] += max(new, 0) - max(old, 0)
+            by_group[of_group, 2] += sizes[row] - old_sizes[row]
+            by_group[of_group, 3] += int(new > 0) - int(old > 0)
+
+
+@compiled
+def _add_code_changes(
+    low: Ints, high: Ints, old_gains: Ints, old_sizes: Ints, gains: Ints, sizes: Ints, codes: Any
+) -> None:
+    for row in range(len(codes)):
+        at, old, new, was, size = codes[row], old_gains[row], gains[row], old_sizes[row], sizes[row]
+        low[at, 0] += (new & LIMB_MASK) - (old & LIMB_MASK)
+        high[at, 0] += (new >> LIMB_BITS) - (old >> LIMB_BITS)
+        low[at, 1] += (size & LIMB_MASK) - (was & LIMB_MASK)
+        high[at, 1] += (size >> LIMB_BITS) - (was >> LIMB_BITS)
+
+
+@compiled
+def _add_codes(near: Ints, gains: Ints, sizes: Ints, codes: Any) -> None:
     for row in range(len(codes)):
         at = codes[row]
-        top[row] = multipliers[at]
-        bottom[row] = divisors[at]
-        quotient[row] = quotients[at]
-    if is_wide:
-        for row in range(len(codes)):
-            reciprocal[row] = reciprocals[codes[row]]
+        near[at, 0] += gains[row]
+        near[at, 1] += sizes[row]
 
 
-@_compiled
-def _look_up_fees(
-    fee_class: Any, tables: Any, top: Ints, bottom: Ints, quotient: Floats, reciprocal: Floats
-) -> None:
-    rates, quotients = tables[5], tables[6]
-    for row in range(len(fee_class)):
-        at = fee_class[row]
-        top[row] = rates[at]
-        quotient[row] = quotients[at]
-    bottom[:] = FEE_UNITS_PER_ONE
-    reciprocal[:] = _FEE_RECIPROCAL
+@compiled
+def _add_codes_split(low: Ints, high: Ints, gains: Ints, sizes: Ints, codes: Any, sign: int) -> None:
+    for row in range(len(codes)):
+        at = codes[row]
+        low[at, 0] += sign * (gains[row] & LIMB_MASK)
+        high[at, 0] += sign * (gains[row] >> LIMB_BITS)
+        low[at, 1] += sign * (sizes[row] & LIMB_MASK)
+        high[at, 1] += sign * (sizes[row] >> LIMB_BITS)
 
 
-@_compiled
-def _divide(
-    out: Ints, lots: Ints, top: Ints, bottom: Ints, quotient: Floats, reciprocal: Floats, is_wide: bool
-) -> None:
-    """Into `out` lots · M / D half to even: narrow where |result| < 2⁵⁰, else wide, where |result| < 2⁶¹."""
-    if is_wide:
-        for row in range(len(out)):
-            result = np.int64(np.rint(lots[row] * quotient[row]))
-            residue = lots[row] * top[row] - result * bottom[row]
-            correction = np.int64(np.rint(residue * reciprocal[row]))
-            out[row] = _settled(result + correction, residue - correction * bottom[row], bottom[row])
-    else:
-        for row in range(len(out)):
-            result = np.int64((lots[row] * quotient[row] + _ROUNDER) - _ROUNDER)
-            out[row] = _settled(result, lots[row] * top[row] - result * bottom[row], bottom[row])
+@compiled
+def _spill(near: Ints, low: Ints, high: Ints) -> None:
+    """Move what is in int64 into the limbs."""
+    for at in range(len(near)):
+        for column in range(2):
+            low[at, column] += near[at, column] & LIMB_MASK
+            high[at, column] += near[at, column] >> LIMB_BITS
+            near[at, column] = 0
 
 
-@_compiled
-def _settled(result: Scalar, residue: Scalar, divisor: Scalar) -> Scalar:
-    """`result` moved by one where twice the residue is beyond ±D, or at it while `result` is odd."""
-    twice = residue + residue
-    reach = divisor - (result & 1)
-    return result + np.int64(twice > reach) - np.int64(twice < -reach)
+@compiled
+def _add_so_far(so_far: Ints, gains: Ints, sizes: Ints) -> None:
+    """The sums of a block up to each of its rows: what a run adds is the difference of two of them.
+
+    A loop over the rows of a run, ten or so, would guess its end wrong once in each.
+    """
+    total = profit = exposure = winners = 0
+    for row in range(len(gains)):
+        gain = gains[row]
+        total += gain
+        profit += max(gain, 0)
+        exposure += sizes[row]
+        winners += int(gain > 0)
+        so_far[row, 0] = total
+        so_far[row, 1] = profit
+        so_far[row, 2] = exposure
+        so_far[row, 3] = winners
 
 
-@_compiled
-def _subtract(fee: Ints, value: Ints, cost: Ints) -> None:
-    """Turn each row's fee into its unrealised PnL."""
-    for row in range(len(cost)):
-        fee[row] = value[row] - fee[row] - cost[row]
+@compiled
+def _add_runs(by_group: Ints, so_far: Ints, start: int, end: int, run: int, runs: Any) -> int:
+    """Add the rows `start` to `end` to the groups of their runs; the run of the row at `end`.
 
-
-@_compiled
-def _drop_beyond(value: Ints, unrealised: Ints, lots: Ints, codes: Any, limit: Ints) -> None:
-    for row in range(len(lots)):
-        if abs(lots[row]) > limit[codes[row]]:
-            value[row] = 0
-            unrealised[row] = 0
-
-
-@_compiled
-def _add_codes(by_code: Any, value: Ints, unrealised: Ints, codes: Any, is_split: bool) -> None:
-    value_low, value_high, unrealised_low, unrealised_high = by_code
-    if is_split:
-        for row in range(len(codes)):
-            at = codes[row]
-            value_low[at] += value[row] & LIMB_MASK
-            value_high[at] += value[row] >> LIMB_BITS
-            unrealised_low[at] += unrealised[row] & LIMB_MASK
-            unrealised_high[at] += unrealised[row] >> LIMB_BITS
-    else:
-        for row in range(len(codes)):
-            at = codes[row]
-            value_low[at] += value[row]
-            unrealised_low[at] += unrealised[row]
-
-
-@_compiled
-def _add_runs(
-    by_group: Any, value: Ints, unrealised: Ints, start: int, end: int, run: int, runs: Any, is_split: bool
-) -> int:
-    """Add the rows `start` to `end` to the groups of their runs; the run of the row at `end`."""
-    starts, groups = runs
-    total_low, total_high, profit_low, profit_high, exposure_low, exposure_high, winners = by_group
+    Sums up to a row may wrap at 2⁶³; a run's own, as a difference, is exact all the same.
+    """
+    bounds, groups = runs
+    total = profit = exposure = winners = 0
     row = start
     while row < end:
-        upto = min(starts[run + 1], end)
-        gains, sizes = unrealised[row - start : upto - start], value[row - start : upto - start]
-        total = profit = exposure = won = 0
-        for at in range(len(gains)):
-            total += gains[at]
-            profit += max(gains[at], 0)
-            exposure += abs(sizes[at])
-            won += int(gains[at] > 0)
-        group = groups[run]
-        if is_split:
-            total, profit, exposure = _add_high(by_group, group, gains, sizes)
-        total_low[group] += total & LIMB_MASK
-        total_high[group] += total >> LIMB_BITS
-        profit_low[group] += profit & LIMB_MASK
-        profit_high[group] += profit >> LIMB_BITS
-        exposure_low[group] += exposure & LIMB_MASK
-        exposure_high[group] += exposure >> LIMB_BITS
-        winners[group] += won
-        row = upto
-        if row == starts[run + 1]:
-            run += 1
+        row = min(bounds[run + 1], end)
+        last, group = row - start - 1, groups[run]
+        by_group[group, 0] += so_far[last, 0] - total
+        by_group[group, 1] += so_far[last, 1] - profit
+        by_group[group, 2] += so_far[last, 2] - exposure
+        by_group[group, 3] += so_far[last, 3] - winners
+        total, profit, exposure, winners = so_far[last, 0], so_far[last, 1], so_far[last, 2], so_far[last, 3]
+        run += int(row == bounds[run + 1])
     return run
 
 
-@_compiled
-def _add_high(by_group: Any, group: int, gains: Ints, sizes: Ints) -> tuple[int, int, int]:
-    """Add the high halves of rows whose sum may leave int64; the sums of their low halves."""
-    _, total_high, _, profit_high, _, exposure_high, _ = by_group
-    total = profit = exposure = 0
-    for at in range(len(gains)):
-        gain, size = gains[at], abs(sizes[at])
-        profit += max(gain, 0) & LIMB_MASK
-        profit_high[group] += max(gain, 0) >> LIMB_BITS
-        total += gain & LIMB_MASK
-        total_high[group] += gain >> LIMB_BITS
-        exposure += size & LIMB_MASK
-        exposure_high[group] += size >> LIMB_BITS
-    return total, profit, exposure
+@compiled
+def _add_runs_split(
+    by_group: Any, gains: Ints, sizes: Ints, start: int, end: int, run: int, runs: Any
+) -> int:
+    """The same row by row into low and high limbs, for sums that may leave int64."""
+    (low, high), (bounds, groups) = by_group, runs
+    for row in range(start, end):
+        gain, size, group = gains[row - start], sizes[row - start], groups[run]
+        profit = max(gain, 0)
+        low[group, 0] += gain & LIMB_MASK
+        high[group, 0] += gain >> LIMB_BITS
+        low[group, 1] += profit & LIMB_MASK
+        high[group, 1] += profit >> LIMB_BITS
+        low[group, 2] += size & LIMB_MASK
+        high[group, 2] += size >> LIMB_BITS
+        low[group, 3] += int(gain > 0)
+        run += int(row + 1 == bounds[run + 1])
+    return run

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import Ints
+from tradepool.pnl.columns import Ints, Rows
+from tradepool.pnl.followed import INT64_END, FollowedColumns
 from tradepool.pnl.numpy_kernel import BlockMarks, RowKernel
-from tradepool.pnl.runs import FollowedColumns
+from tradepool.pnl.standing import Standing
 from tradepool.pnl.sums import LIMB_BITS, LIMB_MASK, Limbs, Sums
 from tradepool.pnl.tables import Tables
 
@@ -16,11 +17,9 @@ __all__ = ["BLOCK_ROWS", "NumpyBackend"]
 BLOCK_ROWS = 16384
 """Rows marked at once: the scratch memory of a block stays near a core's L2 cache."""
 
-_INT64_END = 2**63
-
 
 class NumpyBackend(FollowedColumns):
-    """The backend that reads the book's own columns: nothing is copied, `upload` only finds the runs.
+    """The backend that reads the book's own columns: nothing is copied.
 
     Rows are added up by run, runs by group.
     """
@@ -32,10 +31,9 @@ class NumpyBackend(FollowedColumns):
         self._block_rows = block_rows
         self._kernel = RowKernel(block_rows)
 
-    def mark(self, tables: Tables, *, groups: int, rows: bool) -> None:
-        """Mark every row once and add up; `groups` is how many there are, `rows` keeps each row's PnL."""
+    def _mark_all(self, tables: Tables, *, groups: int, rows: bool) -> Sums:
         size, block_max = self._runs.rows, tables.magnitude_max * self._block_rows
-        sums = self._sums = Sums.zeros(groups=groups, codes=len(tables.limit), rows=size if rows else None)
+        sums = Sums.zeros(groups=groups, codes=len(tables.limit), rows=size if rows else None)
         by_run, by_code = _RunSums(self._runs.starts, block_max), _CodeSums(sums, block_max)
         for start in range(0, size, self._block_rows):
             stop = min(start + self._block_rows, size)
@@ -46,6 +44,18 @@ class NumpyBackend(FollowedColumns):
             by_run.add(marks, start)
         by_code.spill()
         by_run.store(sums, self._runs.groups)
+        return sums
+
+    def _add(self, rows: Rows, tables: Tables, sign: int, standing: Standing) -> None:
+        for start in range(0, len(rows.code), self._block_rows):
+            stop = min(start + self._block_rows, len(rows.code))
+            marks, group = self._kernel.mark(rows, tables, start, stop), rows.group[start:stop]
+            unrealised = marks.unrealised
+            by_code = np.stack([unrealised, marks.magnitude], axis=1)
+            np.add.at(standing.code_low, marks.codes, sign * (by_code & LIMB_MASK))
+            np.add.at(standing.code_high, marks.codes, sign * (by_code >> LIMB_BITS))
+            by_group = [unrealised, np.maximum(unrealised, 0), marks.magnitude, unrealised > 0]
+            np.add.at(standing.by_group, group, sign * np.stack(by_group, axis=1))
 
 
 class _RunSums:
@@ -54,9 +64,9 @@ class _RunSums:
     def __init__(self, starts: npt.NDArray[np.intp], block_max: int) -> None:
         self._starts = starts
         # Where even the sum of one block may leave int64, every addend is split instead.
-        self._reduce = _reduce_split if block_max >= _INT64_END else _reduce
-        self._unrealised, self._profit = Limbs(len(starts)), Limbs(len(starts))
-        self._exposure = Limbs(len(starts))
+        self._reduce = _reduce_split if block_max >= INT64_END else _reduce
+        self._unrealised, self._profit = Limbs.zeros(len(starts)), Limbs.zeros(len(starts))
+        self._exposure = Limbs.zeros(len(starts))
         self._winners = np.zeros(len(starts), np.int64)
 
     def add(self, marks: BlockMarks, start: int) -> None:
@@ -86,7 +96,7 @@ class _CodeSums:
 
     def __init__(self, sums: Sums, block_max: int) -> None:
         self._sums = sums
-        self._blocks_max = (_INT64_END - 1) // max(1, block_max)
+        self._blocks_max = (INT64_END - 1) // max(1, block_max)
         self._blocks = 0
         self._value = np.zeros_like(sums.code_value.low)
         self._unrealised = np.zeros_like(sums.code_value.low)

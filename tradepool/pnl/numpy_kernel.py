@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import Columns, Floats, Ints
+from tradepool.pnl.columns import Columns, Floats, Ints, Rows
 from tradepool.pnl.lanes import FEE_UNITS_PER_ONE
 from tradepool.pnl.tables import Tables
 
@@ -49,11 +49,10 @@ class Divider:
         self._spare = np.empty(rows, np.int64)
 
     def narrow(self, quantity: Ints, ratios: RowRatios, out: Ints) -> None:
-        """Into `out`, where |result| < 2⁵⁰: one estimate, off by less than one."""
+        """Into `out`, where |result| ≤ 2⁵⁰ − 1: one estimate, the result or one below."""
         estimate = self._estimate[: len(out)]
         np.multiply(quantity, ratios.quotient, out=estimate)
-        np.add(estimate, _ROUNDER, out=estimate)
-        np.subtract(estimate.view(np.int64), _ROUNDER_BITS, out=out)
+        _round_lowered(estimate, out)
         self._take_residue(quantity, ratios, out)
         self._settle(ratios.divisor, out)
 
@@ -64,7 +63,7 @@ class Divider:
         _round_into(estimate, out)
         self._take_residue(quantity, ratios, out)
         np.multiply(residue, ratios.reciprocal, out=estimate)
-        _round_into(estimate, correction)
+        _round_lowered(estimate, correction)
         np.add(out, correction, out=out)
         np.multiply(correction, ratios.divisor, out=correction)
         np.subtract(residue, correction, out=residue)
@@ -77,19 +76,15 @@ class Divider:
         np.subtract(residue, product, out=residue)
 
     def _settle(self, divisor: Ints | int, result: Ints) -> None:
-        """Move `result` by one where twice the residue is beyond ±D, or at it while `result` is odd."""
-        estimate, twice, reach = self._scratch(len(result))
-        above = estimate.view(np.int64)
+        """Add one to `result` where twice the residue is above D, or is D while `result` is odd."""
+        _, twice, reach = self._scratch(len(result))
         np.add(twice, twice, out=twice)
         np.bitwise_and(result, 1, out=reach)
         np.subtract(divisor, reach, out=reach)
-        np.subtract(reach, twice, out=above)
-        np.add(reach, twice, out=twice)
+        np.subtract(reach, twice, out=reach)
         # A negative number shifted by 63 is −1, any other 0.
-        np.right_shift(above, _SIGN_SHIFT, out=above)
-        np.right_shift(twice, _SIGN_SHIFT, out=twice)
-        np.subtract(result, above, out=result)
-        np.add(result, twice, out=result)
+        np.right_shift(reach, _SIGN_SHIFT, out=reach)
+        np.subtract(result, reach, out=result)
 
     def _scratch(self, rows: int) -> tuple[Floats, Ints, Ints]:
         return self._estimate[:rows], self._residue[:rows], self._spare[:rows]
@@ -106,7 +101,7 @@ class RowKernel:
         self._value, self._magnitude = np.empty(rows, np.int64), np.empty(rows, np.int64)
         self._unrealised, self._fee = np.empty(rows, np.int64), np.empty(rows, np.int64)
 
-    def mark(self, columns: Columns, tables: Tables, start: int, stop: int) -> BlockMarks:
+    def mark(self, columns: Columns | Rows, tables: Tables, start: int, stop: int) -> BlockMarks:
         """Value and unrealised PnL of the rows `start` to `stop`; 0 where a row is beyond its limit."""
         codes, value = self._codes[: stop - start], self._value[: stop - start]
         magnitude, unrealised = self._magnitude[: stop - start], self._unrealised[: stop - start]
@@ -147,6 +142,13 @@ class RowKernel:
             tables.fee_quotient.take(fee_class, out=self._quotient[:size], mode="clip"),
             1 / FEE_UNITS_PER_ONE,
         )
+
+
+def _round_lowered(estimate: Floats, out: Ints) -> None:
+    """Half less than `estimate`, rounded, where that is below 2⁵¹. Overwrites `estimate`."""
+    np.subtract(estimate, 0.5, out=estimate)
+    np.add(estimate, _ROUNDER, out=estimate)
+    np.subtract(estimate.view(np.int64), _ROUNDER_BITS, out=out)
 
 
 def _round_into(estimate: Floats, out: Ints) -> None:

@@ -1,14 +1,13 @@
-"""Stretches of rows that belong to one group, and how a backend on the book's own columns follows them."""
+"""Stretches of rows that belong to one group."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import Columns
-from tradepool.pnl.sums import Sums
+from tradepool.pnl.columns import Columns, Ints
 
-__all__ = ["FollowedColumns", "Runs"]
+__all__ = ["Runs"]
 
 
 class Runs:
@@ -19,10 +18,13 @@ class Runs:
 
     def __init__(self) -> None:
         self.rows = 0
+        self.longest = 0
+        """How many rows the largest group has."""
         self.bounds: npt.NDArray[np.intp] = np.zeros(1, np.intp)
         """The first row of each run, and `rows`."""
         self.groups: npt.NDArray[np.intp] = np.empty(0, np.intp)
         """The group of each run."""
+        self._counts: Ints = np.zeros(0, np.int64)
 
     @property
     def starts(self) -> npt.NDArray[np.intp]:
@@ -35,31 +37,15 @@ class Runs:
         if not len(tail):
             return
         starts = np.flatnonzero(np.diff(tail, prepend=-1))
-        self.bounds = np.concatenate([self.starts, starts + self.rows, [columns.size]])
+        bounds = np.append(starts, len(tail)) + self.rows
         self.groups = np.concatenate([self.groups, tail[starts].astype(np.intp)])
+        self.bounds = np.concatenate([self.starts, bounds])
+        self._count(tail[starts], np.diff(bounds))
         self.rows = columns.size
 
-
-class FollowedColumns:
-    """The half of a backend that reads the book's own columns: nothing is copied, `upload` finds the runs."""
-
-    def __init__(self) -> None:
-        self._columns = Columns()
-        self.generation: object = None
-        self._runs = Runs()
-        self._sums = Sums.zeros(groups=0, codes=0, rows=None)
-
-    def upload(self, columns: Columns) -> None:
-        """Follow `columns` from its first row."""
-        self._columns = columns
-        self.generation = columns.generation
-        self._runs = Runs()
-        self.apply(columns)
-
-    def apply(self, columns: Columns) -> None:
-        """Follow the rows appended since the last call; figures changed in place need nothing."""
-        self._runs.follow(columns)
-
-    def download(self) -> Sums:
-        """The sums of the last `mark`."""
-        return self._sums
+    def _count(self, groups: npt.NDArray[np.int32], lengths: Ints) -> None:
+        missing = int(groups.max()) + 1 - len(self._counts)
+        if missing > 0:
+            self._counts = np.concatenate([self._counts, np.zeros(missing, np.int64)])
+        np.add.at(self._counts, groups, lengths)
+        self.longest = max(self.longest, int(self._counts[groups].max()))

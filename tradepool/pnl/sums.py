@@ -15,18 +15,31 @@ __all__ = ["LIMB_BITS", "LIMB_MASK", "Limbs", "Sums"]
 LIMB_BITS = 32
 LIMB_MASK = 2**LIMB_BITS - 1
 
+_ZERO = np.int64(0)
+
 Index = npt.NDArray[np.signedinteger[Any]]
 
 
 class Limbs:
     """Sums of int64 numbers as high · 2³² + low.
 
-    Exact for up to 2³¹ addends each: so many low halves, or high ones, stay below 2⁶³.
+    Exact for up to 2³¹ addends each: so many low halves, or high ones, stay below 2⁶³. A low limb alone is
+    a sum too, where that fits int64.
     """
 
-    def __init__(self, size: int) -> None:
-        self.low = np.zeros(size, np.int64)
-        self.high = np.zeros(size, np.int64)
+    def __init__(self, low: Ints, high: Ints | None = None) -> None:
+        self.low = low
+        self._high = high
+
+    @classmethod
+    def zeros(cls, size: int) -> Limbs:
+        """That many sums of nothing yet."""
+        return cls(np.zeros(size, np.int64), np.zeros(size, np.int64))
+
+    @property
+    def high(self) -> Ints:
+        """The high limbs, which are written to only if they were given."""
+        return np.broadcast_to(_ZERO, self.low.shape) if self._high is None else self._high
 
     def add(self, where: slice, low: Ints, high: Ints) -> None:
         """Add numbers given in halves to a stretch of the sums."""
@@ -46,7 +59,11 @@ class Limbs:
     def absorb(self, addends: Ints) -> None:
         """Add one number to every sum."""
         self.low += addends & LIMB_MASK
-        self.high += addends >> LIMB_BITS
+        self.high[:] += addends >> LIMB_BITS
+
+    def narrowed(self) -> Ints:
+        """The sums, which must fit int64."""
+        return (self.high << LIMB_BITS) + self.low
 
     def tolist(self) -> list[int]:
         """The sums."""
@@ -74,11 +91,11 @@ class Sums:
     def zeros(cls, *, groups: int, codes: int, rows: int | None) -> Sums:
         """Sums of nothing yet."""
         return cls(
-            unrealised=Limbs(groups),
-            profit=Limbs(groups),
-            exposure=Limbs(groups),
+            unrealised=Limbs.zeros(groups),
+            profit=Limbs.zeros(groups),
+            exposure=Limbs.zeros(groups),
             winners=np.zeros(groups, np.int64),
-            code_value=Limbs(codes),
-            code_unrealised=Limbs(codes),
+            code_value=Limbs.zeros(codes),
+            code_unrealised=Limbs.zeros(codes),
             rows=None if rows is None else np.zeros(rows, np.int64),
         )

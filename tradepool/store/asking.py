@@ -6,7 +6,7 @@ buckets of a page that takes as long as the server takes to answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redis
@@ -20,10 +20,14 @@ __all__ = ["Command", "ask_all"]
 Command = tuple[Any, ...]
 """A command's name and its arguments: text, bytes and numbers."""
 
+_CHUNK_BYTES = 1 << 16
+"""What is sent at once of many commands: the server works on it while the next ones are packed."""
+
 
 def ask_all(client: Client, commands: Sequence[Command]) -> list[Any]:
     """What the server answers to each of `commands`, in order, as it comes over the wire.
 
+    Each command is looked up when it is sent, so a sequence may make them then.
     Sent again as pipelines are when the connection is lost. Commands of a cluster go to several nodes; there
     only those will do of which it is known where their keys are.
 
@@ -52,13 +56,11 @@ def ask_all(client: Client, commands: Sequence[Command]) -> list[Any]:
 
 
 def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
-    # hiredis declares a tuple of one, and takes any.
-    pack: Any = pack_command
-    connection.send_packed_command([b"".join(map(pack, commands))])
+    connection.send_packed_command(_chunks(commands))
     read = connection.read_response
     answers: list[Any] = []
     refusal = None
-    for _ in commands:
+    for _ in range(len(commands)):
         try:
             answers.append(read())
         except redis.ResponseError as problem:
@@ -66,6 +68,22 @@ def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
     if refusal is not None:
         raise refusal
     return answers
+
+
+def _chunks(commands: Sequence[Command]) -> Iterator[bytes]:
+    """The commands as they go over the wire, in pieces of `_CHUNK_BYTES` and the rest of a command."""
+    # hiredis declares a tuple of one, and takes any.
+    pack: Any = pack_command
+    packed: list[bytes] = []
+    size = 0
+    for command in commands:
+        packed.append(pack(command))
+        size += len(packed[-1])
+        if size >= _CHUNK_BYTES:
+            yield b"".join(packed)
+            packed, size = [], 0
+    if packed:
+        yield b"".join(packed)
 
 
 def _ask_cluster(client: RedisCluster, commands: Sequence[Command]) -> list[Any]:

@@ -11,10 +11,12 @@ from typing import ClassVar
 
 from tradepool.model.ids import slot_of_id, slot_of_user
 
-__all__ = ["BUCKETS", "Keys"]
+__all__ = ["BUCKETS", "MARK_BUCKETS", "Keys"]
 
 BUCKETS = 16
 """Record hashes per shard; also the grain at which digests are compared."""
+MARK_BUCKETS = 32
+"""Values per shard that the marks of its users are in: one is what reading a user's marks costs."""
 
 _SEPARATOR = "\x1f"
 
@@ -27,7 +29,9 @@ class Keys:
     meta: ClassVar[str] = "tp:{pool}:meta"
     prices: ClassVar[str] = "tp:prices"
     mark_totals: ClassVar[str] = "tp:marks"
+    mark_stream: ClassVar[str] = "tp:marks:stream"
     last_audit: ClassVar[str] = "tp:audit"
+    book_checks: ClassVar[str] = "tp:book"
     any_of_a_shard: ClassVar[str] = "tp:{*"
     """The pattern of all keys that belong to some shard."""
 
@@ -130,9 +134,13 @@ class Keys:
         """The shard of a key that `any_of_a_shard` matches; one that the store does not have for others'."""
         return self._shard_of_tag.get(key[: len(self._tags[0])], self.shard_count)
 
-    def marks(self, shard: int, user_id: str) -> str:
-        """String: the user's latest marks."""
-        return f"{self._tags[shard]}marks:{user_id}"
+    def mark_bucket(self, slot: int) -> int:
+        """The bucket, within their shard, of the marks of users of a slot: 0 to 31."""
+        return slot // self.shard_count % MARK_BUCKETS
+
+    def marks(self, shard: int, bucket: int) -> str:
+        """String: the latest marks of the users of a `mark_bucket`."""
+        return f"{self._tags[shard]}marks:{bucket:02x}"
 
     @staticmethod
     def journal_field(shard: int) -> str:

@@ -1,10 +1,9 @@
-"""Single values beside the records: owners of keys and fills, routes, answers, prices, marks."""
+"""Single values beside the records: owners of keys and fills, routes, answers, the last audit."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from typing import Any
 
 from tradepool.errors import JournalUnavailable
 from tradepool.store.asking import ask_all
@@ -122,42 +121,6 @@ class Lookups:
             found = ask_all(self._client, [("GET", self.keys.answer(short_id)) for short_id in short_ids])
         return [None if answer is None else text_of(answer) for answer in found]
 
-    def set_prices(self, prices: Mapping[str, str]) -> None:
-        """Store the latest prices by symbol, as plain decimal text; the others stay."""
-        if prices:
-            with translated():
-                self._client.hset(self.keys.prices, items=[text for pair in prices.items() for text in pair])
-
-    def prices(self) -> dict[str, str]:
-        """The latest price of every symbol that has one."""
-        with translated():
-            stored = self._client.hgetall(self.keys.prices)
-        return {text_of(symbol): text_of(price) for symbol, price in stored.items()}
-
-    def write_marks(self, marks: Mapping[str, bytes]) -> None:
-        """Replace the marks of users: user id → JSON."""
-        shards: dict[int, dict[str, bytes]] = defaultdict(dict)
-        for user_id, value in marks.items():
-            shard = self.keys.shard_of_user(user_id)
-            shards[shard][self.keys.marks(shard, user_id)] = value
-        with translated():
-            ask_all(
-                self._client, [("MSET", *chain.from_iterable(values.items())) for values in shards.values()]
-            )
-
-    def read_marks(self, user_id: str) -> bytes | None:
-        """The user's latest marks as JSON; None before the first."""
-        return self._value(self.keys.marks(self.keys.shard_of_user(user_id), user_id))
-
-    def write_mark_totals(self, value: bytes) -> None:
-        """Replace what the last mark came to over all users, as JSON."""
-        with translated():
-            self._client.set(self.keys.mark_totals, value)
-
-    def read_mark_totals(self) -> bytes | None:
-        """The totals of the last mark as JSON; None before the first."""
-        return self._value(self.keys.mark_totals)
-
     def write_last_audit(self, value: bytes) -> None:
         """Replace the report of the last audit of the whole pool, as JSON."""
         with translated():
@@ -166,6 +129,29 @@ class Lookups:
     def read_last_audit(self) -> bytes | None:
         """The report of the last audit as JSON; None before the first."""
         return self._value(self.keys.last_audit)
+
+    def write_book_check(self, part: int, parts: int, value: bytes) -> None:
+        """Replace the report, as JSON, of the last check of the book that is part `part` of `parts`.
+
+        What other numbers of parts left there goes.
+        """
+        with translated():
+            former = [
+                field
+                for field in map(text_of, self._client.hkeys(self.keys.book_checks))
+                if not field.endswith(f"/{parts}")
+            ]
+            pipeline = self._client.pipeline(transaction=True)
+            if former:
+                pipeline.hdel(self.keys.book_checks, *former)
+            pipeline.hset(self.keys.book_checks, f"{part}/{parts}", value)
+            pipeline.execute()
+
+    def read_book_check(self) -> list[bytes]:
+        """The last report of each part of the book, as JSON; none before the first check."""
+        with translated():
+            stored: Any = self._client.hgetall(self.keys.book_checks)
+        return [stored[field] for field in sorted(stored)]
 
     def _value(self, key: str) -> bytes | None:
         with translated():

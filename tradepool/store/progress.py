@@ -12,7 +12,10 @@ from tradepool.store.keys import Keys
 from tradepool.store.translation import text_of, translated
 from tradepool.store.watermark import JournaledShard, read_watermark
 
-__all__ = ["Progress", "ShardDigest", "bucket_text"]
+__all__ = ["JOURNAL_FIELD", "Progress", "ShardDigest", "bucket_text"]
+
+JOURNAL_FIELD = "journal"
+"""Field of `Keys.meta`: the id of the journal that the store belongs to."""
 
 _POSITION_FIELD = "position"
 _DIGEST_CHARS = 16
@@ -58,6 +61,12 @@ class Progress:
             for shard in shards:
                 pipeline.hgetall(self.keys.digest(shard))
             return [_shard_digest(fields) for fields in pipeline.execute()]
+
+    def journal_id(self) -> str | None:
+        """The id of the journal that the store belongs to; None before its first recovery."""
+        with translated():
+            found = self._client.hget(self.keys.meta, JOURNAL_FIELD)
+        return None if found is None else text_of(found)
 
     def journaled(self, shards: Sequence[int]) -> list[JournaledShard]:
         """How far the journal is with each of `shards`, and what it holds of it; of one moment."""

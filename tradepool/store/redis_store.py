@@ -16,8 +16,10 @@ from tradepool.store.connection import Client
 from tradepool.store.counting import Counting
 from tradepool.store.draft import CommitPlan
 from tradepool.store.fence import RESTORE_SCRIPT, commit_sha
+from tradepool.store.inspection import Inspection
 from tradepool.store.keys import BUCKETS, Keys
 from tradepool.store.lookups import Lookups
+from tradepool.store.mark_values import MarkValues
 from tradepool.store.plan import RecordChange, plan_commit
 from tradepool.store.progress import Progress
 from tradepool.store.revisions import Revisions
@@ -32,7 +34,7 @@ _READ_PAGE = 500
 _LABELS_SHOWN = 3
 
 
-class RedisStore(Counting, Revisions, Progress, Lookups):
+class RedisStore(Counting, Revisions, Progress, Inspection, Lookups, MarkValues):
     """Records, and everything that follows from them, on one server.
 
     Never loads the commit script: a server without it is `Fenced`. Every method raises

@@ -1,0 +1,79 @@
+"""kernels.cu compiles for the devices it is meant for: NVRTC is a wheel and needs no device and no driver."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cuda_build import kernel_names
+from tradepool.pnl.cuda_device import COMPILE_OPTIONS, KERNELS, packaged_compilers
+
+REGISTERS_OF_THREE_BLOCKS = 65536 // (3 * 256)
+COPY_BYTES_MAX = 16
+"""What may be spilled before it counts: two words of a row's 22 bytes."""
+
+
+@pytest.fixture(scope="module")
+def nvrtc():
+    """The compiler of CUDA 11.8. CI on a system that has a wheel of it has to have it."""
+    found = [path for path in packaged_compilers() if path.name.startswith("libnvrtc.so.11")]
+    if not found:
+        is_expected = (sys.platform, platform.machine()) == ("linux", "x86_64") and os.environ.get("CI")
+        (pytest.fail if is_expected else pytest.skip)("no NVRTC: pip install nvidia-cuda-nvrtc-cu11")
+    return ctypes.CDLL(str(found[0]))
+
+
+def compiled(nvrtc, *options):
+    """PTX or machine code, and what the compiler says."""
+    program = ctypes.c_void_p()
+    source = KERNELS.read_bytes()
+    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None) == 0
+    try:
+        given = [option.encode() for option in (*COMPILE_OPTIONS, *options)]
+        status = nvrtc.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given))
+        log = taken(nvrtc, program, "ProgramLog").decode()
+        assert status == 0, log
+        kind = "CUBIN" if any("sm_" in option for option in options) else "PTX"
+        return taken(nvrtc, program, kind), log
+    finally:
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def taken(nvrtc, program, what):
+    size = ctypes.c_size_t()
+    assert getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size)) == 0
+    buffer = ctypes.create_string_buffer(size.value)
+    assert getattr(nvrtc, f"nvrtcGet{what}")(program, buffer) == 0
+    return buffer.raw.rstrip(b"\0") if what == "ProgramLog" else buffer.raw
+
+
+def test_the_kernels_compile_without_a_warning_and_integers_alone_means_no_double(nvrtc):
+    ptx, log = compiled(nvrtc, "-arch=compute_75")
+    assert log.strip() == ""
+    bodies = re.split(r"\.entry ", ptx.decode(errors="replace"))[1:]
+    assert {body.split("(", 1)[0] for body in bodies} == kernel_names()
+    with_doubles = {body.split("(", 1)[0] for body in bodies if ".f64" in body}
+    assert with_doubles == {name for name in kernel_names() if "narrow" in name or "wide" in name}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_90"])
+def test_machine_code_keeps_its_rows_in_registers(nvrtc, architecture):
+    code, log = compiled(nvrtc, f"-arch={architecture}", "-Xptxas", "-v")
+    assert code.startswith(b"\x7fELF")
+    kernels = re.split(r"Compiling entry function ", log)[1:]
+    assert len(kernels) == len(kernel_names())
+    for kernel in kernels:
+        assert sum(map(int, re.findall(r"(\d+) bytes spill", kernel))) <= COPY_BYTES_MAX, kernel
+        if "_plain" in kernel.split("'", 2)[1]:
+            assert int(re.search(r"Used (\d+) registers", kernel)[1]) <= REGISTERS_OF_THREE_BLOCKS
+
+
+def test_nothing_is_included_so_that_no_toolkit_is_needed():
+    assert "#include" not in Path(KERNELS).read_text(encoding="utf-8")

@@ -1,0 +1,60 @@
+"""`make gpu-test` and `make gpu-bench` need the files they say and nothing else of ours."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.tidy.source_tree import ROOT
+
+LOADED = """
+import sys
+import tests.gpu.__main__, tests.gpu.golden, bench.gpu_marks
+import tradepool.pnl.backend, tradepool.pnl.cuda_backend, tradepool.pnl.cuda_check
+for name, module in sorted(sys.modules.items()):
+    print(name, getattr(module, "__file__", None) or "")
+"""
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A folder with nothing but those files."""
+    listed = subprocess.run(["make", "-s", "gpu-files"], cwd=ROOT, capture_output=True, check=True, text=True)
+    for path in listed.stdout.split():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (ROOT / path).is_dir() else shutil.copy
+        copy(ROOT / path, tmp_path / path)
+    return tmp_path
+
+
+def run(folder, *command):
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, check=False, text=True, env={"PATH": "/usr/bin:/bin"}
+    )
+
+
+def test_the_files_are_enough_with_numpy_and_the_standard_library(bare):
+    loaded = run(bare, sys.executable, "-c", LOADED)
+    assert loaded.returncode == 0, loaded.stderr
+    modules = [line.partition(" ")[::2] for line in loaded.stdout.splitlines()]
+    ours = {"tests", "tradepool", "bench"}
+    allowed = ours | {"numpy", *sys.stdlib_module_names}
+    names = {name.partition(".")[0] for name, _ in modules if not name.startswith(("_", "sitecustomize"))}
+    assert names <= allowed
+    strays = [
+        file for name, file in modules if name.partition(".")[0] in ours and file and str(bare) not in file
+    ]
+    assert strays == []
+
+
+@pytest.mark.parametrize("target", ["gpu-test", "gpu-bench"])
+def test_without_a_device_it_is_said_that_nothing_was_done(bare, target):
+    result = run(bare, "make", target, f"PYTHON={sys.executable}", "ARGS=1000")
+    assert result.returncode == 0, result.stderr
+    if "no CUDA device" not in result.stdout:
+        pytest.skip("there is a device here")
+    assert result.stdout.startswith("no CUDA device: skipped, nothing was ")
+    assert "passed" not in result.stdout

@@ -1,0 +1,106 @@
+"""Rules for stored records: readable, what their header says, and what the journal says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tradepool.audit.registry import Fault, Level, Repair, rule
+from tradepool.audit.report import Severity
+from tradepool.errors import Corrupt
+from tradepool.files.reading import Latest
+from tradepool.model import codec
+from tradepool.model.archived import Archived
+from tradepool.model.ledger import ledger_id
+from tradepool.model.trade import Trade
+
+__all__ = [
+    "Compared",
+    "Seen",
+    "corrupt_record",
+    "different_in_redis",
+    "missing_in_journal",
+    "missing_in_redis",
+    "record_header",
+    "stale_in_redis",
+]
+
+
+class Seen(NamedTuple):
+    """What one stored record says of itself."""
+
+    version: int
+    digest: str
+
+
+class Compared(NamedTuple):
+    """A record as the store has it and the newest one that the journal has; None: there is none."""
+
+    record_id: str
+    seen: Seen | None
+    journaled: Latest | None
+
+
+@rule(Severity.CRITICAL, Level.STANDARD, Repair.JOURNAL)
+def corrupt_record(record_id: str, value: bytes) -> Iterator[Fault]:
+    """A stored value has a header, matches its digest and can be read by this release."""
+    try:
+        header, body = codec.split(value)
+        if codec.digest_of(body) != header.digest:
+            yield record_id, "its JSON does not match its digest"
+        else:
+            codec.decode(header.kind, body)
+    except Corrupt as problem:
+        yield record_id, str(problem)
+
+
+@rule(Severity.CRITICAL, Level.STANDARD, Repair.JOURNAL)
+def record_header(record_id: str, header: codec.Header, record: codec.Record) -> Iterator[Fault]:
+    """A record stands under its own id, and its header has its version and its status."""
+    status = codec.NO_STATUS
+    match record:
+        case Trade():
+            own_id, status = record.trade_id, record.status.code
+        case Archived():
+            own_id = record.trade_id
+        case _:
+            own_id = ledger_id(record.user_id, record.account_id)
+    if own_id != record_id:
+        yield record_id, f"it is {own_id!r}"
+    if header.version != record.version:
+        yield record_id, f"its header says version {header.version}, its body {record.version}"
+    if header.status != status:
+        yield record_id, f"its header says status {header.status!r}, its body {status!r}"
+
+
+@rule(Severity.CRITICAL, Level.STANDARD, Repair.JOURNAL)
+def missing_in_redis(record: Compared) -> Iterator[Fault]:
+    """What the journal has is in the store."""
+    if record.seen is None and record.journaled is not None:
+        yield record.record_id, "the journal has it"
+
+
+@rule(Severity.CRITICAL, Level.STANDARD, Repair.JOURNAL)
+def stale_in_redis(record: Compared) -> Iterator[Fault]:
+    """The store is never behind the journal."""
+    seen, journaled = record.seen, record.journaled
+    if seen is not None and journaled is not None and seen.version < journaled.version:
+        yield record.record_id, f"Redis has version {seen.version}, the journal {journaled.version}"
+
+
+@rule(Severity.CRITICAL, Level.STANDARD, Repair.JOURNAL)
+def different_in_redis(record: Compared) -> Iterator[Fault]:
+    """A version of a record is the same in store and journal."""
+    seen, journaled = record.seen, record.journaled
+    if seen is None or journaled is None or seen.version != journaled.version:
+        return
+    if seen.digest != journaled.digest:
+        yield record.record_id, f"version {seen.version} is another one in the journal"
+
+
+@rule(Severity.CRITICAL, Level.STANDARD)
+def missing_in_journal(record: Compared) -> Iterator[Fault]:
+    """What the store has is in the journal, once that has caught up."""
+    seen, journaled = record.seen, record.journaled
+    if seen is not None and (journaled is None or seen.version > journaled.version):
+        yield record.record_id, f"version {seen.version}"

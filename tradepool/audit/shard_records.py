@@ -1,0 +1,139 @@
+"""What was read of one shard's records: checked one by one, and noted for the rules that need several."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import NamedTuple
+
+from tradepool.audit import ledger_rules, record_rules, trade_rules
+from tradepool.audit.record_rules import Seen
+from tradepool.audit.relation_rules import order_of
+from tradepool.audit.report import Finding
+from tradepool.errors import Corrupt
+from tradepool.model import codec
+from tradepool.model.archived import Archived
+from tradepool.model.counters import add_counters, contribution
+from tradepool.model.ledger import Ledger, ledger_id, next_expiry
+from tradepool.model.trade import Trade
+from tradepool.store.plan import claims_of
+
+__all__ = ["Pair", "ShardRecords", "UserClaims"]
+
+_digest_of = codec.digest_of
+
+
+class Pair(NamedTuple):
+    """Two trades (or one, twice) that seem to have something that only one may have."""
+
+    first: str
+    second: str
+
+
+class UserClaims:
+    """What the trades of one user use that no other may: name → trade id."""
+
+    __slots__ = ("fills", "idempotency_keys", "orders")
+
+    def __init__(self) -> None:
+        self.idempotency_keys: dict[str, str] = {}
+        self.fills: dict[str, str] = {}
+        self.orders: dict[str, str] = {}
+
+
+class ShardRecords:
+    """The records of one shard, or of one user in it, as they were read; each by itself is checked at once.
+
+    Memory grows with the shard: a few hundred bytes for each record, and as much for each fill.
+    """
+
+    def __init__(self, *, now_us: int) -> None:
+        self._now_us = now_us
+        self.findings: list[Finding] = []
+        self.seen: dict[str, Seen] = {}
+        """What each readable record says of itself."""
+        self.unsound: set[str] = set()
+        """Records with a fault of their own: what follows from them is not held against them again."""
+        self.users: set[str] = set()
+        self.trades: dict[str, str] = {}
+        """Live trade → its user."""
+        self.symbols: defaultdict[str, set[str]] = defaultdict(set)
+        """Symbol → its live trades."""
+        self.open: set[str] = set()
+        self.expiries: dict[str, int | None] = {}
+        """Ledger → when the first of its reservations expires, µs."""
+        self.holds: list[tuple[str, str]] = []
+        """(ledger, key) of the open reservations that are old enough to be orphans."""
+        self.archived: dict[str, Archived] = {}
+        self.related: dict[str, str] = {}
+        """Trade → the one it names."""
+        self.totals: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        """User → the fold over his live trades."""
+        self.used: defaultdict[str, UserClaims] = defaultdict(UserClaims)
+        """User → what his live trades use."""
+        self.pairs: set[Pair] = set()
+        """Trades that may be duplicates in some way."""
+
+    def look_at(self, record_id: str, value: bytes) -> None:
+        """One record as it is stored; a scan may repeat one."""
+        if record_id in self.seen or record_id in self.unsound:
+            return
+        try:
+            header, body = codec.split(value)
+            record = codec.decode(header.kind, body) if _digest_of(body) == header.digest else None
+        except Corrupt:
+            record = None
+        if record is None:
+            self.unsound.add(record_id)
+            self.findings += record_rules.corrupt_record(record_id, value)
+            return
+        self.seen[record_id] = Seen(header.version, header.digest)
+        self.findings += record_rules.record_header(record_id, header, record)
+        match record:
+            case Trade():
+                self._note_trade(record)
+            case Archived():
+                self.archived[record.trade_id] = record
+                self.users.add(record.user_id)
+            case _:
+                self._note_ledger(record)
+
+    def _note_trade(self, trade: Trade) -> None:
+        trade_id, user_id = trade.trade_id, trade.user_id
+        self.trades[trade_id] = user_id
+        self.users.add(user_id)
+        self.symbols[trade.symbol].add(trade_id)
+        if trade.is_open:
+            self.open.add(trade_id)
+        if trade.related_trade_id is not None:
+            self.related[trade_id] = trade.related_trade_id
+        add_counters(self.totals[user_id], contribution(trade))
+        self._note_claims(trade, self.used[user_id])
+        self.findings += trade_rules.check_trade(trade, now_us=self._now_us)
+
+    def _note_claims(self, trade: Trade, used: UserClaims) -> None:
+        trade_id, key = trade.trade_id, trade.idempotency_key
+        if key is not None:
+            self._note(used.idempotency_keys, key, trade_id)
+        if not trade.fills:
+            return
+        for claim in claims_of(trade):
+            self._note(used.fills, claim, trade_id)
+        if len(trade.fills) > 1 and len({fill.fill_id for fill in trade.fills}) < len(trade.fills):
+            self.pairs.add(Pair(trade_id, trade_id))
+        if any(fill.order_id for fill in trade.fills):
+            for order in order_of(trade):
+                self._note(used.orders, order, trade_id)
+
+    def _note(self, owners: dict[str, str], name: str, trade_id: str) -> None:
+        owner = owners.setdefault(name, trade_id)
+        if owner != trade_id:
+            self.pairs.add(Pair(owner, trade_id))
+
+    def _note_ledger(self, ledger: Ledger) -> None:
+        record_id = ledger_id(ledger.user_id, ledger.account_id)
+        self.expiries[record_id] = next_expiry(ledger)
+        old = self._now_us - ledger_rules.ORPHAN_AFTER_US
+        self.holds += [
+            (record_id, key) for key, hold in ledger.reservations.items() if hold.reserved_at <= old
+        ]
+        self.findings += ledger_rules.check_ledger(ledger, now_us=self._now_us)

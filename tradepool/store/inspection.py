@@ -1,0 +1,213 @@
+"""What only an audit asks of the store: how its keys are, and what stands in them beside the records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from tradepool.batching import batched
+from tradepool.store.asking import Command, ask_all
+from tradepool.store.connection import Client
+from tradepool.store.keys import BUCKETS, Keys
+from tradepool.store.limbs import join_limbs
+from tradepool.store.translation import text_of, translated
+
+__all__ = ["Claims", "Inspection", "Lifetime", "StoredKey"]
+
+_PAGE = 1000
+_NO_TIME_LIMIT = -1
+_NUMBER = re.compile(r"-?[0-9]+")
+_GLOB = re.compile(r"([\\*?\[\]])")
+_TYPES = MappingProxyType(
+    dict.fromkeys(("r", "digest", "c", "ca", "i", "f", "route"), "hash")
+    | dict.fromkeys(("u", "s", "open", "recent", "expiry"), "zset")
+    | {"outbox": "stream", "users": "set", "n": "string"}
+)
+"""Family of a shard's keys → the type they have; others can be lost without a loss."""
+_OF_USERS = frozenset({"u", "c", "ca", "n", "i", "f"})
+
+
+class StoredKey(NamedTuple):
+    """A key that must not go away by itself."""
+
+    name: str
+    shard: int
+    expected: str
+    """The type that it should have."""
+    found: str
+    """The type that it has."""
+    has_time_limit: bool
+    user_id: str | None
+    """Whose it is; None: it concerns the whole shard."""
+
+
+class Claims(NamedTuple):
+    """What is claimed by the trades of a user: name → trade id."""
+
+    idempotency_keys: dict[str, str]
+    fills: dict[str, str]
+
+
+class Lifetime(NamedTuple):
+    """A user's counters, and those of his archived trades; what of it is no number."""
+
+    counters: dict[str, int]
+    archived: dict[str, int]
+    unreadable: str
+
+
+class Inspection:
+    """The part of the store that audits ask. All methods raise StoreUnavailable, Corrupt for a wrong type."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client = client
+        self.keys = keys
+
+    def stored_keys(self) -> Iterator[StoredKey]:
+        """Every key of every shard that must not go away, in no order and in bounded memory."""
+        names: Iterable[Any] = self._client.scan_iter(match=self.keys.any_of_a_shard, count=_PAGE)
+        with translated():
+            for page in batched(map(text_of, names), _PAGE):
+                yield from self.keys_named(page)
+
+    def keys_of_user(self, user_id: str) -> list[StoredKey]:
+        """Those of them that hold something of the user."""
+        shard, keys = self.keys.shard_of_user(user_id), self.keys
+        of_user = (
+            keys.user_index,
+            keys.counters,
+            keys.archived_counters,
+            keys.changed,
+            keys.idempotency,
+            keys.fill_claims,
+        )
+        of_shard = (keys.digest, keys.outbox, keys.open_trades, keys.expiries, keys.users, keys.recent)
+        names = [name(shard, user_id) for name in of_user] + [name(shard) for name in of_shard]
+        return self.keys_named([*names, *(keys.records(shard, bucket) for bucket in range(BUCKETS))])
+
+    def keys_named(self, names: Iterable[str]) -> list[StoredKey]:
+        """Those of the named keys that are there, and must not go away."""
+        known = [(name, _type_of(name)) for name in names]
+        wanted = [(name, kind) for name, kind in known if kind is not None]
+        questions = [command for name, _ in wanted for command in (("TYPE", name), ("PTTL", name))]
+        with translated():
+            answers = ask_all(self._client, questions)
+        states = zip(wanted, map(text_of, answers[::2]), answers[1::2], strict=True)
+        return [
+            StoredKey(
+                name, self.keys.shard_of_key(name), expected, found, ttl_ms != _NO_TIME_LIMIT, _user_of(name)
+            )
+            for (name, expected), found, ttl_ms in states
+            if found != "none"
+        ]
+
+    def members(self, indexes: Sequence[str]) -> list[set[str]]:
+        """The members of each sorted set, read in pages; what moves meanwhile may be left out."""
+        found: list[set[str]] = [set() for _ in indexes]
+        waiting = list(range(len(indexes)))
+        first = 0
+        while waiting:
+            last = first + _PAGE - 1
+            with translated():
+                pages = ask_all(self._client, [("ZRANGE", indexes[place], first, last) for place in waiting])
+            for place, page in zip(waiting, pages, strict=True):
+                found[place].update(map(text_of, page))
+            waiting = [place for place, page in zip(waiting, pages, strict=True) if len(page) == _PAGE]
+            first += _PAGE
+        return found
+
+    def are_listed(self, places: Sequence[tuple[str, str]]) -> list[bool]:
+        """Whether each (sorted set, member) is there."""
+        with translated():
+            scores = ask_all(self._client, [("ZSCORE", index, member) for index, member in places])
+        return [score is not None for score in scores]
+
+    def known_users(self, shard: int, user_ids: Sequence[str]) -> list[bool]:
+        """Whether each is among the users of the shard."""
+        key = self.keys.users(shard)
+        with translated():
+            return [bool(found) for found in ask_all(self._client, [("SISMEMBER", key, u) for u in user_ids])]
+
+    def claims(self, user_ids: Sequence[str]) -> list[Claims]:
+        """Every idempotency key and venue fill of each user's live trades."""
+        keys, shard_of = self.keys, self.keys.shard_of_user
+        found = self._hashes([keys.idempotency(shard_of(user), user) for user in user_ids])
+        fills = self._hashes([keys.fill_claims(shard_of(user), user) for user in user_ids])
+        return [Claims(*pair) for pair in zip(found, fills, strict=True)]
+
+    def lifetimes(self, user_ids: Sequence[str]) -> list[Lifetime]:
+        """What is counted of each user, and the part of it that archived trades make up; zeros left out.
+
+        A number that cannot be read is `Lifetime.unreadable`.
+        """
+        keys, shard_of = self.keys, self.keys.shard_of_user
+        counted = self._hashes([keys.counters(shard_of(user), user) for user in user_ids])
+        archived = self._hashes([keys.archived_counters(shard_of(user), user) for user in user_ids])
+        return [_lifetime(*pair) for pair in zip(counted, archived, strict=True)]
+
+    def _hashes(self, names: Sequence[str]) -> list[dict[str, str]]:
+        with translated():
+            return [_pairs(fields) for fields in ask_all(self._client, [("HGETALL", name) for name in names])]
+
+    def ledger_ids(self, user_id: str) -> list[str]:
+        """Record ids of the ledgers of all accounts of the user: the server looks through his shard's ids."""
+        shard = self.keys.shard_of_user(user_id)
+        pattern = _GLOB.sub(r"\\\1", f"{user_id}\x1f") + "*"
+        cursors = dict.fromkeys((self.keys.records(shard, bucket) for bucket in range(BUCKETS)), 0)
+        found: set[str] = set()
+        while cursors:
+            commands: list[Command] = [
+                ("HSCAN", key, cursor, "MATCH", pattern, "COUNT", _PAGE) for key, cursor in cursors.items()
+            ]
+            with translated():
+                pages = ask_all(self._client, commands)
+            found.update(text_of(record_id) for _, fields in pages for record_id in fields[::2])
+            cursors = {
+                key: int(cursor) for key, (cursor, _) in zip(cursors, pages, strict=True) if int(cursor)
+            }
+        return sorted(found)
+
+    def first_behind(self, positions: Sequence[tuple[int, str]]) -> list[str | None]:
+        """The first entry of each shard's outbox behind a position; None: there is none."""
+        with translated():
+            answers = ask_all(
+                self._client,
+                [
+                    ("XRANGE", self.keys.outbox(shard), f"({position}", "+", "COUNT", 1)
+                    for shard, position in positions
+                ],
+            )
+        return [text_of(answer[0][0]) if answer else None for answer in answers]
+
+
+def _type_of(name: str) -> str | None:
+    """The type of a key that must not go away, by its family."""
+    return _TYPES.get(name.partition("}:")[2].partition(":")[0])
+
+
+def _lifetime(counters: dict[str, str], archived: dict[str, str]) -> Lifetime:
+    both = [*counters.items(), *archived.items()]
+    unreadable = next((f"{name}: {text!r}" for name, text in both if not _NUMBER.fullmatch(text)), "")
+    if unreadable:
+        return Lifetime({}, {}, unreadable)
+    return Lifetime(_joined(counters), _joined(archived), "")
+
+
+def _joined(fields: dict[str, str]) -> dict[str, int]:
+    return join_limbs({name: int(text) for name, text in fields.items()})
+
+
+def _user_of(name: str) -> str | None:
+    """The user in a key's name, for a family that has one."""
+    family, _, user_id = name.partition("}:")[2].partition(":")
+    return user_id if family in _OF_USERS else None
+
+
+def _pairs(fields: Any) -> dict[str, str]:
+    """A hash's fields, in whichever form the client answers."""
+    flat = chain.from_iterable(fields.items()) if isinstance(fields, dict) else fields
+    texts = [text_of(text) for text in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
