@@ -18,15 +18,13 @@ RUN useradd --create-home --uid 10001 tradepool && install -d -o tradepool /data
 
 WORKDIR /app
 
-# First what changes rarely: the very versions that CI tested, checked by hash, without the tools.
-COPY requirements-run.lock .
-RUN python -m pip install --no-cache-dir --require-hashes -r requirements-run.lock
+# First what changes rarely: the very versions that CI tested, checked by hash, without the tools. The locks with CuPy
+# are the same and more, for workers with a device: docker-compose.gpu.yml.
+COPY requirements-run.lock requirements-gpu.lock requirements-gpu13.lock ./
+ARG LOCK=requirements-run.lock
+RUN python -m pip install --no-cache-dir --require-hashes -r "$LOCK"
 COPY --from=build /wheels /wheels
 RUN python -m pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
-
-# What a worker with a device needs besides, such as "cupy-cuda11x nvidia-cuda-nvrtc-cu11"; docker-compose.gpu.yml.
-ARG GPU_PACKAGES=""
-RUN if [ -n "$GPU_PACKAGES" ]; then python -m pip install --no-cache-dir $GPU_PACKAGES; fi
 
 USER tradepool
 VOLUME /data

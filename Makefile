@@ -72,9 +72,9 @@ format: setup ## rewrite the sources in the house format
 format-check: setup
 	@$(BIN)/ruff format --check --quiet . || { echo "make: some files are not formatted; run: make format" >&2; exit 1; }
 
-lint: setup ## ruff, the compose file against its specification, the shell script's syntax
+lint: setup ## ruff, the compose files against their specification, the shell script's syntax
 	@$(BIN)/ruff check .
-	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.gpu.yml
 	@bash -n .ci/run
 
 types: setup ## mypy, strict
@@ -84,12 +84,14 @@ layers: setup ## imports go down only
 	@$(BIN)/lint-imports --no-logo
 
 # The second lock is what production runs: without the tools, at the versions that the tests ran with. The third
-# adds what the benchmarks compare us with.
+# adds what the benchmarks compare us with; the last two are production's with CuPy for a driver of CUDA 11 and 13.
 lock: python-version ## pin every dependency again, with hashes, for every platform
 	@test -x "$(UV)" || { $(PYTHON) -m venv .venv/lock && .venv/lock/bin/python -m pip --disable-pip-version-check install --quiet uv; }
 	@$(COMPILE) --extra archive --extra embedded --extra fast --extra dev pyproject.toml -o requirements.lock
 	@$(COMPILE) --extra archive --extra fast --constraints requirements.lock pyproject.toml -o requirements-run.lock
 	@$(COMPILE) --extra bench --extra fast --constraints requirements.lock pyproject.toml -o requirements-bench.lock
+	@$(COMPILE) --extra archive --extra fast --extra gpu --constraints requirements.lock pyproject.toml -o requirements-gpu.lock
+	@$(COMPILE) --extra archive --extra fast --extra gpu13 --constraints requirements.lock pyproject.toml -o requirements-gpu13.lock
 
 docs: setup ## write the table of settings into docs/operations.md
 	@$(BIN)/python -m tests.tidy.settings_table

@@ -6,8 +6,10 @@ One process, one run. For each size and each kind of rows: the kernels alone, by
 rows a second and as a share of what a copy within the device's memory moves, measured in the same rounds over
 as many bytes; the bytes are 22 a row and the sums by group, and nothing else counts as useful. Then a whole
 tick as a worker sees it, prices to sums: table up, kernels, sums down, against the numpy backend on the same
-book. Medians over rounds that alternate. `narrow` are rows of up to 10⁴, `wide` of up to 2·10⁹ of quote.
-Device, driver and date are printed with the figures. Without a device nothing is measured, and that is said.
+book. Medians over rounds that alternate. `narrow` are rows of up to 10⁴, `wide` of up to 2·10⁹ of quote,
+`single` narrow rows of one symbol. Device, driver and date are printed with the figures, and kept in a file
+with them. Both arithmetics, and numpy where it is measured, have to give the same sums by symbol and as many
+winners, or the program fails. Without a device nothing is measured, and that is said.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ import statistics
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 from tests.gpu.checks import Machine
 from tests.gpu.devices import NoDevice, real_machine
+from tests.gpu.results import Results
 from tests.gpu.synthetic import SyntheticBook
 from tradepool.pnl.cuda_backend import CudaBackend
 from tradepool.pnl.cuda_device import Arithmetic, CudaDevice
@@ -32,7 +36,14 @@ NUMPY_ROWS_MAX = 10**7
 ROW_BYTES = 22
 GROUP_BYTES = 28
 """Three sums of int64 and a count of uint32, set to zero and written once."""
-NOTIONAL_MAX = {"narrow": 1e4, "wide": 2e9}
+KINDS: dict[str, dict[str, Any]] = {
+    "narrow": {"notional_max": 1e4},
+    "wide": {"notional_max": 2e9},
+    "single": {"notional_max": 1e4, "symbols": 1},
+}
+
+Figures = tuple[list[int], list[int], int]
+"""Value and unrealised PnL by symbol and side, and how many rows are winners."""
 
 
 class Replay:
@@ -83,21 +94,33 @@ def tick(backend: Backend, book: SyntheticBook, number: int) -> float:
     return time.perf_counter() - started
 
 
-def measure(machine: Machine, rows: int, rounds: int = ROUNDS) -> None:
-    """Print the figures of books of `rows`."""
-    for kind, notional_max in NOTIONAL_MAX.items():
-        book = SyntheticBook.of(rows, seed=rows, notional_max=notional_max)
-        numpy = NumpyBackend()
-        if rows <= NUMPY_ROWS_MAX:
+def measure(machine: Machine, rows: int, say: Callable[[str], None], rounds: int = ROUNDS) -> None:
+    """Say the figures of books of `rows`. Raises: AssertionError where backends differ in their sums."""
+    for kind, made in KINDS.items():
+        book = SyntheticBook.of(rows, seed=rows, **made)
+        numpy = NumpyBackend() if rows <= NUMPY_ROWS_MAX else None
+        if numpy is not None:
             numpy.upload(book.columns)
+        seen = []
         for arithmetic in Arithmetic:
-            times = _times(machine, arithmetic, book, numpy if rows <= NUMPY_ROWS_MAX else None, rounds)
-            _show(f"{rows:>11,} rows, {kind:<6} {arithmetic:<5}", times, book)
+            times, figures = _times(machine, arithmetic, book, numpy, rounds)
+            say(_line(f"{rows:>11,} rows, {kind:<6} {arithmetic:<5}", times, book))
+            seen.append(figures)
+        if numpy is not None:
+            seen.append(_figures(numpy, book))
+        assert all(figures == seen[0] for figures in seen), f"the sums of {rows:,} rows, {kind}, differ"
+
+
+def _figures(backend: Backend, book: SyntheticBook) -> Figures:
+    """Figures to which each row adds, and which stay few where groups are many."""
+    backend.mark(book.tables(0), groups=book.groups, rows=False)
+    sums = backend.download()
+    return sums.code_value.tolist(), sums.code_unrealised.tolist(), int(sums.winners.sum())
 
 
 def _times(
     machine: Machine, arithmetic: Arithmetic, book: SyntheticBook, numpy: Backend | None, rounds: int
-) -> dict[str, list[float]]:
+) -> tuple[dict[str, list[float]], Figures]:
     device = machine.device(arithmetic)
     backend, watch, replay = CudaBackend(device), Stopwatch(machine.cupy, device), Replay(device)
     backend.upload(book.columns)
@@ -119,10 +142,10 @@ def _times(
         # The first round makes buffers and loads kernels.
         for name, value in seconds.items() if number else ():
             times[name].append(value)
-    return times
+    return times, _figures(backend, book)
 
 
-def _show(label: str, times: dict[str, list[float]], book: SyntheticBook) -> None:
+def _line(label: str, times: dict[str, list[float]], book: SyntheticBook) -> str:
     size, useful = book.columns.size, ROW_BYTES * book.columns.size + GROUP_BYTES * book.groups
     copied = useful // 16 * 16
     shares = [
@@ -138,7 +161,7 @@ def _show(label: str, times: dict[str, list[float]], book: SyntheticBook) -> Non
     if "numpy" in times:
         ratios = [other / own for other, own in zip(times["numpy"], times["tick"], strict=True)]
         line += f", {statistics.median(ratios):.1f}x numpy's {statistics.median(times['numpy']) * 1e3:.2f} ms"
-    print(line, flush=True)
+    return line
 
 
 def main(sizes: list[int]) -> None:
@@ -148,11 +171,9 @@ def main(sizes: list[int]) -> None:
     except NoDevice as problem:
         print(f"no CUDA device: skipped, nothing was measured ({problem})")
         return
-    print(
-        f"device: {described}; {time.strftime('%Y-%m-%d')}; cupy {machine.cupy.__version__}; {ROUNDS} rounds"
-    )
+    results = Results(f"marks, cupy {machine.cupy.__version__}, {ROUNDS} rounds", described)
     for rows in sizes:
-        measure(machine, rows)
+        measure(machine, rows, results.line)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import numpy as np
 from bench.pnl_rows import FloatRows, Prices
 from tradepool.pnl.position import Position
 
-__all__ = ["decimal_loop", "float_marks", "unrealised", "with_libraries"]
+__all__ = ["decimal_loop", "float_marks", "with_libraries"]
 
 Marker = Callable[[np.ndarray], object]
 """Marks at prices by symbol number."""
@@ -44,17 +44,12 @@ def decimal_loop(rows: list[Position], prices: Prices) -> object:
     return users, symbols
 
 
-def unrealised(rows: FloatRows, prices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Value and unrealised PnL of every row."""
-    value = rows.amount * prices[rows.symbol]
-    return value, value - np.abs(value) * rows.fee - rows.cost
-
-
 def float_marks(rows: FloatRows) -> Marker:
     """With `bincount`."""
 
     def mark(prices: np.ndarray) -> object:
-        value, gain = unrealised(rows, prices)
+        value = rows.amount * prices[rows.symbol]
+        gain = value - np.abs(value) * rows.fee - rows.cost
         by_user = (gain, np.maximum(gain, 0), np.abs(value), gain > 0)
         by_symbol = (gain, np.maximum(value, 0), np.minimum(value, 0))
         return [np.bincount(rows.user, each) for each in by_user] + [

@@ -5,10 +5,11 @@
 10⁶ trades of 2,000 users in 16 symbols, spot, without exit fees, as the pool has them; 512 scenarios, each a
 shock of its own to every symbol. All come to the change of every user in every scenario, and its tail.
 
-Ours, exact: `net_ms` nets the book, `tables_ms` makes prices of shocks and scales them, `kernel_ms` values
-every net position in every scenario on one core, `tails_ms` is partition and sums of all users;
-`stress_ms` is the whole call, on all cores, without `net_ms`; `plain_stress_ms` the same in numpy alone.
-`values_per_s` is net positions times scenarios over the kernel's time.
+Ours, exact: `read_ms` reads the shocks from text, `net_ms` nets the book, `tables_ms` makes prices of shocks
+and scales them, `kernel_ms` values every net position in every scenario on one core, `tails_ms` is partition
+and sums of all users; `stress_ms` is the whole call, on all cores, without `read_ms` and `net_ms`;
+`plain_stress_ms` the same in numpy alone. `values_per_s` is net positions times scenarios over the kernel's
+time.
 
 The denominators, wrong in the last digits: `dense_ms` multiplies the amount of every trade with its price in
 every scenario in float64 and adds up by user (rows sorted by user, `np.add.reduceat`, a scenario at a time);
@@ -25,15 +26,16 @@ from typing import NamedTuple
 import numpy as np
 from measurement import Numbers, median_ratio, medians, rounds_of, run, seconds
 
+from tradepool.marking.stress import stress_question
 from tradepool.pnl.book import Book
-from tradepool.pnl.netting import Net, net
 from tradepool.pnl.position import Position
-from tradepool.pnl.risk import Tail, tails_of
-from tradepool.pnl.scenario_tables import ScenarioTables, build_scenario_tables
-from tradepool.pnl.scenarios import Scenario, ScenarioPrices
-from tradepool.pnl.stress import stress
-from tradepool.pnl.stress_blocks import Matrix
-from tradepool.pnl.stress_kernels import Kernel, kernel_beside
+from tradepool.pnl.stress.blocks import Matrix
+from tradepool.pnl.stress.kernels import Kernel, kernel_beside
+from tradepool.pnl.stress.netting import Net, net
+from tradepool.pnl.stress.risk import Tail, tails_of
+from tradepool.pnl.stress.scenarios import Scenario, ScenarioPrices
+from tradepool.pnl.stress.tables import ScenarioTables, build_scenario_tables
+from tradepool.pnl.stress.valuation import stress
 
 CONFIDENCE = Decimal("0.95")
 BLOCK_CELLS = 1 << 15
@@ -110,7 +112,7 @@ def floats(loaded: Load, lots: np.ndarray, group: np.ndarray, lane: np.ndarray) 
     prices, _ = tables_of(loaded)
     price = np.array(
         [
-            [float(one) for one in prices.of(each.symbol)]
+            [float(one) for one in prices.of(each.symbol).decimals()]
             if each.symbol
             else [0.0] * (len(loaded.scenarios) + 1)
             for each in loaded.net.lanes
@@ -160,6 +162,11 @@ def measure(
     tail = Tail(len(loaded.scenarios), CONFIDENCE)
     changes = np.concatenate([matrix.values(block, kernel)[:, 1:] for block in matrix.blocks()])
 
+    texts = {
+        name: {"shocks": {symbol: str(by) for symbol, by in scenario.shocks.items()}}
+        for name, scenario in loaded.scenarios.items()
+    }
+
     def tested(by: Kernel) -> Callable[[], float]:
         return lambda: seconds(
             lambda: stress(netted, loaded.prices, loaded.scenarios, 0, confidence=CONFIDENCE, kernel=by)
@@ -168,6 +175,7 @@ def measure(
     tested(kernel)()
     rates = rounds_of(
         3 if quick else 5,
+        read=lambda: seconds(lambda: stress_question(texts, str(CONFIDENCE), ())),
         net=lambda: seconds(lambda: net(loaded.book)),
         tables=lambda: seconds(lambda: tables_of(loaded)),
         kernel=lambda: seconds(lambda: value(matrix, kernel)),

@@ -16,8 +16,10 @@ log = Logger(__name__)
 
 @app.task(base=PoolTask, name="tasks.audit.check_all_trades")
 def check_all_trades(deep: bool = False, repair: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - a message's arguments
-    """Audit the pool: the digests of store and journal, or (deep) every record."""
-    return _told(app.trade_pool.check_all_trades(deep=deep, repair=repair))
+    """Audit the pool: the digests of store and journal, and the records where these differ; or (deep) all."""
+    if deep or repair:
+        return _told(app.trade_pool.check_all_trades(deep=deep, repair=repair))
+    return _told(app.services.audit.watch())
 
 
 @app.task(base=PoolTask, name="tasks.audit.check_trades")
@@ -30,4 +32,9 @@ def _told(report: AuditReport) -> dict[str, Any]:
     """Findings are logged where they are found: nobody waits for the answer of a periodic audit."""
     if not report.ok:
         log.error("audit found differences", counts=dict(report.counts))
-    return {"ok": report.ok, "counts": dict(report.counts), "findings": len(report.findings)}
+    return {
+        "level": report.level,
+        "ok": report.ok,
+        "counts": dict(report.counts),
+        "findings": len(report.findings),
+    }

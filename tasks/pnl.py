@@ -11,7 +11,7 @@ import msgspec
 from tasks.app import app
 from tasks.pool_task import PoolTask
 from tasks.ticks import TickTask, other_queues, pass_on
-from tradepool.errors import Corrupt, InvalidTrade, Misconfigured, Rejected
+from tradepool.errors import InvalidTrade, Rejected
 from tradepool.marking.mark_totals import MarkTotals
 from tradepool.marking.tick import Tick
 
@@ -27,8 +27,9 @@ def mark_to_market(
 ) -> dict[str, Any]:
     """Value every open trade at `prices`, or at the stored ones when None; now, or at `at`.
 
-    A tick that a newer one waits behind is dropped as `stale`. With several devices the worker of `gpu`
-    passes each tick on, with the prices it found and which of them are `stale` (their age in seconds).
+    A tick that a newer one waits behind, or of whose `at` newer marks stand, is dropped as `stale`. With
+    several devices the worker of `gpu` passes each tick on, with the prices it found and which of them are
+    `stale` (their age in seconds).
     """
     if not self.is_stale(at):
         return _told(_mark(self, prices, at, stale))
@@ -46,10 +47,10 @@ def stress_test(
     confidence: Any = "0.95",
     users: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What the open trades would gain or lose in each scenario: the fleet's figures, and those of `users`."""
-    if app.settings.pnl_device is not None and app.settings.pnl_devices > 1:
-        cure = "call TradePool.stress_test in a process without TRADEPOOL_PNL_DEVICE"
-        raise Misconfigured(f"this worker has the shards of one device of {app.settings.pnl_devices}; {cure}")
+    """What the open trades would gain or lose in each scenario: the fleet's figures, and those of `users`.
+
+    Of the whole pool on any device. Ticks wait meanwhile: a worker does one thing at a time.
+    """
     marking = app.services.marking
     return marking.stress_test(scenarios, prices=prices, confidence=confidence, users=users).to_dict(users)
 
@@ -80,14 +81,8 @@ def _mark(
 
 
 def _tick(prices: Mapping[str, Any] | None, at: Any, stale: Mapping[str, float] | None) -> Tick:
-    """Raises: InvalidTrade for what the message has wrong, Corrupt for what the store has."""
-    try:
-        tick = app.services.marking.tick(prices, at=at)
-    except Rejected as problem:
-        if prices is not None or problem.field == "at":
-            raise
-        # The message is as good as the next: parked ticks would only pile up.
-        raise Corrupt(f"a stored price is wrong: {problem}") from problem
+    """Raises: InvalidTrade for what the message has wrong."""
+    tick = app.services.marking.tick(prices, at=at)
     if not stale:
         return tick
     try:

@@ -16,6 +16,7 @@ from kombu.transport.redis import Channel
 from redis import Redis
 
 from tradepool import wire
+from tradepool.clock import now_us
 from tradepool.errors import Corrupt, Misconfigured, Rejected, Unavailable
 from tradepool.marking.prices import checked_prices
 from tradepool.model.times import parse_time
@@ -33,10 +34,12 @@ _PAGES = (1, 9, 90, 100)
 def time_of_tick(at: object, sent_at: object) -> float:
     """When a tick is of, in µs since 1970: its `at`, else when it was sent; without either, when it is run.
 
+    A time to come counts as now, so that no clock that runs ahead makes all others' ticks stale.
+
     Raises: InvalidTrade when `at` is no time.
     """
     if at is not None:
-        return parse_time("at", at)
+        return min(parse_time("at", at), now_us())
     return sent_at if isinstance(sent_at, int) else math.inf
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -99,7 +99,9 @@ class TickTask(PoolTask):
         time_us = time_of_tick(at, self.request.get("sent_at"))
         is_stale = self._is_overtaken(time_us) or (self._waited() and self._is_overtaken(time_us))
         self._marked_s = min(self._marked_s, time.monotonic())
-        if is_stale or (about.get("redelivered") and self._is_history(time_us)):
+        # One without a time of its own is of now, unless it comes again after its worker was killed.
+        is_of_then = at is not None or about.get("redelivered")
+        if is_stale or (is_of_then and self._is_history(time_us)):
             self._dropped += 1
             log.debug("stale tick", task_id=self.request.id, at=at, dropped=self._dropped)
             return True
@@ -113,7 +115,7 @@ class TickTask(PoolTask):
         if time.monotonic() - self._marked_s < BEHIND_MAX_S:
             return None
         newest = self._queued.newest(self.request.delivery_info["routing_key"])
-        return None if newest is None else newest.arguments
+        return None if newest is None or self._is_history(newest.time_us) else newest.arguments
 
     def note_marked(self) -> None:
         """Older ticks that wait behind the one that has just been marked are stale now."""
@@ -140,9 +142,8 @@ class TickTask(PoolTask):
         return self._queued.is_stale(self.request.id, queue, time_us)
 
     def _is_history(self, time_us: float) -> bool:
-        """Whether newer marks were made; a killed worker's tick comes again after minutes."""
-        totals: Mapping[str, Any] | None = self.app.services.marking.get_totals()
-        return totals is not None and totals["at"] > time_us
+        """Whether newer marks stand."""
+        return self.app.services.marking.has_newer(time_us)
 
     def _waited(self) -> bool:
         """Whether there was a book to wait for; it is built now, or is not to be had."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -30,13 +32,29 @@ from tradepool.model.kinds import Status
 from tradepool.model.ledger import Balance, Hold, Ledger, ledger_id, next_expiry
 from tradepool.model.pnl import DERIVED_FIELDS
 from tradepool.model.trade import Trade
-from tradepool.store.keys import Keys
+from tradepool.server.embedded import EmbeddedServer
+from tradepool.settings import Settings
+from tradepool.store.keys import BUCKETS, Keys
 from tradepool.store.plan import RecordChange
 
 HOUR_US = 3_600_000_000
 HOUR_S = 3600
 LATER_US = 2 * HOUR_US
 """How much later than now the pool with a stuck outbox is audited."""
+
+
+@contextmanager
+def opened(server: EmbeddedServer, folder: Path) -> Iterator[tuple[TradePool, JournalService]]:
+    """A pool of two shards on the server, which is emptied for it, and who keeps its journal."""
+    settings = Settings(redis_url=server.url, data_dir=folder, shard_count=2)
+    with closing(server.client()) as client:
+        client.flushall()
+        client.script_flush()
+        with closing(JournalService(settings, client)) as journal:
+            journal.recover()
+            journal.start()
+            with TradePool.connect(settings) as pool:
+                yield pool, journal
 
 
 class Scene:
@@ -244,7 +262,8 @@ def another_snapshot(
     assert changes == 1
     (folder / "trades.json").write_bytes(text)
     info = json.loads((folder / "snapshot.json").read_bytes())
-    info["trades"]["sha256"] = hashlib.sha256(text).hexdigest()
+    digest = hashlib.sha256(text).hexdigest()
+    info["trades"] = {"count": text.count(b"\n") - 2, "bytes": len(text), "sha256": digest}
     (folder / "snapshot.json").write_text(json.dumps(info))
 
 
@@ -286,10 +305,20 @@ def told(scene: Scene, amount: str, price: str, free: str) -> None:
     }
 
 
+def a_bucket_by_another_name(scene: Scene) -> None:
+    sums = scene.keys.digest(scene.shard)
+    names = {f"{number:x}".encode() for number in range(BUCKETS)}
+    kept = scene.redis.hgetall(sums)
+    used, free = min(names & kept.keys()), min(names - kept.keys())
+    scene.redis.hset(sums, free, kept[used])
+    scene.redis.hdel(sums, used)
+
+
 PLANTS: dict[str, Plant] = {
     "digest": lambda s: s.redis.hset(
         s.keys.digest(s.shard), f"{s.keys.bucket_of(s.open_id):x}", "0" * 16 + ":7"
     ),
+    "bucket_sums": a_bucket_by_another_name,
     "outbox_stuck": a_commit_that_nobody_journals,
     "book": a_row_of_the_book,
     "journal_damaged": a_damaged_journal,
@@ -361,6 +390,7 @@ PLANTS: dict[str, Plant] = {
     "expiry_extra": lambda s: s.redis.zadd(s.keys.expiries(s.shard), {f"{s.user}\x1fother": 7}),
     "index_missing": lambda s: s.redis.zrem(s.keys.user_index(s.shard, s.user), s.closed_id),
     "index_extra": lambda s: s.redis.zadd(s.keys.user_index(s.shard, s.user), {f"ghost-{s.user}": 7}),
+    "index_order": lambda s: s.redis.zadd(s.keys.user_index(s.shard, s.user), {s.closed_id: 7}),
     "open_set": lambda s: s.redis.zadd(
         s.keys.open_trades(s.shard), {s.keys.open_member(s.user, s.closed_id): 0}
     ),

@@ -43,7 +43,7 @@ class EmulatedKernels:
         arguments = (ctypes.c_uint64 * len(words))(*words)
         function = ctypes.cast(getattr(self._library, kernel), ctypes.c_void_p)
         status = self._library.launch(function, arguments, len(words), blocks, threads, int(backwards))
-        assert status == 0, f"threads of {kernel} wait for others that never come"
+        assert status == 0, f"threads of {kernel} wait for others that never come, or at different calls"
 
     def mark_rows(
         self, arithmetic: str, lots: Ints, cost: Ints, entries: Ints, fees: Ints

@@ -1,7 +1,8 @@
 """As much of CuPy as the CUDA backend uses: arrays are numpy's, kernels run under the emulator.
 
 Stricter than CuPy where that finds mistakes: everything has to happen on a device and a stream, fresh memory
-is full of garbage, every array has guards around it that no kernel may touch, and memory has an end.
+is full of garbage, every array has guards around it that no kernel may touch, memory has an end, and what is
+copied has to stay as it is until the device is waited for.
 """
 
 from __future__ import annotations
@@ -23,6 +24,15 @@ NO_DRIVER = "cudaErrorInsufficientDriver: CUDA driver version is insufficient fo
 
 class OutOfMemoryError(MemoryError):
     """What CuPy raises when the device is full."""
+
+
+class CUDARuntimeError(RuntimeError):
+    """What CuPy raises for anything else, full pinned memory included."""
+
+    status = 2
+
+    def __init__(self) -> None:
+        super().__init__("cudaErrorMemoryAllocation: out of memory")
 
 
 class FakeArray:
@@ -71,9 +81,11 @@ class FakeArray:
         assert isinstance(source, np.ndarray)
         assert (source.dtype, source.shape) == (self.content.dtype, self.content.shape)
         self.content[:] = source
+        self._cupy.copy_of(source)
 
     def get(self, *, out: np.ndarray | None = None) -> np.ndarray:
         self._cupy.check_stream()
+        self._cupy.synchronize()
         if out is None:
             return self.content.copy()
         assert (out.dtype, out.shape) == (self.content.dtype, self.content.shape)
@@ -104,6 +116,7 @@ class FakeCupy:
         backwards: bool = False,
     ) -> None:
         self.memory_bytes = memory_bytes
+        self.pinned_bytes = 1 << 30
         self.launched: list[str] = []
         self.error: Exception | None = None
         """What the next launch raises."""
@@ -111,6 +124,7 @@ class FakeCupy:
         self._devices = devices
         self._double_ratio = double_ratio
         self._entered: list[str] = []
+        self._copied: list[tuple[weakref.ref[np.ndarray], np.ndarray]] = []
         self.cuda = SimpleNamespace(
             Device=lambda number: _Context(
                 self,
@@ -121,10 +135,10 @@ class FakeCupy:
                     "SingleToDoublePrecisionPerfRatio": self._double_ratio,
                 },
             ),
-            Stream=lambda **_: _Context(self, "stream", synchronize=lambda: None),
+            Stream=lambda **_: _Context(self, "stream", synchronize=self.synchronize),
             Event=lambda: SimpleNamespace(record=self.check_stream, synchronize=self.check_stream),
             get_elapsed_time=lambda *_: 1.0,
-            alloc_pinned_memory=bytearray,
+            alloc_pinned_memory=self._pinned,
             runtime=SimpleNamespace(
                 getDeviceCount=self._count,
                 getDeviceProperties=lambda _: {"name": b"Emulated"},
@@ -153,6 +167,25 @@ class FakeCupy:
     def check_stream(self) -> None:
         assert any(name.startswith("device") for name in self._entered), "no device is chosen"
         assert "stream" in self._entered, "this would happen on the default stream"
+
+    def copy_of(self, source: np.ndarray) -> None:
+        """Note that the device may read this memory until it is waited for."""
+        owner = source
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        self._copied.append((weakref.ref(owner), owner.copy()))
+
+    def synchronize(self) -> None:
+        for owner, content in self._copied:
+            assert owner() is not None, "memory was let go while the device may still have read it"
+            assert (owner() == content).all(), "memory was changed while the device may still have read it"
+        self._copied.clear()
+
+    def _pinned(self, size_bytes: int) -> bytearray:
+        self.check_stream()
+        if size_bytes > self.pinned_bytes:
+            raise CUDARuntimeError
+        return bytearray([GARBAGE]) * size_bytes
 
     def _count(self) -> int:
         if not self._devices:

@@ -137,6 +137,19 @@ def at_work(client: redis.Redis, settings: Settings) -> Iterator[PoolAtWork]:
         pool.journal.close()
 
 
+@contextmanager
+def with_trades(client: redis.Redis, settings: Settings) -> Iterator[PoolAtWork]:
+    """The same on an emptied server: an open trade of each of `USERS`, a closed one of ann, all journaled."""
+    client.script_flush()
+    client.flushall()
+    with at_work(client, settings) as pool:
+        for user_id in USERS:
+            pool.add(user_id)
+        pool.add_closed("ann")
+        pool.drain()
+        yield pool
+
+
 def image_of(client: redis.Redis) -> dict[bytes, bytes]:
     """All of the server's keys, to be restored later."""
     return {key: client.dump(key) for key in client.scan_iter()}

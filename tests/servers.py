@@ -13,8 +13,11 @@ from typing import Self
 import redis
 
 from tests.waiting import eventually
+from tradepool import TradePool
+from tradepool.errors import Unavailable
 from tradepool.server.binary import find_server
 from tradepool.server.embedded import EmbeddedServer, free_port
+from tradepool.store import fence
 
 __all__ = [
     "PASSWORD",
@@ -25,6 +28,7 @@ __all__ = [
     "cluster_servers",
     "detach",
     "follow",
+    "kill_until_revived",
     "meet",
     "promote",
     "replica_pair",
@@ -255,3 +259,17 @@ def _knows_a_replica(sentinel: redis.Redis, service: str) -> bool:
         return any(replica["master-link-status"] == "ok" for replica in sentinel.sentinel_slaves(service))
     except redis.ConnectionError:
         return False
+
+
+def kill_until_revived(pool: TradePool) -> None:
+    """The server of an embedded pool dies at once; the pool starts it again and recovers it."""
+    before = pool.store.generation()
+
+    def has_recovered() -> bool:
+        try:
+            return pool.store.generation() != before and fence.is_open(pool.redis)
+        except Unavailable:
+            return False
+
+    os.kill(int(pool.redis.info("server")["process_id"]), signal.SIGKILL)
+    eventually(has_recovered)

@@ -9,8 +9,8 @@ from fractions import Fraction
 from typing import Any
 
 from tradepool.pnl.position import Position
-from tradepool.pnl.scenarios import Scenario
-from tradepool.pnl.stress_results import Risk
+from tradepool.pnl.stress.results import Risk
+from tradepool.pnl.stress.scenarios import Scenario
 
 __all__ = ["expected_risks", "figures_of", "net_key", "price_in", "shortfall", "value_at_risk"]
 
@@ -71,9 +71,11 @@ def price_in(scenario: Scenario, symbol: str, base: Decimal) -> Fraction:
     if symbol in scenario.prices:
         return Fraction(scenario.prices[symbol])
     shock = scenario.shocks.get(symbol, scenario.shocks.get("*", Decimal(0)))
-    place = min(base.as_tuple().exponent, base.adjusted() - 11)
-    unit = Fraction(10) ** place
-    return round(Fraction(base) * (1 + Fraction(shock)) / unit) * unit
+    moved = Fraction(base) * (1 + Fraction(shock))
+    finest, unit = (
+        Fraction(10) ** min(base.as_tuple().exponent, base.adjusted() + 1 - digits) for digits in (15, 12)
+    )
+    return moved if (moved / finest).denominator == 1 else round(moved / unit) * unit
 
 
 def value_at_risk(changes: Sequence[int], confidence: str) -> int:

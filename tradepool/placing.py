@@ -122,7 +122,8 @@ class _Placer:
             raise InvalidTrade(
                 "the id carries another user's slot", field="trade_id", value=trade_id, cure="leave it out"
             )
-        taken = (self._added.get(trade_id, slot), self._routes.get(trade_id) or slot)
+        routed = self._routes.get(trade_id)
+        taken = (self._added.get(trade_id, slot), slot if routed is None else routed)
         if taken != (slot, slot):
             raise IdempotencyConflict(
                 "another user has this id", field="trade_id", value=trade_id, cure="use another id"

@@ -20,7 +20,7 @@ from tradepool.placing import known_id
 
 if TYPE_CHECKING:
     from tradepool.pnl.marks import Marks
-    from tradepool.pnl.stress_results import StressTest
+    from tradepool.pnl.stress.results import StressTest
 
 __all__ = ["PoolReads"]
 
@@ -155,15 +155,21 @@ class PoolReads:
         return [] if ledger is None else open_reservations(ledger, now_us())
 
     def mark_to_market(
-        self, prices: Mapping[str, object] | None = None, *, at: object = None, rows: bool = False
+        self,
+        prices: Mapping[str, object] | None = None,
+        *,
+        at: object = None,
+        rows: bool = False,
+        write: bool = True,
     ) -> Marks:
         """Value every open trade at `prices` (the stored ones when None), exact to 1e-8 quote units.
 
         Symbols without a price are listed in `.missing`, never valued at zero; those whose stored price is
         older than `price_max_age_s` are valued and listed in `.stale`. `rows` adds the figure of each trade.
-        Marks that others read are replaced (`get_marks`). Raises: InvalidTrade naming a wrong price or time.
+        The marks that others read (`get_marks`) are replaced, unless newer ones stand; with `write` False
+        they never are: what if prices were these? Raises: InvalidTrade naming a wrong price or time.
         """
-        return self._services.marking.mark_to_market(prices, at=at, rows=rows)
+        return self._services.marking.mark_to_market(prices, at=at, rows=rows, write=write)
 
     def stress_test(
         self,

@@ -6,15 +6,16 @@ import threading
 
 import pytest
 
+from tests.audit_plants import opened
 from tests.loose_trades import buy, entry
-from tradepool import TradePool, errors
+from tradepool import errors
 from tradepool.model import codec
 
 
 @pytest.fixture
-def pool(tmp_path):
-    with TradePool.embedded(tmp_path / "pool", shard_count=2) as opened:
-        yield opened
+def pool(server, tmp_path):
+    with opened(server, tmp_path / "pool") as (connected, _):
+        yield connected
 
 
 @pytest.fixture
@@ -70,7 +71,8 @@ def test_a_trade_lost_from_redis_is_missing_and_not_held_against_indexes_and_cou
         assert [(f.rule, f.subject) for f in report.findings] == [("missing_in_redis", trade_id)]
         assert report.undecided == ("the counters of user ann, who has a bad record",)
     # Without the journal only what stands beside the trade tells that there was one.
-    assert rules_of(pool.check_trades("ann", deep=False)) == {"index_extra", "claim_extra", "summary_fold"}
+    beside = {"index_extra", "claim_extra", "summary_fold", "key_value"}
+    assert rules_of(pool.check_trades("ann", deep=False)) == beside
 
 
 def test_a_trade_that_the_journal_never_saw_is_missing_there(pool, trade_id):

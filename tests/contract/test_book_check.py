@@ -11,7 +11,7 @@ import pytest
 
 from tests.loose_trades import buy
 from tests.open_books import open_book_of
-from tests.pool_at_work import USERS, at_work, image_of
+from tests.pool_at_work import image_of, with_trades
 from tests.store_changes import cancelled, change
 from tradepool import TradePool
 from tradepool.errors import Corrupt, StoreUnavailable
@@ -27,13 +27,7 @@ AT = 1_750_000_000_000_000
 
 @pytest.fixture
 def pool(redis_client, settings):
-    redis_client.script_flush()
-    redis_client.flushall()
-    with at_work(redis_client, settings) as running:
-        for user_id in USERS:
-            running.add(user_id)
-        running.add_closed("ann")
-        running.drain()
+    with with_trades(redis_client, settings) as running:
         yield running
 
 

@@ -11,10 +11,10 @@ from structlog.testing import capture_logs
 
 from tests.loose_trades import buy
 from tests.open_books import built_from, held, holds_what_is_open, open_book_of, stored
-from tests.pool_at_work import USERS, at_work, image_of
+from tests.pool_at_work import USERS, image_of, with_trades
 from tests.store_changes import cancelled, change
 from tradepool import TradePool, journaling
-from tradepool.errors import ChecksumMismatch, Fenced, JournalUnavailable
+from tradepool.errors import ChecksumMismatch, Fenced, JournalUnavailable, Unavailable
 from tradepool.marking import following
 from tradepool.marking.following import Following
 from tradepool.marking.open_book import OpenBook
@@ -25,13 +25,7 @@ from tradepool.store.fence import open_fence
 
 @pytest.fixture
 def pool(redis_client, settings):
-    redis_client.script_flush()
-    redis_client.flushall()
-    with at_work(redis_client, settings) as running:
-        for user_id in USERS:
-            running.add(user_id)
-        running.add_closed("ann")
-        running.drain()
+    with with_trades(redis_client, settings) as running:
         yield running
 
 
@@ -230,6 +224,28 @@ def test_without_the_journal_changed_shards_are_read_again(pool, tmp_path):
     pool.begin()
     book.catch_up()
     assert entered.trade_id in book.book
+    assert holds_what_is_open(book)
+
+
+def test_a_shard_that_was_read_while_the_server_was_being_recovered_is_read_again(
+    pool, tmp_path, monkeypatch
+):
+    elsewhere = pool.settings.model_copy(update={"data_dir": tmp_path / "elsewhere"})
+    book = OpenBook(pool.store, pool.keys.shards, elsewhere)
+    whole, positions = image_of(pool.client), pool.store.positions
+
+    def with_all_gone_since(shards):
+        found = positions(shards)
+        pool.lose_everything()
+        return found
+
+    monkeypatch.setattr(pool.store, "positions", with_all_gone_since)
+    with pytest.raises(Unavailable):
+        book.catch_up()
+    monkeypatch.undo()
+    pool.come_back_as(whole)
+    open_fence(pool.client)
+    book.catch_up()
     assert holds_what_is_open(book)
 
 

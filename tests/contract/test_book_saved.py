@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.open_books import built_from, held, holds_what_is_open, open_book_of, stored
-from tests.pool_at_work import USERS, at_work, image_of
+from tests.pool_at_work import USERS, image_of, with_trades
 from tradepool.errors import ResourceUnavailable
 from tradepool.files.durable import FileLock
 from tradepool.files.segments import finished_segments
@@ -21,13 +21,7 @@ from tradepool.store.redis_store import RedisStore
 
 @pytest.fixture
 def pool(redis_client, settings):
-    redis_client.script_flush()
-    redis_client.flushall()
-    with at_work(redis_client, settings) as running:
-        for user_id in USERS:
-            running.add(user_id)
-        running.add_closed("ann")
-        running.drain()
+    with with_trades(redis_client, settings) as running:
         yield running
 
 
@@ -98,6 +92,8 @@ def empty(pool, path):
 
 def move_the_next_segment_away(pool, path):
     finish_segments(pool)
+    # Else a compressed copy may appear when the file is gone.
+    pool.journal._sealer.close()
     for file in finished_segments(pool.log)[2]:
         file.unlink()
 

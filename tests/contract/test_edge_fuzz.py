@@ -93,7 +93,7 @@ GOOD_CALLS: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "get_user_summary": (["ann"], {"source": "real", "currency": "USDT", "statistics": False}),
     "get_available_tokens": (["ann"], {"account_id": "default"}),
     "get_reservations": (["ann"], {"account_id": "default"}),
-    "mark_to_market": ([{"BTC/USDT": "100"}], {"at": "2026-01-01", "rows": True}),
+    "mark_to_market": ([{"BTC/USDT": "100"}], {"at": "2026-01-01", "rows": True, "write": False}),
     "stress_test": (
         [[{"shocks": {"*": "-0.1"}}]],
         {"prices": {"BTC/USDT": "100"}, "confidence": "0.95", "users": ["ann"]},

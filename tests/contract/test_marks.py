@@ -5,9 +5,12 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+import structlog
 
 from tests.loose_trades import buy
 from tradepool import TradePool, errors
+from tradepool.clock import now_us
+from tradepool.marking.tick import Tick
 from tradepool.settings import Settings
 
 NEW_YEAR_S = 1_767_225_600
@@ -187,11 +190,44 @@ def test_one_wrong_price_leaves_all_as_they_were(pool):
     assert pool.mark_to_market().totals == {"USDT": Decimal(20)}
 
 
-def test_a_stored_price_that_is_none_is_named(pool):
+@pytest.mark.parametrize("stored", ["60000", "000000000000000001 -1", "\u0661 5", b"\xff", b""])
+def test_a_stored_price_that_is_none_counts_as_missing_and_is_told_once(pool, stored):
     held(pool, "ann")
-    for stored in ("60000", "000000000000000001 -1", b"\xff"):
-        pool.redis.hset(pool.store.keys.prices, "BTC/USDT", stored)
-        with pytest.raises(errors.InvalidTrade, match="price of BTC/USDT"):
-            pool.mark_to_market()
+    held(pool, "ann", "ETH/USDT")
+    pool.set_prices({"ETH/USDT": "110"})
+    pool.redis.hset(pool.store.keys.prices, mapping={"BTC/USDT": stored, b"\xfe": stored})
+    with structlog.testing.capture_logs() as logs:
+        ticks = [pool.mark_to_market(), pool.mark_to_market()]
+    assert [tick.missing for tick in ticks] == [("BTC/USDT",)] * 2
+    assert [tick.totals for tick in ticks] == [{"USDT": Decimal(20)}] * 2
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["stored prices are none"]
+    pool.redis.hdel(pool.store.keys.prices, b"\xfe")
     pool.set_prices({"BTC/USDT": "110"})
-    assert pool.mark_to_market().totals == {"USDT": Decimal(20)}
+    assert pool.mark_to_market().totals == {"USDT": Decimal(40)}
+
+
+def test_older_marks_and_those_that_are_not_to_be_written_leave_what_others_read(pool, another):
+    held(pool, "ann")
+    pool.mark_to_market({"BTC/USDT": "110"}, at=NEW_YEAR_S + 1)
+    standing, totals = pool.get_marks("ann"), pool.get_mark_totals()
+
+    older = another.mark_to_market({"BTC/USDT": "1"}, at=NEW_YEAR_S)
+    asked = another.mark_to_market({"BTC/USDT": "200"}, write=False, rows=True)
+
+    assert (older.totals, asked.totals) == ({"USDT": Decimal(-198)}, {"USDT": Decimal(200)})
+    assert len(asked.rows) == 1
+    assert (pool.get_marks("ann"), pool.get_mark_totals()) == (standing, totals)
+    again = another.mark_to_market({"BTC/USDT": "120"}, at=NEW_YEAR_S + 1)
+    assert pool.get_marks("ann")["by_currency"]["USDT"]["unrealised"] == "40.00000000"
+    assert pool.get_marks("ann")["at"] == again.at
+
+
+def test_marks_of_a_time_to_come_count_as_now_and_keep_no_later_ones_out(pool):
+    held(pool, "ann")
+    ahead = pool.mark_to_market({"BTC/USDT": "110"}, at="2999-01-01")
+    assert ahead.at <= now_us()
+    assert pool.mark_to_market({"BTC/USDT": "120"}).at == pool.get_marks("ann")["at"]
+    # Whoever's clock, or another version, wrote them.
+    marking = pool._services.marking
+    marking.mark(Tick(at=now_us() + 10**15, prices={"BTC/USDT": Decimal(1)}))
+    assert pool.mark_to_market({"BTC/USDT": "130"}).at == pool.get_marks("ann")["at"]

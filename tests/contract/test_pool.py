@@ -62,12 +62,14 @@ def test_the_same_id_with_another_payload_is_a_conflict(pool):
         pool.add_trade(buy(trade_id="trade:1", amount="7"))
 
 
-def test_an_id_belongs_to_one_user(pool):
-    pool.add_trade(buy(user_id="ann", trade_id="trade:1"))
+# The slot of u22302 is 0.
+@pytest.mark.parametrize("user_id", ["ann", "u22302"])
+def test_an_id_belongs_to_one_user(pool, user_id):
+    pool.add_trade(buy(user_id=user_id, trade_id="trade:1"))
 
     with pytest.raises(errors.IdempotencyConflict, match="another user"):
         pool.add_trade(buy(user_id="bob", trade_id="trade:1"))
-    assert [t.user_id for t in pool.get_all_trades()] == ["ann"]
+    assert [t.user_id for t in pool.get_all_trades()] == [user_id]
 
 
 def test_a_minted_id_of_another_user_is_refused(pool):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from itertools import permutations
 
+from tradepool.clock import now_us
 from tradepool.model.ids import slot_of_user
 from tradepool.model.times import TIME_US_MAX
 from tradepool.store import mark_values
 from tradepool.store.keys import MARK_BUCKETS
+
+DAY_US = 86_400_000_000
+A_DAY_AGO = now_us() - DAY_US
 
 
 def stored(at_us: int, price: str) -> bytes:
@@ -22,12 +26,20 @@ def test_prices_keep_their_text_and_replace_only_their_own(store):
 
 
 def test_the_latest_price_stays_whatever_order_they_come_in(store, redis_client):
-    times = (0, 9, 10, TIME_US_MAX)
+    times = (0, 9, 10, A_DAY_AGO)
     for order in permutations(times):
         redis_client.delete(store.keys.prices)
         taken = sum(store.set_prices({"BTC/USDT": str(at)}, at) for at in order)
-        assert store.prices() == {b"BTC/USDT": stored(TIME_US_MAX, str(TIME_US_MAX))}
+        assert store.prices() == {b"BTC/USDT": stored(A_DAY_AGO, str(A_DAY_AGO))}
         assert taken == sum(at == max(order[: place + 1]) for place, at in enumerate(order))
+
+
+def test_a_time_to_come_counts_as_now_whoever_stored_it(store, redis_client):
+    store.set_prices({"BTC/USDT": "1"}, TIME_US_MAX)
+    assert abs(int(store.prices()[b"BTC/USDT"].split()[0]) - now_us()) < DAY_US
+    redis_client.hset(store.keys.prices, "BTC/USDT", stored(TIME_US_MAX, "1"))
+    assert store.set_prices({"BTC/USDT": "2"}, 7) == 1
+    assert store.prices() == {b"BTC/USDT": stored(7, "2")}
 
 
 def test_of_two_prices_of_one_time_the_last_stays(store):

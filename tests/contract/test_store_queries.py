@@ -202,18 +202,6 @@ def test_open_trades_of_a_shard_are_whole_trades(store):
     assert found == [trades[0], trades[2]]
 
 
-def test_a_trade_is_read_together_with_its_place_among_the_open(store):
-    trade = new_trade("ann")
-    add(store, trade)
-    shard = store.keys.shard_of_user("ann")
-    after = cancelled(trade)
-    assert store.read_with_open(shard, "ann", trade.trade_id)[1] is True
-    step = change(trade, after)
-    store.commit(shard, [step])
-    assert store.read_with_open(shard, "ann", trade.trade_id) == (step.after, False)
-    assert store.read_with_open(shard, "ann", "nothing") == (None, False)
-
-
 def test_a_scan_finds_every_record_of_its_kind(store):
     trades = [new_trade(f"user-{i}") for i in range(700)]
     add(store, *trades)

@@ -13,7 +13,9 @@ from tests.loose_trades import buy
 from tradepool import TradePool, wire, wiring
 from tradepool.cli import main
 from tradepool.errors import InvalidTrade
-from tradepool.pnl.scenarios import Scenario
+from tradepool.marking.stress import stress_question
+from tradepool.model.money import parse_decimal
+from tradepool.pnl.stress.scenarios import Scenario
 
 FALL = {"shocks": {"*": "-0.1"}}
 BTC_ALONE = {"prices": {"BTC/USDT": "120"}, "shocks": {"ETH/USDT": 0}}
@@ -94,6 +96,25 @@ def test_a_bad_question_is_refused_in_one_line(pool, scenarios, more, words):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["5", "-0.05", "+.5", "7.", "0.000000000000000001", "123456789012345678.5", "1e-3", " 1 ", "00012", "-0"],
+)
+def test_numbers_of_a_scenario_are_read_as_everywhere(text):
+    (scenario,) = stress_question(
+        [{"prices": {"BTC/USDT": text, "ETH/USDT": "1"}}], "0.5", ()
+    ).scenarios.values()
+    assert scenario.prices == {"BTC/USDT": parse_decimal("price", text), "ETH/USDT": 1}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-", "1.2.3", "1_0", "Infinity", "0.0000000000000000001", "1" * 25, "\uff15"]
+)
+def test_text_that_is_no_number_is_refused_by_its_symbol(text):
+    with pytest.raises(InvalidTrade, match=r"scenarios\[1\].shocks\[BTC/USDT\]"):
+        stress_question([{"shocks": {"ETH/USDT": "0.1", "BTC/USDT": text}}], "0.5", ())
+
+
 def test_the_task_answers_in_plain_values_with_the_users_asked_for(pool, monkeypatch):
     monkeypatch.setattr(app, "_services", pool._services)
     answer = stress_test({"fall": FALL, "btc": BTC_ALONE}, confidence="0.5", users=["bob"])
@@ -131,7 +152,16 @@ def run(closed_pool, capsys):
 
 def test_the_command_shows_what_a_shock_costs(run):
     code, out, _ = run(
-        "--shock", "-0.1", "--shock", "BTC/USDT=-0.5", "--shock", "GONE/USDT=1", "--user", "bob"
+        "--shock",
+        "-0.1",
+        "--shock",
+        "BTC/USDT=-0.5",
+        "--shock",
+        "GONE/USDT=1",
+        "--user",
+        "bob",
+        "--user",
+        "eve",
     )
     assert code == 0
     assert "3 scenarios, confidence 0.95" in out
@@ -139,6 +169,7 @@ def test_the_command_shows_what_a_shock_costs(run):
     assert "-165.00000000" in out
     assert "-55.00000000" in out
     assert "of no open trade: GONE/USDT" in out
+    assert "users without a priced open trade: eve" in out
 
 
 def test_the_command_reads_scenarios_and_base_prices_from_files(run, tmp_path):
@@ -154,7 +185,8 @@ def test_the_command_reads_scenarios_and_base_prices_from_files(run, tmp_path):
 
 def test_the_command_refuses_in_one_line(run, tmp_path):
     wrong = {
-        "--shock -0.1": [],
+        "got neither": [],
+        "got all.json and 1 --shock": ["all.json", "--shock", "-0.1"],
         "none.json": [tmp_path / "none.json"],
         "shocks[*]": ["--shock", "-2"],
         "shocks[BTC/USDT]": ["--shock", "BTC/USDT="],

@@ -107,8 +107,9 @@ def test_an_account_is_rebuilt_from_the_journal_when_the_store_has_lost_it(folde
     with TradePool.embedded(folder) as pool:
         pool.update_available_tokens(USER, {"USDT": FUNDS, "BTC": 1})
         run_bots(pool, seed=5, threads=4, steps=25, tell=lambda _: None)
-        pool.reserve_tokens(USER, "BTC", "0.25", "soon over", "0.001")
         pool.reserve_tokens(USER, "BTC", "0.5", "kept", 60)
+        # The last one: whoever reserves gives back what is over.
+        pool.reserve_tokens(USER, "BTC", "0.25", "soon over", "0.001")
         before = ledger_of(pool)
     shutil.rmtree(folder / "server")
     with TradePool.embedded(folder) as pool:

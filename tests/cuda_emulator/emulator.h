@@ -1,6 +1,6 @@
 // CUDA on a processor, as far as kernels.cu needs it: every thread of a block is a fiber, and the calls at which a
-// warp or a block waits for all of its threads are gates between fibers. Slow, deterministic and exact; what it
-// cannot show is speed, and races between plain stores.
+// warp or a block waits for all of its threads are gates between fibers. Slow, deterministic and exact; a warp runs
+// until it has to wait, so a wait that is missing shows. What it cannot show is speed, and races within a warp.
 
 #include <setjmp.h>
 #include <ucontext.h>
@@ -41,7 +41,7 @@ struct Dimension {
 
 // All parties pass together; each knows by the generation that the gate has opened.
 struct Gate {
-    int arrived = 0;
+    int arrived = 0, line = 0;
     unsigned long long generation = 0;
 };
 
@@ -64,6 +64,7 @@ static Warp warps[BLOCK_THREADS_MAX / WARP_LANES];
 static Gate block;
 static jmp_buf scheduler;
 static int current;
+static bool is_apart; // threads met at different calls, or a call did not name every lane
 static const void *kernel;
 static unsigned long long arguments[ARGUMENTS];
 
@@ -73,8 +74,10 @@ static emulator::Dimension threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulator {
 
-static void wait_for_all(Gate &gate, int parties) {
+static void wait_for_all(Gate &gate, int parties, int line) {
     Fiber &own = fibers[current];
+    is_apart |= gate.arrived && gate.line != line;
+    gate.line = line;
     own.generation = gate.generation;
     if (++gate.arrived == parties) {
         gate.arrived = 0;
@@ -120,7 +123,12 @@ static void resume(int thread) {
     setcontext(&fiber.start);
 }
 
-// Runs one block; false if some of its threads wait for others that never come.
+static bool can_move(const Fiber &fiber) {
+    return !fiber.is_done && !(fiber.gate && fiber.gate->generation == fiber.generation);
+}
+
+// Runs one block, a warp as far as it comes before the next gets a turn: what a missing __syncthreads lets happen,
+// happens here. False if some threads wait for others that never come.
 static bool run_block(int threads, bool is_backwards) {
     block = Gate();
     for (Warp &warp : warps) {
@@ -130,32 +138,35 @@ static bool run_block(int threads, bool is_backwards) {
         fibers[thread].is_started = fibers[thread].is_done = false;
         fibers[thread].gate = nullptr;
     }
-    for (int left = threads; left;) {
+    for (int left = threads, first = 0, idle = 0; left; first = (first + WARP_LANES) % threads) {
         bool has_moved = false;
-        for (int turn = 0; turn < threads; ++turn) {
-            const int thread = is_backwards ? threads - 1 - turn : turn;
-            Fiber &fiber = fibers[thread];
-            if (fiber.is_done || (fiber.gate && fiber.gate->generation == fiber.generation)) {
-                continue;
+        for (int lane = 0; lane < WARP_LANES; ++lane) {
+            const int thread = is_backwards ? threads - 1 - first - lane : first + lane;
+            if (can_move(fibers[thread])) {
+                resume(thread);
+                has_moved = true;
+                left -= fibers[thread].is_done;
             }
-            resume(thread);
-            has_moved = true;
-            left -= fiber.is_done;
         }
-        if (!has_moved) {
-            return false;
+        idle = has_moved ? 0 : idle + WARP_LANES;
+        if (idle >= threads) {
+            return !left;
+        }
+        if (has_moved) {
+            first -= WARP_LANES; // the same warp again
         }
     }
     return true;
 }
 
-template <class Value> static const unsigned long long *exchange(Value value) {
+template <class Value> static const unsigned long long *exchange(unsigned int lanes, Value value, int line) {
+    is_apart |= lanes != 0xffffffffu;
     static_assert(sizeof(Value) <= sizeof(unsigned long long), "one word a lane");
     Warp &warp = warps[current / WARP_LANES];
     unsigned long long *slots = warp.slots[warp.gate.generation & 1];
     slots[current % WARP_LANES] = 0;
     memcpy(slots + current % WARP_LANES, &value, sizeof(value));
-    wait_for_all(warp.gate, WARP_LANES);
+    wait_for_all(warp.gate, WARP_LANES, line);
     return slots;
 }
 
@@ -167,18 +178,20 @@ template <class Value> static Value taken(const unsigned long long *slots, int l
 
 } // namespace emulator
 
-template <class Value> static Value __shfl_sync(unsigned int, Value value, int lane) {
-    return emulator::taken<Value>(emulator::exchange(value), lane);
+template <class Value>
+static Value __shfl_sync(unsigned int lanes, Value value, int lane, int line = __builtin_LINE()) {
+    return emulator::taken<Value>(emulator::exchange(lanes, value, line), lane);
 }
 
-template <class Value> static Value __shfl_up_sync(unsigned int, Value value, int lanes) {
-    const int from = emulator::current % emulator::WARP_LANES - lanes;
-    const unsigned long long *slots = emulator::exchange(value);
+template <class Value>
+static Value __shfl_up_sync(unsigned int lanes, Value value, int distance, int line = __builtin_LINE()) {
+    const int from = emulator::current % emulator::WARP_LANES - distance;
+    const unsigned long long *slots = emulator::exchange(lanes, value, line);
     return from < 0 ? value : emulator::taken<Value>(slots, from);
 }
 
-static inline unsigned int __ballot_sync(unsigned int, int predicate) {
-    const unsigned long long *slots = emulator::exchange<int>(predicate != 0);
+static inline unsigned int __ballot_sync(unsigned int lanes, int predicate, int line = __builtin_LINE()) {
+    const unsigned long long *slots = emulator::exchange<int>(lanes, predicate != 0, line);
     unsigned int votes = 0;
     for (int lane = 0; lane < emulator::WARP_LANES; ++lane) {
         votes |= (unsigned int)slots[lane] << lane;
@@ -186,7 +199,9 @@ static inline unsigned int __ballot_sync(unsigned int, int predicate) {
     return votes;
 }
 
-static inline void __syncthreads() { emulator::wait_for_all(emulator::block, (int)blockDim.x); }
+static inline void __syncthreads(int line = __builtin_LINE()) {
+    emulator::wait_for_all(emulator::block, (int)blockDim.x, line);
+}
 
 template <class Number> static Number atomicAdd(Number *sum, Number addend) {
     const Number former = *sum;
@@ -214,16 +229,18 @@ static inline long long __double2ll_rn(double number) {
     return number < -0x1p63 ? std::numeric_limits<long long>::min() : (long long)std::nearbyint(number);
 }
 
-// Runs a kernel on a grid of blocks, one after the other. Returns 0, or 1 when threads of a block never met.
+// Runs a kernel on a grid of blocks, one after the other. Returns 0, or 1 when threads of a block never met, or met
+// where they should not.
 extern "C" int launch(const void *kernel, const unsigned long long *arguments, int count, int blocks, int threads,
                       int is_backwards) {
     emulator::kernel = kernel;
+    emulator::is_apart = false;
     memcpy(emulator::arguments, arguments, (size_t)count * sizeof(*arguments));
     gridDim.x = (unsigned int)blocks;
     blockDim.x = (unsigned int)threads;
     for (int turn = 0; turn < blocks; ++turn) {
         blockIdx.x = (unsigned int)(is_backwards ? blocks - 1 - turn : turn);
-        if (!emulator::run_block(threads, is_backwards)) {
+        if (!emulator::run_block(threads, is_backwards) || emulator::is_apart) {
             return 1;
         }
     }

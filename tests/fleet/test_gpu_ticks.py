@@ -13,14 +13,15 @@ import structlog
 from celery.exceptions import Reject
 
 from tasks import ticks
-from tasks.app import app
+from tasks.app import PoolApp, app
+from tasks.beat import TICKS_WAITING_MAX, TickScheduler
+from tasks.config import celery_settings
 from tasks.pnl import mark_to_market, stress_test
 from tasks.ticks import PASSED_ON_MAX, TickTask, other_queues
 from tests.loose_trades import buy
 from tests.waiting import eventually
 from tradepool import wire
 from tradepool.broker import ChangeSender
-from tradepool.errors import Corrupt, Misconfigured
 from tradepool.pool import TradePool
 from tradepool.settings import Durability, Settings
 
@@ -110,18 +111,19 @@ def test_the_newest_tick_is_marked_in_between_when_all_are_stale(
     assert [message["headers"]["id"] for message in queued(task, "gpu.1")] == ["running-gpu.1"]
 
 
-def test_a_tick_that_comes_again_after_newer_marks_is_stale(task: TickTask):
+def test_a_tick_of_a_time_of_which_newer_marks_stand_is_stale(task: TickTask):
     pool = TradePool(app.services)
     pool.add_trade(buy(status="filled"))
     marking = app.services.marking
     with TradePool.connect(app.settings.model_copy(update={"pnl_device": None})) as whole:
         whole.mark_to_market(PRICES, at=START_US + 5)
     assert marking.get_totals()["at"] == START_US + 5
-    with running(task, redelivered=True):
-        assert task.is_stale(START_US + 4)
-        assert not task.is_stale(START_US + 5)
-    with running(task):
-        assert not task.is_stale(START_US + 4)
+    for redelivered in (True, False):
+        with running(task, redelivered=redelivered, sent_at=START_US + 4):
+            assert task.is_stale(START_US + 4)
+            assert not task.is_stale(START_US + 5)
+            # Without a time of its own it is of now, unless it has been taken before.
+            assert task.is_stale(None) is redelivered
 
 
 @pytest.mark.parametrize("reason", ["stopping", "expired", "too long"])
@@ -195,19 +197,37 @@ def test_a_call_in_this_process_marks_and_is_passed_to_nobody(task: TickTask):
     assert queued(task, "gpu.1") == []
 
 
-def test_a_part_of_the_shards_gives_no_stress_test(task: TickTask):
-    with pytest.raises(Misconfigured, match="one device of 2"):
-        stress_test({"crash": {"BTC/USDT": "50"}})
+def test_a_stress_test_is_of_all_shards_on_whatever_device(task: TickTask):
+    pool = TradePool(app.services)
+    for shard in (0, 1):
+        pool.add_trade(buy(status="filled", user_id=user_of_shard(shard), amount="2", price="100"))
+    told = stress_test({"crash": {"prices": {"BTC/USDT": "50"}}}, {"BTC/USDT": "100"})
+    crash = told["fleet"]["USDT"]
+    assert (crash["count"], crash["worst_change"]) == (2, -200)
 
 
-def test_a_wrong_stored_price_does_not_keep_the_book_from_being_ready(task: TickTask):
+def test_a_wrong_stored_price_keeps_neither_the_book_from_being_ready_nor_a_tick(task: TickTask):
     TradePool(app.services).add_trade(buy(status="filled", user_id=user_of_shard(0)))
     marking = app.services.marking
     assert marking.catch_up()
     app.services.client.hset(app.services.store.keys.prices, "BTC/USDT", "damaged")
     assert marking.prepare().rows == 1
-    with running(task), pytest.raises(Corrupt, match="BTC/USDT"):
-        task.run()
+    with running(task):
+        assert task.run()["missing"] == ["BTC/USDT"]
+
+
+def test_the_clock_sends_no_ticks_to_a_queue_that_nobody_takes_them_from(own_settings: Settings, send: Send):
+    clock_of = PoolApp("a-clock", set_as_current=False)
+    clock_of.settings = own_settings
+    clock_of.add_defaults(celery_settings(own_settings))
+    scheduler = TickScheduler(clock_of, lazy=True)
+    due = SimpleNamespace(task=mark_to_market.name)
+    assert not scheduler._is_full()
+    for number in range(TICKS_WAITING_MAX):
+        send(number)
+    with structlog.testing.capture_logs() as logs:
+        assert [scheduler.apply_async(due, advance=False) for _ in range(3)] == [None] * 3
+    assert [line["event"] for line in logs] == ["ticks are not sent"]
 
 
 def user_of_shard(shard: int) -> str:

@@ -161,7 +161,7 @@ def test_a_worker_waits_for_the_pool_to_be_recovered_and_its_ticks_fail_meanwhil
 
 
 @pytest.mark.slow
-def test_a_stored_price_that_is_none_fails_ticks_without_parking_them(fleet: Fleet, fleet_ticks: Ticks):
+def test_a_stored_price_that_is_none_counts_as_missing_and_is_told_once(fleet: Fleet, fleet_ticks: Ticks):
     add_trades(fleet, 1)
     worker = start_gpu(fleet)
     fleet.pool.set_prices({"BTC/USDT": "120"})
@@ -169,9 +169,8 @@ def test_a_stored_price_that_is_none_fails_ticks_without_parking_them(fleet: Fle
     keys = fleet.pool.store.keys
     fleet.pool.redis.hset(keys.prices, "BTC/USDT", "damaged")
     for _ in range(3):
-        with pytest.raises(Exception, match="BTC/USDT"):
-            fleet_ticks.call(TICK).get(timeout=ANSWER_S)
-    assert (errors(worker), fleet.letters()) == (["ticks fail"], [])
+        assert fleet_ticks.call(TICK).get(timeout=ANSWER_S)["missing"] == ["BTC/USDT"]
+    assert (errors(worker), fleet.letters()) == (["stored prices are none"], [])
     fleet.pool.redis.hdel(keys.prices, "BTC/USDT")
     assert fleet_ticks.call(TICK).get(timeout=ANSWER_S)["missing"] == ["BTC/USDT"]
 
@@ -214,6 +213,9 @@ def test_two_devices_share_the_users_and_mark_them_at_one_vector_of_prices(tmp_p
             checks = [msgspec.json.decode(report) for report in pool.store.read_book_check()]
             assert [check["part"] for check in checks] == [0, 1]
             assert (sum(check["rows"] for check in checks), checks[0]["different"]) == (300, 0)
+            stressed = ticks.call("tasks.pnl.stress_test", [{"shocks": {"*": "-0.1"}}]).get(timeout=ANSWER_S)
+            assert (stressed["fleet"]["USDT"]["count"], stressed["missing"]) == (300, [])
+            assert stressed["fleet"]["USDT"]["value_at_risk"] == "7800.00000000"
             shared = {user_id: pool.get_marks(user_id) for user_id in users}
             totals = pool.get_mark_totals()
             # This process has no device: it marks all shards by itself.

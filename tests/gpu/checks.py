@@ -9,9 +9,11 @@ import json
 import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,8 @@ class Machine:
     with_memory: Callable[[int], Any]
     """A context in which the device has only so many bytes left."""
     number: int = 0
+    repeats: int = 200
+    """How often a tick is made again."""
 
     def device(self, arithmetic: Arithmetic) -> CudaDevice:
         """The device, made to divide in one way."""
@@ -100,7 +104,7 @@ def the_device_follows_its_book(machine: Machine, arithmetic: Arithmetic) -> Non
     book = Book(compact_rows_min=10**9)
     held: dict[str, Any] = {}
     for version in range(12):
-        count = 6000 if version == 4 else rng.choice((0, 1, 40))
+        count = 4500 if version == 4 else rng.choice((0, 1, 40))
         rows = [
             _row(rng, f"t{rng.randrange(500) if rng.random() < 0.5 else len(held) + n}") for n in range(count)
         ]
@@ -117,6 +121,40 @@ def the_device_follows_its_book(machine: Machine, arithmetic: Arithmetic) -> Non
         marks = figures(mark(book, prices, 0, backend=backend, rows=True))
         assert marks == figures(mark(book, prices, 0, rows=True)), f"step {version}"
     assert _without_the_flat(marks) == _without_the_flat(expected_figures(held.values(), prices))
+
+
+def many_ticks_come_out_the_same(machine: Machine, arithmetic: Arithmetic) -> None:
+    """A race would show now and then: one table, marked over and over, gives the same sums each time."""
+    book, backend = SyntheticBook.of(machine.rows, seed=6, tail=machine.rows // 10), NumpyBackend()
+    tables, device = book.tables(1), CudaBackend(machine.device(arithmetic))
+    for each in (backend, device):
+        each.upload(book.columns)
+    backend.mark(tables, groups=book.groups, rows=False)
+    expected = _lists(backend.download())
+    for tick in range(machine.repeats):
+        device.mark(tables, groups=book.groups, rows=False)
+        assert _lists(device.download()) == expected, f"tick {tick}"
+
+
+def one_code_has_most_rows(machine: Machine, arithmetic: Arithmetic) -> None:
+    """All rows of a code, or all but a few, of codes with sums in shared memory and of one without."""
+    device = machine.device(arithmetic)
+    for code, others in product((2, 1023, 1024), (0, 3)):
+        book = SyntheticBook.of(machine.rows, seed=code, symbols=1500)
+        book.columns.lots[:] = np.arange(machine.rows) % 1000 - 500
+        book.columns.code[:] = code
+        if others:
+            book.columns.code[::others] = np.arange(len(book.columns.code[::others])) % 3000
+        assert_equal_sums(book, [NumpyBackend(), CudaBackend(device)], tick=1, rows=False)
+
+
+def any_thread_may_mark(machine: Machine, arithmetic: Arithmetic) -> None:
+    """A device opened by one thread is used by others, which have no context of their own yet."""
+    book, device = SyntheticBook.of(3000, seed=7), machine.device(arithmetic)
+    for _ in range(2):
+        with ThreadPoolExecutor(1) as thread:
+            backends = [NumpyBackend(), CudaBackend(device)]
+            thread.submit(assert_equal_sums, book, backends, tick=1, rows=True).result()
 
 
 def a_full_device_falls_back(machine: Machine, arithmetic: Arithmetic) -> None:
@@ -141,6 +179,9 @@ CHECKS: tuple[Check, ...] = (
     large_books_have_the_sums_of_numpy,
     groups_and_codes_are_added_up,
     the_device_follows_its_book,
+    many_ticks_come_out_the_same,
+    one_code_has_most_rows,
+    any_thread_may_mark,
     a_full_device_falls_back,
 )
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.gpu.checks import Machine
 from tradepool.errors import Misconfigured
+from tradepool.pnl.backend import CUDA_ROWS_MIN, Backends
 from tradepool.pnl.cuda_device import open_device
 
-__all__ = ["NoDevice", "real_machine"]
+__all__ = ["NoDevice", "a_forked_child_goes_on_without_the_device", "real_machine"]
 
 ROWS = 1_000_000
 
@@ -37,3 +39,18 @@ def real_machine(number: int = 0) -> tuple[Machine, str]:
             pool.set_limit(size=0)
 
     return Machine(cupy=cupy, number=number, rows=ROWS, with_memory=with_memory), described
+
+
+def a_forked_child_goes_on_without_the_device() -> None:
+    """A context does not survive a fork: the child marks on the processor, and its parent on the device."""
+    backends = Backends("auto")
+    assert backends.for_rows(CUDA_ROWS_MIN).name == "cuda", backends.reason
+    child = os.fork()
+    if not child:
+        is_cuda = True
+        try:
+            is_cuda = backends.for_rows(CUDA_ROWS_MIN).name == "cuda"
+        finally:
+            os._exit(is_cuda)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert backends.for_rows(CUDA_ROWS_MIN).name == "cuda"

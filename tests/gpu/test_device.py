@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.gpu.checks import CHECKS, Check, Machine
-from tests.gpu.devices import NoDevice, real_machine
-from tradepool.pnl.backend import CUDA_ROWS_MIN, Backends
+from tests.gpu.devices import NoDevice, a_forked_child_goes_on_without_the_device, real_machine
 from tradepool.pnl.cuda_device import Arithmetic
 
 pytestmark = pytest.mark.gpu
@@ -29,9 +26,4 @@ def test_a_device(machine: Machine, check: Check, arithmetic: Arithmetic):
 
 
 def test_a_child_of_a_process_with_a_device_goes_on_without_it(machine):
-    backends = Backends("auto")
-    assert backends.for_rows(CUDA_ROWS_MIN).name == "cuda"
-    child = os.fork()
-    if not child:
-        os._exit(backends.for_rows(CUDA_ROWS_MIN).name == "cuda")
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    a_forked_child_goes_on_without_the_device()

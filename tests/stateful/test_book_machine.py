@@ -7,8 +7,6 @@ compared row by row, by digests and by its marks with what the store's open trad
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 from collections.abc import Iterator
 from decimal import Decimal
 from itertools import count
@@ -30,14 +28,13 @@ from hypothesis.stateful import (
 from tests.loose_trades import entry
 from tests.open_books import held, open_book_of
 from tests.pnl_oracle import expected_figures, figures
-from tests.waiting import eventually
+from tests.servers import kill_until_revived
 from tradepool import TradePool
-from tradepool.errors import Rejected, Unavailable
+from tradepool.errors import Rejected
 from tradepool.marking.open_book import OpenBook
 from tradepool.marking.positions import position_of
 from tradepool.pnl.book import Book
 from tradepool.pnl.marks import mark
-from tradepool.store import fence
 
 SHARDS = 4
 SEGMENT_BYTES = 1 << 16
@@ -47,7 +44,7 @@ SYMBOLS = {"BTC/USDT": "margin", "ETH/USDT:USDT": "linear", "BTC/USD:BTC": "inve
 AT = 1_750_000_000_000_000
 
 QUICK = settings(max_examples=5, stateful_step_count=20)
-LONG = settings(max_examples=300, stateful_step_count=60)
+LONG = settings(max_examples=60, stateful_step_count=60)
 
 halves = st.integers(1, 8).map(lambda number: f"{number / 2:g}")
 prices = st.integers(80, 120).map(str)
@@ -72,22 +69,10 @@ class World:
         """Another process marks."""
         self.book = open_book_of(self.pool)
 
-    def kill_the_server(self) -> None:
-        """The server dies at once; the pool starts it again and recovers it."""
-        before = self.pool.store.generation()
-        os.kill(int(self.pool.redis.info("server")["process_id"]), signal.SIGKILL)
-        eventually(lambda: self._has_recovered_since(before))
-
     def finish_the_segment(self) -> None:
         """The next commit begins another one."""
         journal: Any = self.pool._services.journal
         journal._rotate_at = 0
-
-    def _has_recovered_since(self, generation: str) -> bool:
-        try:
-            return self.pool.store.generation() != generation and fence.is_open(self.pool.redis)
-        except Unavailable:
-            return False
 
     def _open(self) -> TradePool:
         return TradePool.embedded(self.folder, shard_count=SHARDS, segment_bytes=SEGMENT_BYTES, retention_s=0)
@@ -191,7 +176,7 @@ class Histories(RuleBasedStateMachine):
         if how == "reopened":
             self.world.reopen()
         else:
-            self.world.kill_the_server()
+            kill_until_revived(self.world.pool)
 
     def some(self, data: Any) -> str:
         return data.draw(st.sampled_from(self.trade_ids))

@@ -29,15 +29,15 @@ from hypothesis.stateful import (
 )
 
 from tests.audit_reports import contradictions
+from tests.servers import kill_until_revived
 from tests.stateful.plain_pool import OPEN, Answer, PlainFill, PlainPool, PlainTrade, summed
 from tests.waiting import eventually
 from tradepool import TradePool, commanding
 from tradepool.core import Result
-from tradepool.errors import Rejected, Unavailable
+from tradepool.errors import Rejected
 from tradepool.model.commands import AddTrade
 from tradepool.model.ids import mint_id
 from tradepool.model.summary import summary_from_counters
-from tradepool.store import fence
 
 START_US = 1_750_000_000_000_000
 US_PER_S = 1_000_000
@@ -85,18 +85,6 @@ class World:
         if not keep_data:
             shutil.rmtree(self.folder / "server" / "appendonlydir")
         self.pool = self._open()
-
-    def let_the_server_be_revived(self) -> None:
-        """The server dies at once, and the pool goes on by itself."""
-        before = self.pool.store.generation()
-        os.kill(int(self.pool.redis.info("server")["process_id"]), signal.SIGKILL)
-        eventually(lambda: self._has_recovered_since(before))
-
-    def _has_recovered_since(self, generation: str) -> bool:
-        try:
-            return self.pool.store.generation() != generation and fence.is_open(self.pool.redis)
-        except Unavailable:
-            return False
 
     def _open(self) -> TradePool:
         return TradePool.embedded(self.folder, shard_count=SHARDS, retention_s=0)
@@ -286,7 +274,7 @@ class Histories(RuleBasedStateMachine):
         if how == "reopened":
             self.world.reopen()
         elif how == "revived":
-            self.world.let_the_server_be_revived()
+            kill_until_revived(self.world.pool)
         else:
             self.world.kill_server(keep_data=how == "killed")
 

@@ -23,6 +23,7 @@ KEYS_HOME = "tradepool/store/keys.py"
 REASON_WORDS_MIN = 3
 LOCK = ROOT / "requirements.lock"
 RUN_LOCK = ROOT / "requirements-run.lock"
+DEVICE_LOCKS = {extra: ROOT / f"requirements-{extra}.lock" for extra in ("gpu", "gpu13")}
 
 
 def test_a_broad_except_has_a_reason_beside_it():
@@ -72,7 +73,7 @@ def test_no_file_names_a_package_host():
     assert _places(host, committed_texts()) == []
 
 
-@pytest.mark.parametrize("lock", [LOCK, RUN_LOCK], ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", [LOCK, RUN_LOCK, *DEVICE_LOCKS.values()], ids=lambda lock: lock.name)
 def test_a_lock_pins_by_hash_and_names_no_address(lock: Path):
     pins = re.split(r"\n(?=\S)", lock.read_text(encoding="utf-8").strip())
     pinned = re.compile(r"[\w.-]+==\S+( ; [^\\:]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+")
@@ -92,6 +93,16 @@ def test_every_dependency_of_the_project_is_locked():
 def test_production_runs_the_versions_that_the_tests_ran_with():
     tested = _pins(LOCK)
     assert {name: pins for name, pins in _pins(RUN_LOCK).items() if not pins <= tested[name]} == {}
+
+
+@pytest.mark.parametrize("extra", DEVICE_LOCKS)
+def test_a_worker_with_a_device_has_the_versions_of_production_and_those_of_its_extra(extra: str):
+    optional = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    pins, run = _pins(DEVICE_LOCKS[extra]), _pins(RUN_LOCK)
+    assert {name: pins.get(name) for name in run} == run
+    assert _names_of(optional[extra]) <= pins.keys()
 
 
 def test_scripts_can_be_run_by_anyone():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
@@ -13,15 +14,17 @@ import pytest
 from bench.gpu_marks import measure
 from tests.cuda_build import kernel_names
 from tests.fake_cupy import FakeCupy
+from tests.gpu import results as results_module
 from tests.gpu.checks import CHECKS, Machine, assert_equal_sums, large_books_have_the_sums_of_numpy
+from tests.gpu.results import Results
 from tests.gpu.synthetic import SyntheticBook
 from tests.pnl_oracle import position
 from tradepool.errors import Misconfigured
 from tradepool.pnl import cuda_tables
+from tradepool.pnl.backend_check import check_sums
 from tradepool.pnl.book import Book
 from tradepool.pnl.cuda_backend import CudaBackend
-from tradepool.pnl.cuda_check import check_sums
-from tradepool.pnl.cuda_device import Arithmetic, CudaDevice
+from tradepool.pnl.cuda_device import KERNELS, Arithmetic, CudaDevice
 from tradepool.pnl.fallback import Fallback
 from tradepool.pnl.marks import mark
 from tradepool.pnl.numpy_backend import NumpyBackend
@@ -38,7 +41,7 @@ def emulated(cupy: FakeCupy, rows: int = ROWS) -> Machine:
         yield
         cupy.memory_bytes += free
 
-    return Machine(cupy=cupy, rows=rows, with_memory=with_memory)
+    return Machine(cupy=cupy, rows=rows, with_memory=with_memory, repeats=2)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +175,16 @@ def test_a_device_that_fills_up_between_two_ticks_costs_neither():
     assert backend.name == "numpy"
 
 
+def test_full_pinned_memory_is_no_failure_of_the_device():
+    cupy = FakeCupy()
+    backend = Fallback(CudaBackend(CudaDevice(cupy, 0, None)), NumpyBackend)
+    cupy.pinned_bytes = 0
+    for name in ("numpy", "cuda"):
+        assert_equal_sums(SyntheticBook.of(100, seed=1), [NumpyBackend(), backend], tick=1, rows=False)
+        assert backend.name == name
+        cupy.pinned_bytes = 1 << 30
+
+
 def test_a_failure_that_shows_at_the_download_is_made_good(monkeypatch):
     cuda = CudaBackend(CudaDevice(FakeCupy(), 0, None))
     backend, book = Fallback(cuda, NumpyBackend), SyntheticBook.of(2000, seed=1)
@@ -188,11 +201,32 @@ def test_a_device_that_computes_wrong_does_not_pass_its_check(arithmetic, monkey
         check_sums(CudaBackend(CudaDevice(FakeCupy(), 0, arithmetic)))
 
 
-def test_the_benchmark_runs_and_says_what_it_measured(capsys):
-    measure(emulated(FakeCupy()), 3000, rounds=2)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4
+def test_the_benchmark_runs_and_says_what_it_measured():
+    lines = []
+    measure(emulated(FakeCupy()), 3000, lines.append, rounds=1)
+    assert len(lines) == 6
     for line in lines:
         assert "3,000 rows" in line
         assert "G rows/s" in line
         assert "x numpy's" in line
+
+
+def test_the_benchmark_fails_where_sums_differ(monkeypatch):
+    monkeypatch.setattr(cuda_tables, "FEE_UNITS_PER_ONE", 10**7 + 1)
+    with pytest.raises(AssertionError, match="the sums of 300 rows, narrow, differ"):
+        measure(emulated(FakeCupy()), 300, lambda _: None, rounds=1)
+
+
+def test_results_are_kept_with_what_they_were_made_on(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(results_module, "FILE", tmp_path / "results.txt")
+    Results("checks", "Emulated").line("passed  one")
+    Results("marks", "Emulated").line("1 rows")
+    kept = (tmp_path / "results.txt").read_text(encoding="utf-8")
+    assert kept == capsys.readouterr().out
+    assert [line.partition(";")[0] for line in kept.splitlines()] == [
+        "== checks",
+        "passed  one",
+        "== marks",
+        "1 rows",
+    ]
+    assert hashlib.sha256(KERNELS.read_bytes()).hexdigest()[:16] in kept

@@ -7,14 +7,19 @@ import os
 import platform
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.cuda_build import kernel_names
+from tradepool.pnl import cuda_backend, cuda_device, cuda_rows, cuda_tables
 from tradepool.pnl.cuda_device import COMPILE_OPTIONS, KERNELS, packaged_compilers
 
-REGISTERS_OF_THREE_BLOCKS = 65536 // (3 * 256)
+REGISTERS = 65536
+"""Of a multiprocessor."""
+SHARED_BYTES = 64 * 1024
+"""Of a multiprocessor of compute capability 7.5, the smallest of all from 7.0 on."""
+SHARED_BYTES_OF_A_BLOCK = 48 * 1024
+"""That a kernel gets without asking for more."""
 COPY_BYTES_MAX = 16
 """What may be spilled before it counts: two words of a row's 22 bytes."""
 
@@ -58,6 +63,9 @@ def test_the_kernels_compile_without_a_warning_and_integers_alone_means_no_doubl
     assert log.strip() == ""
     bodies = re.split(r"\.entry ", ptx.decode(errors="replace"))[1:]
     assert {body.split("(", 1)[0] for body in bodies} == kernel_names()
+    # Each float64 instruction rounds once, as the bounds of the tables take it: none is fused.
+    floats = set(re.findall(r"(?<!\S)(?!ld)\S+\.f(?:16|32|64)\S*", ptx.decode(errors="replace")))
+    assert floats == {"mul.rn.f64", "cvt.rn.f64.s64", "cvt.rni.s64.f64"}
     with_doubles = {body.split("(", 1)[0] for body in bodies if ".f64" in body}
     assert with_doubles == {name for name in kernel_names() if "narrow" in name or "wide" in name}
 
@@ -71,9 +79,43 @@ def test_machine_code_keeps_its_rows_in_registers(nvrtc, architecture):
     assert len(kernels) == len(kernel_names())
     for kernel in kernels:
         assert sum(map(int, re.findall(r"(\d+) bytes spill", kernel))) <= COPY_BYTES_MAX, kernel
-        if "_plain" in kernel.split("'", 2)[1]:
-            assert int(re.search(r"Used (\d+) registers", kernel)[1]) <= REGISTERS_OF_THREE_BLOCKS
+        name = kernel.split("'", 2)[1]
+        if name != "rewrite_rows":
+            shared_bytes = int(re.search(r"(\d+) bytes smem", kernel)[1])
+            registers = int(re.search(r"Used (\d+) registers", kernel)[1])
+            assert shared_bytes <= SHARED_BYTES_OF_A_BLOCK
+            assert resident_blocks()[name] * shared_bytes <= SHARED_BYTES
+            assert resident_blocks()[name] * constant("THREADS") * registers <= REGISTERS
+
+
+def resident_blocks():
+    """How many blocks of each kernel a multiprocessor shall hold, as kernels.cu bounds their registers."""
+    found = re.findall(
+        r"^MARK_KERNEL\((\w+), \w+, \w+, (\d+)\)", KERNELS.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    return {name: int(blocks) for name, blocks in found}
+
+
+def constant(name):
+    return int(
+        re.search(rf"^constexpr int {name} = (\d+);", KERNELS.read_text(encoding="utf-8"), re.MULTILINE)[1]
+    )
+
+
+def test_what_is_launched_is_what_the_kernels_were_written_for():
+    assert resident_blocks() == {
+        name: cuda_backend._PLAIN_BLOCKS if name.endswith("_plain") else cuda_backend._HALVED_BLOCKS
+        for name in kernel_names() - {"rewrite_rows"}
+    }
+    assert constant("THREADS") == cuda_device.THREADS
+    assert constant("THREADS") // constant("WARP") == cuda_backend._WARPS
+    assert constant("TILE_ROWS") == cuda_rows.TILE_ROWS
+    assert constant("TILE_ROWS") % (constant("WARP") * constant("ROWS_PER_LANE")) == 0
+    (fields,) = re.findall(
+        r"struct __align__\(16\) Entry \{(.*?)\};", KERNELS.read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert fields.count(";") == cuda_tables.ENTRY_WORDS
 
 
 def test_nothing_is_included_so_that_no_toolkit_is_needed():
-    assert "#include" not in Path(KERNELS).read_text(encoding="utf-8")
+    assert "#include" not in KERNELS.read_text(encoding="utf-8")

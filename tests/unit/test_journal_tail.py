@@ -19,8 +19,9 @@ from tests.journal_entries import (
 )
 from tests.waiting import eventually
 from tradepool.errors import ChecksumMismatch
+from tradepool.files import tailing
 from tradepool.files.journal import Journal
-from tradepool.files.reading import read_lines
+from tradepool.files.reading import holds_place, read_lines
 from tradepool.files.tailing import PlaceError, Tail
 
 
@@ -124,6 +125,22 @@ def test_a_group_that_was_cut_off_again_is_noticed(journal, log, rewritten):
     reader.read()
     unconfirmed = len(log.read_bytes()) - len(confirmed)
     log.write_bytes(confirmed + rewritten.ljust(unconfirmed, b".") if rewritten else confirmed)
+    with pytest.raises(PlaceError, match="not there any more"):
+        reader.read()
+
+
+def test_a_group_that_is_cut_off_between_two_looks_is_no_damage(journal, log, monkeypatch):
+    commit_numbered(journal, 1)
+    confirmed = log.read_bytes()
+    commit_numbered(journal, 2)
+    reader = Reader(log)
+
+    def cut_off_since(path, place):
+        found = holds_place(path, place)
+        log.write_bytes(confirmed)
+        return found
+
+    monkeypatch.setattr(tailing, "holds_place", cut_off_since)
     with pytest.raises(PlaceError, match="not there any more"):
         reader.read()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from dataclasses import replace
+from decimal import Decimal, localcontext
 
 import msgspec
 import pytest
 from hypothesis import given, settings
+from structlog.testing import capture_logs
 
 from tests.trade_builders import new_trade
 from tests.trade_histories import histories
@@ -23,8 +25,9 @@ def test_a_row_made_from_the_json_is_the_trades_own(trade):
     assert position == position_of(trade)
     assert (position is not None) == bool(trade.is_open and trade.open_amount)
     if position is not None and position.market != "inverse":
-        value = position.amount * position.contract_size * 7
-        assert abs(value - position.cost - trade.unrealised_net(7)) <= Decimal("1e-8")
+        with localcontext(prec=99):
+            value = position.amount * position.contract_size * 7
+            assert abs(value - position.cost - trade.unrealised_net(7)) <= Decimal("1e-8")
 
 
 @pytest.mark.parametrize(("side", "cost"), [("buy", "200.3"), ("sell", "-199.7")])
@@ -53,3 +56,17 @@ def test_one_trade_beyond_any_book_keeps_no_other_out():
     # One that fitted before does not stay with the figures it had.
     put(book, [row for row in [position_of(msgspec.structs.replace(huge, trade_id="good"))] if row], [2])
     assert "good" not in book
+
+
+def test_many_trades_beyond_any_book_are_each_named_and_keep_no_other_out():
+    whole = position_of(new_trade("t", status="filled", amount="1"))
+    assert whole is not None
+    batch = [replace(whole, trade_id=f"t{number}") for number in range(100)]
+    bad = {3, 4, 50, 99}
+    for number in bad:
+        batch[number] = replace(batch[number], cost=Decimal("1e70"))
+    book = Book()
+    with capture_logs() as messages:
+        put(book, batch, range(100))
+    assert {number for number in range(100) if book.version(f"t{number}") == number} == set(range(100)) - bad
+    assert [each["problem"].split()[2] for each in messages] == [f"t{number}" for number in sorted(bad)]

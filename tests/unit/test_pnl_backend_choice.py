@@ -8,13 +8,14 @@ import subprocess
 import sys
 from decimal import Decimal
 
+import numba
 import pytest
 
 from tests.fake_cupy import NO_DRIVER, FakeCupy
 from tests.pnl_oracle import position
 from tradepool.errors import Misconfigured
 from tradepool.pnl import backend as backend_module
-from tradepool.pnl import cuda_device, cuda_tables
+from tradepool.pnl import cuda_device, cuda_tables, numba_backend
 from tradepool.pnl.backend import CUDA_ROWS_MIN, Backends
 from tradepool.pnl.book import Book
 from tradepool.pnl.marks import mark
@@ -38,6 +39,14 @@ def cupy(monkeypatch):
     fake = FakeCupy()
     monkeypatch.setitem(sys.modules, "cupy", fake)
     return fake
+
+
+@pytest.fixture
+def unchecked():
+    """A process that has not looked yet whether compiled loops are right."""
+    backend_module._check_once.cache_clear()
+    yield
+    backend_module._check_once.cache_clear()
 
 
 def test_auto_takes_compiled_loops_for_a_small_book_and_looks_for_no_device(cupy):
@@ -64,6 +73,23 @@ def test_auto_falls_to_numpy_and_says_why(no_numba, no_cupy):
     backends = Backends("auto")
     assert backends.for_rows(CUDA_ROWS_MIN).name == "numpy"
     assert "numba does not work here" in backends.reason
+
+
+@pytest.mark.parametrize("loop", ["mark_stretch", "add_rows", "revalue_rows"])
+def test_compiled_loops_that_compute_wrong_are_not_taken(loop, unchecked, no_cupy, monkeypatch):
+    monkeypatch.setattr(numba_backend, loop, lambda *_: None)
+    backends = Backends("auto")
+    assert backends.for_rows(1).name == "numpy"
+    assert "numba computes other sums than numpy" in backends.reason
+    with pytest.raises(Misconfigured, match="set TRADEPOOL_PNL_BACKEND to another one"):
+        Backends("numba").for_rows(1)
+
+
+def test_loops_that_do_not_compile_are_not_taken(unchecked, no_cupy, monkeypatch):
+    monkeypatch.setattr(numba_backend, "mark_stretch", numba.njit(lambda *_: object()))
+    backends = Backends("auto")
+    assert backends.for_rows(1).name == "numpy"
+    assert "numba does not work here: Failed in nopython mode" in backends.reason
 
 
 @pytest.mark.parametrize("setting", ["numpy", "numba", "cuda"])
@@ -167,6 +193,13 @@ def test_a_device_that_is_full_at_its_check_is_no_device(cupy):
     backends = Backends("auto")
     assert backends.for_rows(CUDA_ROWS_MIN).name == "numba"
     assert "failed its check: Out of memory" in backends.reason
+
+
+def test_a_cupy_that_takes_other_arguments_costs_no_tick(cupy, monkeypatch):
+    monkeypatch.setattr(cupy, "empty", lambda: None)
+    backends = Backends("auto")
+    assert backends.for_rows(CUDA_ROWS_MIN).name == "numba"
+    assert "failed its check: " in backends.reason
 
 
 def test_a_forked_child_looks_for_itself(cupy, monkeypatch):

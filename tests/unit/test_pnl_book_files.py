@@ -75,7 +75,7 @@ def test_a_damaged_byte_is_refused_or_does_not_matter(data):
     expected = contents(book_with_a_history())
     rng = random.Random(5)
     refused = 0
-    for place in rng.sample(range(len(data)), 600):
+    for place in rng.sample(range(len(data)), 300):
         damaged = bytearray(data)
         damaged[place] ^= 1 << rng.randrange(8)
         try:
@@ -84,7 +84,7 @@ def test_a_damaged_byte_is_refused_or_does_not_matter(data):
             refused += 1
         else:
             assert (note, contents(book)) == (b"note", expected)
-    assert refused > 400
+    assert refused > 200
 
 
 def test_a_file_of_any_other_length_is_refused(data):

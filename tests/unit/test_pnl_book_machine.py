@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -156,6 +157,20 @@ def test_a_digest_is_the_same_on_every_machine():
         position("c", "1e30", "1e20", fee_rate="0.00000001"),
     ]
     assert sums(batch) == [(1063095637169037094, 3)]
+
+
+def test_a_part_can_be_digested_without_the_others():
+    batch = [
+        position(trade_id, amount, user_id=user_id)
+        for user_id in ("ann", "bob", "cy")
+        for trade_id, amount in ((user_id, "1"), (f"{user_id}-longer", "2"), (f"{user_id}-decimal", "1e30"))
+    ]
+    book = Book.from_positions(batch)
+    book.trade_rows.ids.keep(np.arange(len(batch), dtype=np.int32))
+    later = position("later", "3", user_id="bob")
+    book.upsert([later], 1)
+    part_of = [0 if user_id == "bob" else -1 for user_id, _ in book.groups.keys]
+    assert book.digests(part_of, 1) == sums([each for each in (*batch, later) if each.user_id == "bob"])
 
 
 def test_a_row_that_stays_decimal_only_for_want_of_fee_classes_has_the_digest_it_would_have_anyway(

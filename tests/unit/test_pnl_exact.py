@@ -14,6 +14,7 @@ import pytest
 
 from tests.pnl_oracle import expected_figures, figures, position
 from tradepool.errors import InvalidTrade
+from tradepool.pnl.backend_check import check_sums
 from tradepool.pnl.book import Book
 from tradepool.pnl.decimal_rows import half_even
 from tradepool.pnl.lanes import LOTS_MAX, Lane
@@ -205,8 +206,8 @@ def test_books_of_every_length_around_a_block_are_exact(count):
     assert_exact(rows, {"BTC/USDT": Decimal("0.0000123")})
 
 
-def test_a_warm_backend_has_nothing_left_to_compile():
-    NumbaBackend().warm()
+def test_a_checked_backend_has_nothing_left_to_compile():
+    check_sums(NumbaBackend())
     rows = list(random_positions(300, seed=8, magnitudes=(-3, 3), places=(2, 8)))
     assert_exact(rows)
     for loop in (mark_stretch, add_rows, revalue_rows):
@@ -215,10 +216,10 @@ def test_a_warm_backend_has_nothing_left_to_compile():
 
 @pytest.mark.slow
 def test_compiled_code_is_kept_where_numba_cache_dir_says(tmp_path):
-    program = "from tradepool.pnl.numba_backend import NumbaBackend; NumbaBackend().warm()"
+    program = "from tradepool.pnl.backend import Backends; Backends('numba').for_rows(1)"
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
-    assert {each.name.split("-")[0] for each in tmp_path.rglob("*.nbi")} >= {
+    assert {each.name.rpartition("_")[0] for each in tmp_path.rglob("*.nbi")} >= {
         "numba_kernel.mark_stretch",
         "numba_kernel.add_rows",
         "numba_kernel.revalue_rows",

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from tests.pnl_oracle import position
 from tests.stress_oracle import expected_risks, figures_of, net_key, price_in, shortfall, value_at_risk
 from tradepool.errors import InvalidTrade
-from tradepool.pnl import numba_matrix, numpy_matrix, stress_blocks
 from tradepool.pnl.book import Book
 from tradepool.pnl.marks import mark
-from tradepool.pnl.netting import net
-from tradepool.pnl.risk import Tail, tail_of, tails_of
-from tradepool.pnl.scenario_tables import build_scenario_tables
-from tradepool.pnl.scenarios import SCENARIOS_MAX, Scenario, ScenarioPrices
-from tradepool.pnl.stress import stress
-from tradepool.pnl.stress_kernels import Kernel, kernel_beside
+from tradepool.pnl.stress import blocks, numba_matrix, numpy_matrix
+from tradepool.pnl.stress.kernels import Kernel, kernel_beside
+from tradepool.pnl.stress.netting import net
+from tradepool.pnl.stress.risk import Tail, tail_of, tails_of
+from tradepool.pnl.stress.scenarios import SCENARIOS_MAX, Scenario, ScenarioPrices
+from tradepool.pnl.stress.tables import build_scenario_tables
+from tradepool.pnl.stress.valuation import stress
 from tradepool.pnl.tables import lane_ratio, lots_max_narrow, lots_max_wide
 
 AT = 1_700_000_000_000_000
@@ -102,7 +102,7 @@ def random_positions(count, *, rng, magnitudes, places):
 )
 @pytest.mark.parametrize("seed", [1, 2])
 def test_random_books_are_exact_in_random_scenarios(magnitudes, places, seed, monkeypatch):
-    monkeypatch.setattr(stress_blocks, "_CELLS", 64)
+    monkeypatch.setattr(blocks, "_CELLS", 64)
     rng = random.Random(seed)
     rows = list(random_positions(250, rng=rng, magnitudes=magnitudes, places=places))
     assert_exact(rows, dict(random_scenarios(13, rng)), confidence=rng.choice(("0.95", "0.5", "0.8125")))
@@ -167,7 +167,7 @@ def test_a_net_position_of_one_trade_is_worth_what_its_mark_is():
     }
     over = ScenarioPrices(PRICES, scenarios)
     for place, name in enumerate(scenarios, 1):
-        moved = mark(book, {symbol: over.of(symbol)[place] for symbol in PRICES}, AT)
+        moved = mark(book, {symbol: over.of(symbol).decimals()[place] for symbol in PRICES}, AT)
         for key, user in moved.users.items():
             was = base.users[key].unrealised
             assert Fraction(found.users[key].changes[name]) == Fraction(user.unrealised) - Fraction(was)
@@ -315,15 +315,36 @@ def test_of_equal_worst_scenarios_the_first_is_named():
     assert found.fleet["USDT"].worst_scenario == "b"
 
 
-def test_a_shocked_price_is_rounded_at_the_twelfth_digit_of_the_base():
-    prices = {"A": Decimal("64000.12"), "B": Decimal("0.123456789012345"), "C": Decimal(7)}
-    scenarios = {"s": Scenario(shocks={"*": Decimal("0.123456789123456"), "C": Decimal("-0.5")})}
-    over = ScenarioPrices(prices, scenarios)
-    assert over.of("A")[1] == Decimal("71901.3693187")
-    assert over.of("B")[1] == Decimal("0.138698367779301")
-    assert over.of("C")[1] == Decimal("3.5")
-    for symbol, base in prices.items():
-        assert Fraction(over.of(symbol)[1]) == price_in(scenarios["s"], symbol, base)
+@pytest.mark.parametrize(
+    ("base", "shock", "price"),
+    [
+        ("64000.12", "-0.123456", "56098.92118528"),
+        ("64000.12", "0.12345678", "71901.3687348136"),
+        ("64000.12", "0.123456789", "71901.3693108"),
+        ("64000.12", "0.10000000000000000000", "70400.132"),
+        ("64000.12", "0.123456789123456", "71901.3693187"),
+        ("123456789", "0.123456", "138698270.342784"),
+        ("0.000012345678", "0.123456", "0.000013869826023168"),
+        ("0.123456789012345", "0.123456789123456", "0.138698367779301"),
+        ("0.000000000000000003", "-0.1", "0.0000000000000000027"),
+        ("7", "-0.5", "3.5"),
+        ("1E+5", "0.000001", "100000.1"),
+        ("6.1907956374E+12", "0.12345678901234567", "6955091388230"),
+        ("64000.12", "0E-100000000", "64000.12"),
+    ],
+)
+def test_a_shocked_price_is_exact_unless_the_shock_is_a_quotient(base, shock, price):
+    over = ScenarioPrices({"A": Decimal(base)}, {"s": Scenario(shocks={"*": Decimal(shock)})})
+    before, after = over.of("A").decimals()
+    assert before == Decimal(base)
+    assert after == Decimal(price)
+    scenario = Scenario(shocks={"*": Decimal(shock) or Decimal(0)})
+    assert Fraction(after) == price_in(scenario, "A", Decimal(base))
+
+
+def test_prices_of_a_symbol_share_no_more_places_than_they_need():
+    scenarios = {"a": Scenario(prices={"A": Decimal("5.0000000000000000000")}), "b": shock("-0.50")}
+    assert ScenarioPrices({"A": Decimal("64000.10")}, scenarios).of("A") == ([640001 * 10, 500, 3200005], 2)
 
 
 @pytest.mark.parametrize(
@@ -354,23 +375,60 @@ def test_a_confidence_is_between_0_and_1(confidence):
         stressed([position("a", "1")], {"a": shock()}, confidence=confidence)
 
 
-def test_a_published_example_of_expected_shortfall():
-    """A portfolio of 100 ends at 0, 80, 100 or 150 with probabilities of 10, 30, 40 and 20 per cent.
+def risk_of_changes(changes, confidence):
+    """Of a position whose value changes by so much, from 1000, in one scenario each."""
+    scenarios = {f"s{n}": Scenario(prices={"X": Decimal(1000 + by)}) for n, by in enumerate(changes)}
+    row = position("t", "1", "1000", currency="USD", symbol="X")
+    return stressed([row], scenarios, prices={"X": Decimal(1000)}, confidence=confidence).fleet["USD"]
 
-    https://en.wikipedia.org/wiki/Expected_shortfall, "Examples", table of ES by q.
-    """
-    changes = [-100] + [-20] * 3 + [0] * 4 + [50] * 2
-    published = {"0.05": 100, "0.1": 100, "0.2": 60, "0.3": "46.6667", "0.4": 40, "0.5": 32}
-    published |= {"0.6": "26.6667", "0.8": 20, "0.9": "12.2222"}
-    scenarios = {
-        f"s{n}": Scenario(prices={"FUND/USD": Decimal(100 + change) or Decimal("1e-9")})
-        for n, change in enumerate(changes)
-    }
-    row = position("t", "1", "100", currency="USD", symbol="FUND/USD")
-    for share, expected in published.items():
-        confidence = str(1 - Decimal(share))
-        found = stressed([row], scenarios, prices={"FUND/USD": Decimal(100)}, confidence=confidence)
-        assert round(found.fleet["USD"].expected_shortfall, 4) == Decimal(expected)
+
+def test_of_100_losses_at_95_per_cent_var_is_the_sixth_largest_and_shortfall_the_mean_of_five():
+    """The example in the notes of skfolio's `value_at_risk`: skfolio.org, skfolio.measures.value_at_risk."""
+    risk = risk_of_changes(random.Random(9).sample([-loss for loss in range(1, 101)], 100), "0.95")
+    assert (risk.value_at_risk, risk.expected_shortfall) == (95, 98)
+
+
+@pytest.mark.parametrize(
+    ("share", "value_at_risk", "shortfall"),
+    [
+        ("0.05", 100, "100"),
+        ("0.1", 20, "100"),  # a tenth of the losses is 100, so with 0.9 none above 20 is needed
+        ("0.2", 20, "60"),
+        ("0.3", 20, "46.66666667"),
+        ("0.4", 0, "40"),
+        ("0.6", 0, "26.66666667"),
+        ("0.9", -50, "12.22222222"),
+        ("0.999", -50, "6.05605606"),
+    ],
+)
+def test_risk_of_ten_changes_worked_out_by_hand(share, value_at_risk, shortfall):
+    risk = risk_of_changes([-100] + [-20] * 3 + [0] * 4 + [50] * 2, str(1 - Decimal(share)))
+    assert risk.value_at_risk == value_at_risk
+    assert risk.expected_shortfall == Decimal(shortfall)
+
+
+@pytest.mark.parametrize("confidence", ["0.000001", "0.5", "0.95", "0.999"])
+def test_of_one_scenario_everything_is_its_change(confidence):
+    for change in (-7, 0, 7):
+        risk = risk_of_changes([change], confidence)
+        assert (risk.worst_change, risk.value_at_risk, risk.expected_shortfall) == (change, -change, -change)
+
+
+def test_where_every_scenario_gains_the_risk_is_negative():
+    risk = risk_of_changes([30, 10, 20], "0.5")
+    assert (risk.worst_scenario, risk.worst_change) == ("s1", 10)
+    assert (risk.value_at_risk, round(risk.expected_shortfall, 4)) == (-20, Decimal("-13.3333"))
+
+
+def test_fewer_scenarios_than_the_tail_needs_give_the_worst_loss():
+    risk = risk_of_changes([-3, -50, 4, -1], "0.999")
+    assert (risk.value_at_risk, risk.expected_shortfall) == (50, 50)
+
+
+def test_an_expected_shortfall_in_between_is_rounded_half_to_even():
+    tail = Tail(4, Decimal("0.5"))
+    for units, rounded in (((9, -1, -2, 9), 2), ((-2, -3, 9, 9), 2), ((9, 1, 2, 9), -2)):
+        assert tail.expected_shortfall(tail_of(units, tail)) == rounded
 
 
 changes_lists = st.lists(st.integers(-(2**61), 2**61), min_size=1, max_size=60)

@@ -132,6 +132,24 @@ def test_a_sum_is_exact_however_its_halves_have_carried(halves):
         assert figures.unrealised == figures.exposure == from_units(units)
 
 
+@pytest.mark.parametrize("largest", [255, 256, 2**16 - 1, 2**16, 2**32 - 1])
+@pytest.mark.parametrize("name", ["count", "unmarked"])
+def test_counts_are_as_wide_as_the_largest_of_them_needs(largest, name):
+    none, some = np.zeros(2, np.int64), np.array([1, largest])
+    counts = {"winners": none, "count": none, "unmarked": none} | {name: some}
+    if name == "count":
+        counts["winners"] = some
+    sums = dict.fromkeys(("unrealised", "profit", "exposure"), Limbs.zeros(2))
+    columns = UserColumns(groups=[("ann", "USDT"), ("bob", "USDT")], singles={}, **sums, **counts)
+    layout = BucketLayout(KEYS)
+    layout.follow(columns.groups, 2)
+    values = dict(UserBuckets(layout, columns, AT, KEYS.shards))
+    for place, user_id in enumerate(("ann", "bob")):
+        figures = read(values, user_id)["USDT"]
+        told = [figures.winners, figures.count, figures.unmarked]
+        assert told == [counts[each][place] for each in ("winners", "count", "unmarked")]
+
+
 def test_marks_read_late_are_those_of_their_own_tick():
     book, layout = Book.from_positions([position("t0", "1", symbol="A")]), BucketLayout(KEYS)
     former = mark(book, PRICES, AT)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,28 @@ import msgspec
 from tradepool.archive.reading import Archive
 from tradepool.audit.archive_audit import check_archive
 from tradepool.audit.digest_audit import DigestAudit
-from tradepool.audit.file_rules import BookReport, book, journal_damaged
+from tradepool.audit.file_rules import BookReport, book, digest, journal_damaged
 from tradepool.audit.journal_audit import JournalAudit
-from tradepool.audit.key_rules import key_ttl, key_type
+from tradepool.audit.key_rules import key_ttl, key_type, key_value
 from tradepool.audit.open_audit import OpenAudit
 from tradepool.audit.registry import Level
 from tradepool.audit.report import AuditReport, Finding
 from tradepool.audit.shard_audit import ShardAudit, newest_of_user
 from tradepool.audit.venue_audit import VenueAudit, VenueSnapshot
 from tradepool.errors import Corrupt, InvalidQuery, Misconfigured, StoreUnavailable
+from tradepool.files.segments import active_header
 from tradepool.model.archived import Archived
 from tradepool.placing import known_id
 from tradepool.store.inspection import StoredKey
+from tradepool.store.keys import Keys
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
 
 __all__ = ["Audits"]
 
 _ATTEMPTS_MAX = 3
+_CLOSER_RULES = {digest.name, key_value.name}
+"""What the digest level says of a whole shard: its records say more."""
 _BOOK_DECODER = msgspec.json.Decoder(BookReport)
 
 
@@ -76,6 +81,16 @@ class Audits:
         self._store.write_last_audit(msgspec.json.encode(report.to_dict()))
         return report
 
+    def watch(self) -> AuditReport:
+        """The digest level; where the sums of a shard differ, at once the standard level in its place.
+
+        Raises: as `check_all_trades`.
+        """
+        report = self.check_all_trades(level=Level.DIGEST)
+        if report.counts.keys() & _CLOSER_RULES:
+            return self.check_all_trades(level=Level.STANDARD)
+        return report
+
     def last_report(self) -> dict[str, Any] | None:
         """The last report of `check_all_trades`, from whichever process; None before the first."""
         value = self._store.read_last_audit()
@@ -109,12 +124,12 @@ class Audits:
             run.undecided += [f"shard {shard:02x}, which stood never still" for shard in sums.restless]
         elif run.level is Level.STANDARD:
             doubtful = [*sums.different, *sums.restless, *sums.unreadable]
-            self._audit_shards(run, doubtful, _Keys(), sums.stuck)
+            self._audit_shards(run, doubtful, _Keys(), sums)
             self._audit_open(run, [shard for shard in shards if shard not in doubtful])
         else:
             keys = _Keys(self._store.stored_keys())
             run.findings += keys.findings
-            archived = self._audit_shards(run, shards, keys, sums.stuck)
+            archived = self._audit_shards(run, shards, keys, sums)
             if self._archive.is_here:
                 run.findings += check_archive(self._archive, archived)
         if told is not None:
@@ -129,8 +144,18 @@ class Audits:
             for row in _BOOK_DECODER.decode(report).differences:
                 yield from book(row)
 
+    def _of_meta(self) -> Iterator[Finding]:
+        """What the store says of itself: a recovery that believed it would refuse, or fill it anew."""
+        with contextlib.suppress(Corrupt):
+            journal_id = active_header(self._journal)[0].id
+            if self._store.journal_id() != journal_id:
+                yield from key_value(Keys.meta, f"journal: {self._store.journal_id()}, not {journal_id}")
+        count = self._store.stored_shard_count()
+        if count != f"{self._store.keys.shard_count}":
+            yield from key_value(Keys.meta, f"shard_count: {count}, not {self._store.keys.shard_count}")
+
     def _audit_shards(
-        self, run: _Run, shards: Iterable[int], keys: _Keys, stuck: Collection[int]
+        self, run: _Run, shards: Iterable[int], keys: _Keys, sums: DigestAudit
     ) -> dict[str, Archived]:
         """Every record of the shards; what is left of archived trades, by id. A shard's state goes."""
         archived: dict[str, Archived] = {}
@@ -138,11 +163,13 @@ class Audits:
         run.undecided += [f"shard {shard:02x}, a key of which is unusable" for shard in keys.unusable_shards]
         if not usable:
             return archived
+        run.findings += self._of_meta()
         journal = JournalAudit(self._journal)
         journal.run()
         run.findings += journal.findings
+        run.undecided += journal.undecided
         for shard in usable:
-            audit = self._shard_audit(shard, run, is_stuck=shard in stuck)
+            audit = self._shard_audit(shard, run, sums)
             audit.run(journal.newest, unusable=keys.unusable_users[shard])
             run.take(audit)
             archived.update(audit.archived)
@@ -168,16 +195,22 @@ class Audits:
                 journaled = newest_of_user(self._journal, shard, user_id)
             except Corrupt as problem:
                 run.findings += journal_damaged(str(problem))
-        audit = self._shard_audit(shard, run, is_stuck=False)
+        audit = self._shard_audit(shard, run)
         audit.run_user(user_id, journaled)
         run.take(audit)
         if deep and self._archive.is_here:
             run.findings += check_archive(self._archive, audit.archived, user_id=user_id)
         return run.report()
 
-    def _shard_audit(self, shard: int, run: _Run, *, is_stuck: bool) -> ShardAudit:
+    def _shard_audit(self, shard: int, run: _Run, sums: DigestAudit | None = None) -> ShardAudit:
         return ShardAudit(
-            self._store, self._watermark, self._journal, shard, now_us=run.started_at, stuck=is_stuck
+            self._store,
+            self._watermark,
+            self._journal,
+            shard,
+            now_us=run.started_at,
+            stuck=sums is not None and shard in {*sums.stuck, *sums.unreadable},
+            sums_differ=sums is not None and shard in sums.different,
         )
 
 

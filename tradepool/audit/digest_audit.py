@@ -16,9 +16,12 @@ from tradepool.audit.file_rules import Sums, Waiting
 from tradepool.audit.key_rules import key_type, key_value
 from tradepool.audit.report import Finding
 from tradepool.errors import Corrupt, JournalUnavailable
+from tradepool.model.positions import parse_position
+from tradepool.store.inspection import OutboxEnd
+from tradepool.store.keys import Keys
 from tradepool.store.progress import ShardDigest
 from tradepool.store.redis_store import RedisStore
-from tradepool.store.watermark import Watermark
+from tradepool.store.watermark import JournaledShard, Watermark
 
 __all__ = ["DigestAudit"]
 
@@ -63,6 +66,8 @@ class DigestAudit:
         for attempt in range(_ATTEMPTS_MAX):
             ours = self._undecided(self._digests(shards))
             if attempt == 0:
+                self._find_contradictions(list(ours))
+                ours = {shard: our for shard, our in ours.items() if shard not in self.unreadable}
                 self._find_stuck(list(ours))
             going = {shard: our for shard, our in ours.items() if shard not in self.stuck}
             if not going:
@@ -102,14 +107,52 @@ class DigestAudit:
                 self.unreadable.append(shard)
 
     def _both(self, ours: dict[int, ShardDigest]) -> list[_Both]:
-        shards = list(ours)
-        if not shards:
-            return []
-        theirs = self._store.journaled(shards)
         return [
             _Both(shard, ours[shard], their.position, Sums(their.digest, their.count))
-            for shard, their in zip(shards, theirs, strict=True)
+            for shard, their in self._journaled(list(ours)).items()
         ]
+
+    def _journaled(self, shards: list[int]) -> dict[int, JournaledShard]:
+        """What the journal says of the shards, without those where that cannot be read."""
+        if not shards:
+            return {}
+        try:
+            theirs = dict(zip(shards, self._store.journaled(shards), strict=True))
+            for their in theirs.values():
+                parse_position(their.position)
+        except ValueError as problem:
+            if len(shards) > 1:
+                return {s: their for shard in shards for s, their in self._journaled([shard]).items()}
+            (shard,) = shards
+            self._contradict(shard, self._store.keys.journal, f"{Keys.journal_field(shard)}: {problem}")
+            return {}
+        return theirs
+
+    def _contradict(self, shard: int, name: str, problem: str) -> None:
+        self.findings += key_value(name, problem)
+        self.unreadable.append(shard)
+
+    def _find_contradictions(self, shards: list[int]) -> None:
+        """Shards whose positions never were: whoever waited for one would wait in vain.
+
+        The journal's position is published before what stands up to there leaves the outbox, and a commit
+        stands in the outbox at the position that it leaves in the sums.
+        """
+        before = self._journaled(shards)
+        ends = self._store.outbox_ends(list(before)) if before else []
+        after = self._journaled(list(before))
+        for shard, end in zip(before, ends, strict=True):
+            their = after.get(shard)
+            if their is None or not end.stood_still or their.position != before[shard].position:
+                continue
+            if end.last not in (None, end.position):
+                name = self._store.keys.digest(shard)
+                self._contradict(shard, name, f"position {end.position}, its outbox ends at {end.last}")
+            elif _is_impossible(their.position, end):
+                problem = (
+                    f"{Keys.journal_field(shard)}: at {their.position}, the last commit at {end.position}"
+                )
+                self._contradict(shard, self._store.keys.journal, problem)
 
     def _find_stuck(self, shards: list[int]) -> None:
         """Shards whose commits the journal has not taken for minutes; nobody waits for these any longer."""
@@ -129,9 +172,12 @@ class DigestAudit:
 
     def _behind(self, shards: list[int]) -> list[tuple[int, str]]:
         """The first commit of each shard that the journal does not have, where there is one."""
-        if not shards:
-            return []
-        journaled = self._store.journaled(shards)
-        places = [(shard, their.position) for shard, their in zip(shards, journaled, strict=True)]
-        first = zip(shards, self._store.first_behind(places), strict=True)
-        return [(shard, position) for shard, position in first if position is not None]
+        places = [(shard, their.position) for shard, their in self._journaled(shards).items()]
+        first = zip(places, self._store.first_behind(places) if places else (), strict=True)
+        return [(shard, position) for (shard, _), position in first if position is not None]
+
+
+def _is_impossible(journaled: str, end: OutboxEnd) -> bool:
+    """Nothing waits, and the journal is not where the last commit is; or it is further than that."""
+    ours, theirs = parse_position(end.position), parse_position(journaled)
+    return theirs != ours if end.last is None else theirs > ours

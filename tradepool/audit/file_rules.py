@@ -24,6 +24,7 @@ __all__ = [
     "archive_different",
     "archive_missing",
     "book",
+    "bucket_sums",
     "digest",
     "journal_damaged",
     "outbox_stuck",
@@ -83,6 +84,15 @@ def digest(shard: int, ours: Sums, journaled: Sums) -> Iterator[Fault]:
         yield f"shard {shard:02x}", "Redis and the journal count or digest its records differently"
 
 
+@rule(Severity.CRITICAL, Level.DEEP, Repair.COUNTERS)
+def bucket_sums(shard: int, buckets: Mapping[int, Sums], records: Mapping[int, Sums]) -> Iterator[Fault]:
+    """The sums that the store keeps of each bucket of a shard are those of the records in it."""
+    nothing = Sums("0" * 16, 0)
+    for bucket in sorted(buckets.keys() | records.keys()):
+        if buckets.get(bucket, nothing) != records.get(bucket, nothing):
+            yield f"shard {shard:02x}", f"bucket {bucket:x} is counted or digested otherwise than its records"
+
+
 @rule(Severity.CRITICAL, Level.DIGEST)
 def outbox_stuck(waiting: Waiting, now_us: int) -> Iterator[Fault]:
     """The journal takes what a shard has committed within minutes; until then nothing is confirmed."""
@@ -106,12 +116,10 @@ def journal_damaged(problem: str) -> Iterator[Fault]:
 
 
 @rule(Severity.WARNING, Level.DEEP, Repair.SNAPSHOT)
-def snapshot_damaged(name: str, expected: str, found: str | None) -> Iterator[Fault]:
+def snapshot_damaged(name: str, problem: str) -> Iterator[Fault]:
     """The files of the snapshot are, byte for byte, those that snapshot.json was written for."""
-    if found is None:
-        yield name, "it is not there"
-    elif found != expected:
-        yield name, "it is not what snapshot.json says"
+    if problem:
+        yield name, problem
 
 
 @rule(Severity.CRITICAL, Level.DEEP, Repair.SNAPSHOT)

@@ -7,13 +7,15 @@ a rule judges it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TypeVar
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 from tradepool.audit import index_rules
 from tradepool.audit.at_rest import at_rest
 from tradepool.audit.index_rules import Claim, Listed
+from tradepool.audit.key_rules import key_value
 from tradepool.audit.report import Finding
 from tradepool.audit.shard_records import ShardRecords
 from tradepool.batching import batched
@@ -28,23 +30,42 @@ __all__ = ["IndexAudit"]
 Answer = TypeVar("Answer")
 
 _USERS_PAGE = 200
+_ROUTES_PAGE = 1000
+_OPEN_AT = 0.0
+_INDEX_RULES = (index_rules.index_missing, index_rules.index_extra, index_rules.index_order)
+_RECENT = "the recent trades"
 _OPEN_SET = "the set of open trades"
 _USERS_INDEX = "its user's index"
+
+
+class _Place(NamedTuple):
+    """An index, how findings name it, and whether the trade in doubt was in it a moment ago."""
+
+    key: str
+    name: str
+    was_listed: bool
 
 
 class IndexAudit:
     """The audit of what stands beside the `records` of one shard.
 
     `findings`, and `undecided`, what did not stand still; `tainted` are the users who have an unsound record:
-    their counters cannot be told right or wrong. `unusable` users have a key of a wrong type.
+    their counters cannot be told right or wrong. `unusable` users have a key that cannot be used. `noted`
+    are ids of trades that users' last commits have changed, read before the records.
     """
 
     def __init__(
-        self, store: RedisStore, shard: int, records: ShardRecords, unusable: Collection[str]
+        self,
+        store: RedisStore,
+        shard: int,
+        records: ShardRecords,
+        unusable: Collection[str],
+        noted: Mapping[str, Iterable[str]] = MappingProxyType({}),
     ) -> None:
         self._store = store
         self._shard = shard
         self._records = records
+        self._noted = noted
         self._users = sorted(records.users - set(unusable))
         self.findings: list[Finding] = []
         self.undecided: list[str] = []
@@ -53,6 +74,7 @@ class IndexAudit:
     def run(self, *, known_users: Collection[str], user_id: str | None = None) -> None:
         """Everything of the shard, or of one user; `known_users` are those that the shard has listed."""
         self._check_users(known_users)
+        self._check_changed()
         self._check_routes()
         self._check_user_indexes()
         if user_id is None:
@@ -68,72 +90,115 @@ class IndexAudit:
                 Listed(user_id, "the shard's users", is_listed, belongs=True)
             )
 
+    def _check_changed(self) -> None:
+        """The ids that are noted as changed are those of records, which stay."""
+        known = self._records
+        for user_id, noted in self._noted.items():
+            unknown = [
+                trade_id
+                for trade_id in noted
+                if trade_id not in known.trades
+                and trade_id not in known.archived
+                and trade_id not in known.unsound
+            ]
+            found = self._store.read([(self._shard, trade_id) for trade_id in unknown])
+            strange = [trade_id for trade_id, value in zip(unknown, found, strict=True) if value is None]
+            if strange:
+                name = self._store.keys.changed(self._shard, user_id)
+                self.findings += key_value(name, f"{strange[0]!r} is no trade's id")
+
     def _check_routes(self) -> None:
-        trades = self._records.trades
-        unrouted = sorted(i for i in trades if slot_of_id(i) is None and i not in self._records.unsound)
-        for trade_id, slot in zip(unrouted, self._store.routes(unrouted) if unrouted else [], strict=True):
-            self.findings += index_rules.route(trade_id, slot_of_user(trades[trade_id]), slot)
+        owners = {i: left.user_id for i, left in self._records.archived.items()} | self._records.trades
+        unrouted = sorted(i for i in owners if slot_of_id(i) is None and i not in self._records.unsound)
+        for page in batched(unrouted, _ROUTES_PAGE):
+            for trade_id, slot in zip(page, self._routes(page), strict=True):
+                self.findings += index_rules.route(trade_id, slot_of_user(owners[trade_id]), slot)
+
+    def _routes(self, trade_ids: list[str]) -> list[int | None]:
+        """A route that is no number leads nowhere."""
+        try:
+            return self._store.routes(trade_ids)
+        except ValueError:
+            if len(trade_ids) == 1:
+                return [None]
+            return [slot for trade_id in trade_ids for slot in self._routes([trade_id])]
 
     def _check_user_indexes(self) -> None:
-        mine: defaultdict[str, set[str]] = defaultdict(set)
+        mine: defaultdict[str, dict[str, float]] = defaultdict(dict)
         for trade_id, user_id in self._records.trades.items():
-            mine[user_id].add(trade_id)
+            mine[user_id][trade_id] = self._records.created[trade_id]
         unsound = self._records.unsound
         for users in batched(self._users, _USERS_PAGE):
             keys = [self._store.keys.user_index(self._shard, user_id) for user_id in users]
             for user_id, key, listed in zip(users, keys, self._store.members(keys), strict=True):
                 if not unsound.isdisjoint(listed) or not unsound.isdisjoint(mine[user_id]):
                     self.tainted.add(user_id)
-                for trade_id in (listed ^ mine[user_id]) - unsound:
-                    self._recheck(trade_id, key, _USERS_INDEX, partial(_is_of_user, user_id))
+                for trade_id in _misplaced(listed, mine[user_id]) - unsound:
+                    place = _Place(key, _USERS_INDEX, was_listed=trade_id in listed)
+                    self._recheck(trade_id, place, partial(_is_of_user, user_id))
 
     def _check_symbol_indexes(self) -> None:
-        by_symbol = self._records.symbols
+        by_symbol, created = self._records.symbols, self._records.created
         for symbols in batched(sorted(by_symbol), _USERS_PAGE):
             keys = [self._store.keys.symbol_index(self._shard, symbol) for symbol in symbols]
             for symbol, key, listed in zip(symbols, keys, self._store.members(keys), strict=True):
-                for trade_id in (listed ^ by_symbol[symbol]) - self._records.unsound:
-                    name = f"the index of {symbol}"
-                    self._recheck(trade_id, key, name, partial(_is_of_symbol, symbol))
+                here = {trade_id: created[trade_id] for trade_id in by_symbol[symbol]}
+                for trade_id in _misplaced(listed, here) - self._records.unsound:
+                    place = _Place(key, f"the index of {symbol}", was_listed=trade_id in listed)
+                    self._recheck(trade_id, place, partial(_is_of_symbol, symbol))
 
     def _check_recent(self) -> None:
         """Only that what is there belongs there: an add and a trim decide what is among the newest."""
         key = self._store.keys.recent(self._shard)
         (listed,) = self._store.members([key])
-        for trade_id in listed - self._records.trades.keys() - self._records.unsound:
-            self._recheck(trade_id, key, "the recent trades", lambda _: True)
+        created = self._records.created
+        here = {trade_id: created[trade_id] for trade_id in listed.keys() & created.keys()}
+        for trade_id in _misplaced(listed, here) - self._records.unsound:
+            self._recheck(trade_id, _Place(key, _RECENT, was_listed=True), lambda _: True)
 
-    def _recheck(self, trade_id: str, key: str, name: str, belongs: Callable[[Trade], bool]) -> None:
-        found = self._at_rest(trade_id, lambda: self._store.are_listed([(key, trade_id)])[0])
+    def _recheck(self, trade_id: str, place: _Place, belongs: Callable[[Trade], bool]) -> None:
+        found = self._at_rest(trade_id, lambda: self._store.score(place.key, trade_id))
         if found is not None:
-            trade, is_listed = found
-            listed = Listed(trade_id, name, is_listed, isinstance(trade, Trade) and belongs(trade))
-            self.findings += index_rules.index_missing(listed) + index_rules.index_extra(listed)
+            trade, at = found
+            due = float(trade.created_at) if isinstance(trade, Trade) else None
+            is_member = isinstance(trade, Trade) and belongs(trade)
+            # A record stays: what was listed without one was so all the time, even where its name is no text.
+            is_listed = at is not None or (trade is None and place.was_listed)
+            listed = Listed(trade_id, place.name, is_listed, is_member, at, due)
+            for each in _INDEX_RULES:
+                self.findings += each(listed)
 
     def check_open(self, user_id: str | None) -> None:
         """The set of open trades, or the part of it that is one user's."""
-        members = self._open_members(user_id)
-        listed = {self._store.keys.trade_of_open_member(member): member for member in members}
-        for trade_id in (self._records.open ^ listed.keys()) - self._records.unsound:
-            owner = self._records.trades.get(trade_id, user_id)
-            member = listed.get(trade_id) or self._store.keys.open_member(owner or "", trade_id)
-            self._recheck_open(trade_id, member)
+        keys, trades = self._store.keys, self._records.trades
+        expected = {keys.open_member(trades[trade_id], trade_id): _OPEN_AT for trade_id in self._records.open}
+        listed = self._open_members(user_id)
+        for member in _misplaced(listed, expected):
+            trade_id = keys.trade_of_open_member(member)
+            if trade_id not in self._records.unsound:
+                self._recheck_open(trade_id, member, was_listed=member in listed)
 
-    def _open_members(self, user_id: str | None) -> Collection[str]:
+    def _open_members(self, user_id: str | None) -> Mapping[str, float]:
+        """Members and where they stand; those of one user are only found where they should stand."""
         keys = self._store.keys
         if user_id is None:
             return self._store.members([keys.open_trades(self._shard)])[0]
-        return [keys.open_member(user_id, trade_id) for trade_id in self._store.open_ids_of_user(user_id)]
+        ids = self._store.open_ids_of_user(user_id)
+        return dict.fromkeys((keys.open_member(user_id, trade_id) for trade_id in ids), _OPEN_AT)
 
-    def _recheck_open(self, trade_id: str, member: str) -> None:
-        key = self._store.keys.open_trades(self._shard)
-        found = self._at_rest(trade_id, lambda: self._store.are_listed([(key, member)])[0])
+    def _recheck_open(self, trade_id: str, member: str, *, was_listed: bool) -> None:
+        keys = self._store.keys
+        key = keys.open_trades(self._shard)
+        found = self._at_rest(trade_id, lambda: self._store.score(key, member))
         if found is None:
             return
-        trade, is_listed = found
-        if isinstance(trade, Trade):
-            self.findings += index_rules.open_set(trade_id, is_open=trade.is_open, is_listed=is_listed)
+        trade, at = found
+        if isinstance(trade, Trade) and member == keys.open_member(trade.user_id, trade_id):
+            listed = Listed(trade_id, _OPEN_SET, at is not None, trade.is_open, at, _OPEN_AT)
+            self.findings += index_rules.index_order(listed)
+            self.findings += index_rules.open_set(trade_id, is_open=trade.is_open, is_listed=at is not None)
         else:
+            is_listed = at is not None or (was_listed and trade is None)
             self.findings += index_rules.index_extra(Listed(trade_id, _OPEN_SET, is_listed, belongs=False))
 
     def _check_claims(self) -> None:
@@ -185,6 +250,11 @@ def _has_key(name: str, trade: Trade) -> bool:
 
 def _has_fill(name: str, trade: Trade) -> bool:
     return name in claims_of(trade)
+
+
+def _misplaced(listed: Mapping[str, float], here: Mapping[str, float]) -> set[str]:
+    """Ids that stand in one of the two, or elsewhere in the other."""
+    return {trade_id for trade_id, _ in listed.items() ^ here.items()}
 
 
 def _differing(held: Mapping[str, str], used: Mapping[str, str]) -> Iterator[tuple[str, str]]:

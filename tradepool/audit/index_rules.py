@@ -15,6 +15,7 @@ __all__ = [
     "claim_missing",
     "index_extra",
     "index_missing",
+    "index_order",
     "open_set",
     "route",
     "summary_fold",
@@ -29,6 +30,9 @@ class Listed(NamedTuple):
     """The index, as a finding names it."""
     is_listed: bool
     belongs: bool
+    at: float | None = None
+    """Where it stands there, and where it should."""
+    due: float | None = None
 
 
 class Claim(NamedTuple):
@@ -51,6 +55,13 @@ def index_extra(listed: Listed) -> Iterator[Fault]:
     """An index names only trades that are there and belong in it."""
     if listed.is_listed and not listed.belongs:
         yield listed.trade_id, f"in {listed.place}, but there is no such live trade"
+
+
+@rule(Severity.CRITICAL, Level.DEEP, Repair.INDEX)
+def index_order(listed: Listed) -> Iterator[Fault]:
+    """A trade stands in indexes at the moment of its creation, by which lists are ordered and paged."""
+    if listed.is_listed and listed.belongs and listed.at != listed.due:
+        yield listed.trade_id, f"at {listed.at} in {listed.place}, not at {listed.due}"
 
 
 @rule(Severity.CRITICAL, Level.STANDARD, Repair.INDEX)

@@ -8,6 +8,7 @@ the two.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,14 +22,25 @@ from tradepool.files.lines import JournalLine
 from tradepool.files.reading import Group, Latest, Newest, newest_versions
 from tradepool.files.segments import active_header
 from tradepool.files.snapshot import snapshot_bodies
-from tradepool.files.snapshot_info import SNAPSHOT_NAME, SnapshotInfo, load_snapshot
+from tradepool.files.snapshot_info import (
+    SNAPSHOT_NAME,
+    FileInfo,
+    SnapshotInfo,
+    is_changing_hands,
+    load_snapshot,
+)
 from tradepool.model.codec import digest_of
 from tradepool.model.ledger import ledger_id
 from tradepool.model.positions import START_POSITION, parse_position
 
 __all__ = ["JournalAudit"]
 
-_ATTEMPTS_MAX = 5
+_ATTEMPTS_MAX = 20
+_CHUNK_BYTES = 1 << 20
+_BRACKETS = 2
+"""Lines of a snapshot's file that are no elements."""
+_CHANGING_S = 0.05
+"""Between two looks at a snapshot that is being put in place, which takes as long as a few renames."""
 
 
 class _Named(msgspec.Struct, frozen=True, gc=False):
@@ -53,7 +65,8 @@ class _Version(NamedTuple):
 
 
 class JournalAudit:
-    """Reads the journal at `path`, and the snapshot beside it if there is one; `findings` is what is wrong.
+    """Reads the journal at `path`, and the snapshot beside it if there is one; `findings` is what is wrong,
+    `undecided` what could not be told.
 
     `newest` is None when the journal cannot be read to its end. Memory: about 400 bytes for each record of
     the pool, and 250 for each of the snapshot while the journal is read.
@@ -62,6 +75,7 @@ class JournalAudit:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.findings: list[Finding] = []
+        self.undecided: list[str] = []
         self.newest: Newest | None = None
 
     def run(self) -> None:
@@ -79,30 +93,51 @@ class JournalAudit:
         """What the snapshot holds, if all its files are as they should be, and belong to this journal."""
         folder = self._path.parent
         for _ in range(_ATTEMPTS_MAX):
+            if is_changing_hands(folder):
+                time.sleep(_CHANGING_S)
+                continue
             info = load_snapshot(folder)
-            if info is None:
-                return None
             found = list(self._of_files(folder, info))
-            check = None if found else _SnapshotCheck(folder, info)
-            # A new one may have taken its place meanwhile, file by file.
-            if load_snapshot(folder) == info:
+            check = None
+            if info is not None and not found:
+                try:
+                    check = _SnapshotCheck(folder, info)
+                except (msgspec.MsgspecError, ValueError, Corrupt) as problem:
+                    found += snapshot_damaged(SNAPSHOT_NAME, f"it vouches for what cannot be read: {problem}")
+            # A new one takes its place file by file: it may have done so, or have begun to.
+            if not is_changing_hands(folder) and load_snapshot(folder) == info:
                 self.findings += found
                 return check
+        self.undecided.append("the snapshot, which another one is replacing")
         return None
 
-    def _of_files(self, folder: Path, info: SnapshotInfo) -> Iterator[Finding]:
+    def _of_files(self, folder: Path, info: SnapshotInfo | None) -> Iterator[Finding]:
+        if info is None:
+            if (folder / SNAPSHOT_NAME).exists():
+                yield from snapshot_damaged(SNAPSHOT_NAME, "this release cannot read it")
+            return
         try:
-            yield from snapshot_damaged(SNAPSHOT_NAME, active_header(self._path)[0].id, info.journal)
+            if active_header(self._path)[0].id != info.journal:
+                yield from snapshot_damaged(SNAPSHOT_NAME, "it is of another journal")
         except Corrupt:
             # Reading the journal says what is wrong with it.
             return
         for name, expected in info.files.items():
-            try:
-                with (folder / name).open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError:
-                found = None
-            yield from snapshot_damaged(name, expected.sha256, found)
+            yield from snapshot_damaged(name, _problem_of(folder / name, expected))
+
+
+def _problem_of(path: Path, expected: FileInfo) -> str:
+    """What is wrong with a file of the snapshot; "": nothing."""
+    digest, size, lines = hashlib.sha256(), 0, 0
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                size, lines = size + len(chunk), lines + chunk.count(b"\n")
+    except OSError as problem:
+        return f"it cannot be read: {problem.strerror}"
+    found = FileInfo(count=lines - _BRACKETS, bytes=size, sha256=digest.hexdigest())
+    return "" if found == expected else "it is not what snapshot.json says"
 
 
 class _SnapshotCheck:

@@ -13,6 +13,7 @@ from tradepool.audit.ledger_rules import Held, orphan_reservation
 from tradepool.audit.relation_rules import Related
 from tradepool.audit.report import Finding
 from tradepool.audit.shard_records import Pair, ShardRecords
+from tradepool.errors import Corrupt
 from tradepool.model import codec
 from tradepool.model.archived import Archived
 from tradepool.model.ids import slot_of_id, slot_of_user
@@ -84,15 +85,21 @@ class RelationAudit:
         names = {other.trade_id: other.related_trade_id for other in others if isinstance(other, Trade)}
         names[trade_id] = trade.related_trade_id
         is_way = all(names.get(step) == after for step, after in zip([trade_id, *way], way, strict=False))
-        related = Related(trade, self._owner_of(trade.related_trade_id), way if is_way else ())
+        related = Related(trade, self._owner_of(trade), way if is_way else ())
         yield from relation_rules.related_missing(related, self._now_us)
         yield from relation_rules.related_foreign(related)
         yield from relation_rules.related_cycle(related)
 
-    def _owner_of(self, trade_id: str) -> str | None:
-        shard = self._store.shard_of_trade(trade_id)
-        value = None if shard is None else self._store.read([(shard, trade_id)])[0]
-        record = None if value is None else codec.unpack(value)
+    def _owner_of(self, trade: Trade) -> str | None:
+        """Whose trade it is that the trade names, None: nobody's."""
+        named = trade.related_trade_id or ""
+        try:
+            shard = self._store.shard_of_trade(named)
+            value = None if shard is None else self._store.read([(shard, named)])[0]
+            record = None if value is None else codec.unpack(value)
+        except (Corrupt, ValueError):
+            # Whoever reads the record, or the route to it, finds that.
+            return trade.user_id
         return record.user_id if isinstance(record, Trade | Archived) else None
 
     def _may_be_orphan(self, ledger_id: str, key: str) -> bool:

@@ -16,14 +16,19 @@ import msgspec
 from tradepool.audit import record_rules
 from tradepool.audit.counter_audit import CounterAudit
 from tradepool.audit.expiry_audit import compare_expiries
+from tradepool.audit.file_rules import Sums, bucket_sums
 from tradepool.audit.index_audit import IndexAudit
+from tradepool.audit.key_rules import key_value
 from tradepool.audit.record_rules import Compared, Seen
 from tradepool.audit.relation_audit import RelationAudit
 from tradepool.audit.report import Finding
 from tradepool.audit.shard_records import ShardRecords
+from tradepool.batching import batched
+from tradepool.errors import Corrupt
 from tradepool.files.point import Place
 from tradepool.files.reading import Latest, Newest, read_lines
 from tradepool.model.archived import Archived
+from tradepool.store.progress import ShardDigest
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
 
@@ -31,6 +36,7 @@ __all__ = ["JOURNAL_WAIT_S", "ShardAudit", "newest_of_user"]
 
 JOURNAL_WAIT_S = 30.0
 """How long an audit waits for the journal to have what the store has."""
+_USERS_PAGE = 200
 _RULES = (record_rules.missing_in_redis, record_rules.stale_in_redis, record_rules.different_in_redis)
 
 
@@ -39,7 +45,7 @@ class ShardAudit:
 
     `findings`, `records` (how many were read), `undecided` (what could not be told) and `archived` (what is
     left of archived trades, by id: the archive itself is not looked into) are the result. A `stuck` shard is
-    not waited for: the journal does not take what it commits.
+    not waited for: the journal does not take what it commits. Where `sums_differ` they are a finding already.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class ShardAudit:
         *,
         now_us: int,
         stuck: bool = False,
+        sums_differ: bool = False,
     ) -> None:
         self._store = store
         self._watermark = watermark
@@ -58,6 +65,7 @@ class ShardAudit:
         self._shard = shard
         self._now_us = now_us
         self._is_stuck = stuck
+        self._do_sums_differ = sums_differ
         self._records = ShardRecords(now_us=now_us)
         self._findings: list[Finding] = []
         self.undecided: list[str] = []
@@ -83,18 +91,26 @@ class ShardAudit:
         `unusable` are users with a key of a wrong type: their indexes and counters are left out.
         """
         users = {user_id for user_id in self._store.users(self._shard) if user_id not in unusable}
-        before = self._store.revisions(users)
+        noted = self._noted(sorted(users))
+        unusable = {*unusable, *(users - noted.keys())}
+        before = self._store.revisions(noted)
+        sums = self._sums()
         for record_id, value in self._store.scan_records(self._shard):
             self._records.look_at(record_id, value)
+        stood_still = self._sums() == sums
         if journaled is not None:
             self._compare_journal(journaled.shards.get(self._shard, {}), journaled.end)
-        self._compare_others(before, unusable)
+        if sums is not None and stood_still and not (self._do_sums_differ or self._records.unsound):
+            self._compare_sums(sums)
+        self._compare_others(before, unusable, noted)
 
     def run_user(
         self, user_id: str, journaled: Mapping[str, Latest] | None, *, unusable: Collection[str] = ()
     ) -> None:
         """Compare what belongs to one user with what the journal holds of it; None: it is not known."""
-        before = self._store.revisions([user_id])
+        noted = self._noted([user_id])
+        unusable = {*unusable} if noted else {*unusable, user_id}
+        before = self._store.revisions(noted)
         self._records.users.add(user_id)
         ids = {*self._store.user_trade_ids(user_id), *self._store.ledger_ids(user_id), *(journaled or ())}
         record_ids = sorted(ids)
@@ -104,16 +120,44 @@ class ShardAudit:
                 self._records.look_at(record_id, value)
         if journaled is not None:
             self._compare_journal(journaled, None)
-        self._compare_others(before, unusable, user_id)
+        self._compare_others(before, unusable, noted, user_id)
+
+    def _noted(self, user_ids: list[str]) -> dict[str, tuple[str, ...]]:
+        """What users' last commits have changed, of those of whom that can be read."""
+        found: dict[str, tuple[str, ...]] = {}
+        for page in batched(user_ids, _USERS_PAGE):
+            for user_id, ids in zip(page, self._store.noted_changes(page), strict=True):
+                if ids is None:
+                    name = self._store.keys.changed(self._shard, user_id)
+                    self._findings += key_value(name, "it does not begin with 16 digits")
+                else:
+                    found[user_id] = ids
+        return found
+
+    def _sums(self) -> ShardDigest | None:
+        """What the store keeps of each bucket; None where it cannot be read, which the digest level tells."""
+        try:
+            return self._store.digest(self._shard)
+        except (Corrupt, ValueError):
+            return None
+
+    def _compare_sums(self, kept: ShardDigest) -> None:
+        """Each bucket's sums with its records. Where commits go on, the journal vouches for their total."""
+        buckets = {bucket: Sums(*sums) for bucket, sums in kept.buckets.items()}
+        self._findings += bucket_sums(self._shard, buckets, self._records.sums(self._store.keys))
 
     def _compare_others(
-        self, before: Mapping[str, int], unusable: Collection[str], user_id: str | None = None
+        self,
+        before: Mapping[str, int],
+        unusable: Collection[str],
+        noted: Mapping[str, Collection[str]],
+        user_id: str | None = None,
     ) -> None:
         """What stands beside the records, and what several of them must agree in."""
         self._findings += compare_expiries(
             self._store, self._shard, self._records.expiries, user_id=user_id, without=self._records.unsound
         )
-        indexes = IndexAudit(self._store, self._shard, self._records, unusable)
+        indexes = IndexAudit(self._store, self._shard, self._records, unusable, noted)
         # Of one user it is not known yet; nobody needs to know a user without records.
         is_known = user_id is None or not self._records.seen
         indexes.run(known_users={*before, *unusable} if is_known else (), user_id=user_id)

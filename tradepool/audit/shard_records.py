@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from tradepool.audit import ledger_rules, record_rules, trade_rules
+from tradepool.audit.file_rules import Sums
 from tradepool.audit.record_rules import Seen
 from tradepool.audit.relation_rules import order_of
 from tradepool.audit.report import Finding
@@ -15,6 +16,7 @@ from tradepool.model.archived import Archived
 from tradepool.model.counters import add_counters, contribution
 from tradepool.model.ledger import Ledger, ledger_id, next_expiry
 from tradepool.model.trade import Trade
+from tradepool.store.keys import Keys
 from tradepool.store.plan import claims_of
 
 __all__ = ["Pair", "ShardRecords", "UserClaims"]
@@ -56,6 +58,8 @@ class ShardRecords:
         self.users: set[str] = set()
         self.trades: dict[str, str] = {}
         """Live trade → its user."""
+        self.created: dict[str, float] = {}
+        """Live trade → when it was created, µs, as sorted sets keep it."""
         self.symbols: defaultdict[str, set[str]] = defaultdict(set)
         """Symbol → its live trades."""
         self.open: set[str] = set()
@@ -72,6 +76,16 @@ class ShardRecords:
         """User → what his live trades use."""
         self.pairs: set[Pair] = set()
         """Trades that may be duplicates in some way."""
+
+    def sums(self, keys: Keys) -> dict[int, Sums]:
+        """Digest and count of the records that were read, by bucket."""
+        digests: defaultdict[int, int] = defaultdict(int)
+        counts: defaultdict[int, int] = defaultdict(int)
+        for record_id, seen in self.seen.items():
+            bucket = keys.bucket_of(record_id)
+            digests[bucket] ^= int(seen.digest, 16)
+            counts[bucket] += 1
+        return {bucket: Sums(f"{digest:016x}", counts[bucket]) for bucket, digest in digests.items()}
 
     def look_at(self, record_id: str, value: bytes) -> None:
         """One record as it is stored; a scan may repeat one."""
@@ -100,6 +114,7 @@ class ShardRecords:
     def _note_trade(self, trade: Trade) -> None:
         trade_id, user_id = trade.trade_id, trade.user_id
         self.trades[trade_id] = user_id
+        self.created[trade_id] = float(trade.created_at)
         self.users.add(user_id)
         self.symbols[trade.symbol].add(trade_id)
         if trade.is_open:
@@ -131,6 +146,7 @@ class ShardRecords:
 
     def _note_ledger(self, ledger: Ledger) -> None:
         record_id = ledger_id(ledger.user_id, ledger.account_id)
+        self.users.add(ledger.user_id)
         self.expiries[record_id] = next_expiry(ledger)
         old = self._now_us - ledger_rules.ORPHAN_AFTER_US
         self.holds += [

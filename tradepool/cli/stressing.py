@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import nsmallest
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,13 +14,13 @@ from tradepool.cli.opening import AsJson, Embedded, open_pool
 from tradepool.cli.output import counted, print_json, print_table, rows_table
 from tradepool.errors import InvalidTrade
 from tradepool.importers.file_text import read_document
-from tradepool.pnl.scenarios import REST
-from tradepool.pnl.stress_results import Risk, StressTest
+from tradepool.pnl.stress.results import Risk, StressTest
+from tradepool.pnl.stress.scenarios import REST
 
 __all__ = ["stress"]
 
 _WORST_SHOWN = 10
-_COLUMNS = ("", "currency", "unrealised now", "VaR", "ES", "worst change", "in", "trades")
+_COLUMNS = ("", "currency", "unrealised now", "VaR", "ES", "worst change", "worst in", "trades")
 
 
 def stress(
@@ -61,8 +61,9 @@ def stress(
 
 def _scenarios(file: Path | None, shocks: list[str]) -> Any:
     if (file is None) == (not shocks):
-        cure = "name a FILE of scenarios, or give --shock, as in: tradepool stress --shock -0.1"
-        raise InvalidTrade("one of the two", field="scenarios", value=file, cure=cure)
+        given = "neither" if file is None else f"{file} and {counted(len(shocks), '--shock')}"
+        cure = "name a FILE of scenarios or give --shock, as in: tradepool stress --shock -0.1"
+        raise InvalidTrade("neither or both a file and shocks", field="scenarios", value=given, cure=cure)
     return {shock: _shocked(shock) for shock in shocks} if file is None else read_document(file)
 
 
@@ -82,11 +83,16 @@ def _print_test(test: StressTest, users: list[str]) -> None:
     title = f"{counted(len(test.scenarios), 'scenario')}, confidence {test.confidence}"
     print_table(title, rows_table(_COLUMNS, rows))
     print_table("worst scenarios", rows_table(("currency", "scenario", "change"), _worst(test)))
-    for what, symbols in (("without a price, in no figure", test.missing), ("of no open trade", test.unheld)):
-        if symbols:
-            typer.echo(f"{what}: {', '.join(symbols)}")
-    if test.stale:
-        typer.echo(f"at an old price: {', '.join(test.stale)}")
+    shown = {row[0] for row in rows}
+    _print_names("users without a priced open trade", [user_id for user_id in users if user_id not in shown])
+    _print_names("without a price, in no figure", test.missing)
+    _print_names("of no open trade", test.unheld)
+    _print_names("at an old price", [f"{symbol} ({age:.0f} s)" for symbol, age in test.stale.items()])
+
+
+def _print_names(what: str, names: Sequence[str]) -> None:
+    if names:
+        typer.echo(f"{what}: {', '.join(names)}")
 
 
 def _row(whose: str, currency: str, risk: Risk) -> tuple[Any, ...]:

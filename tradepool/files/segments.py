@@ -30,6 +30,7 @@ __all__ = [
     "holds",
     "open_segment",
     "sealed_path",
+    "unreadable",
 ]
 
 _BUFFER_BYTES = 1 << 20
@@ -152,13 +153,13 @@ def _open_finished(log: Path, number: int, active: int) -> tuple[Path, BufferedR
     except FileNotFoundError:
         path = compressed_path(log, number)
     except OSError as problem:
-        raise _unreadable(path, problem) from problem
+        raise unreadable(path, problem) from problem
     try:
         return path, inflating(path)
     except FileNotFoundError:
         raise _missing(log, [number]) from None
     except OSError as problem:
-        raise _unreadable(path, problem) from problem
+        raise unreadable(path, problem) from problem
 
 
 def _missing(log: Path, numbers: list[int]) -> SequenceGap:
@@ -181,19 +182,20 @@ def _first_line(file: BufferedReader, path: Path) -> bytes:
     except InflateError as damage:
         raise ChecksumMismatch(f"{path}:1: damaged ({damage}); restore the file from a backup") from damage
     except OSError as problem:
-        raise _unreadable(path, problem) from problem
+        raise unreadable(path, problem) from problem
 
 
 def _opened(path: Path) -> BufferedReader:
     try:
         return _buffered(path)
     except OSError as problem:
-        raise _unreadable(path, problem) from problem
+        raise unreadable(path, problem) from problem
 
 
 def _buffered(path: Path) -> BufferedReader:
     return BufferedReader(path.open("rb", buffering=0), _BUFFER_BYTES)
 
 
-def _unreadable(path: Path, problem: OSError) -> JournalUnavailable:
+def unreadable(path: Path, problem: OSError) -> JournalUnavailable:
+    """What `problem` with a file of the journal is to whoever wanted to read it."""
     return JournalUnavailable(f"{path} cannot be read: {problem.strerror}")

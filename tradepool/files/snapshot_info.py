@@ -32,6 +32,7 @@ __all__ = [
     "FileInfo",
     "SnapshotInfo",
     "finish_snapshot",
+    "is_changing_hands",
     "is_whole",
     "load_snapshot",
 ]
@@ -92,6 +93,15 @@ _DECODER = msgspec.json.Decoder(SnapshotInfo)
 def load_snapshot(folder: Path) -> SnapshotInfo | None:
     """What the snapshot in `folder` says of itself; None when there is none that can be read."""
     return _read(folder / SNAPSHOT_NAME)
+
+
+def is_changing_hands(folder: Path) -> bool:
+    """Whether some files in `folder` may be those of the next snapshot and others not: its writer is putting
+    them in place, or has ended in the middle of that.
+
+    Who finds them so before and after a look at the files has seen one snapshot's.
+    """
+    return _read(fresh_path(folder / SNAPSHOT_NAME)) is not None
 
 
 def is_whole(folder: Path, info: SnapshotInfo) -> bool:

@@ -7,12 +7,12 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from tradepool.errors import JournalUnavailable, SequenceGap
+from tradepool.errors import ChecksumMismatch, SequenceGap
 from tradepool.files.lines import SUFFIX_BYTES, suffix
 from tradepool.files.point import Place
 from tradepool.files.reading import holds_place, points_back, read_groups
 from tradepool.files.scanning import Group, Scan
-from tradepool.files.segments import Segment, active_header, check_present, open_segment
+from tradepool.files.segments import Segment, active_header, check_present, open_segment, unreadable
 from tradepool.model.positions import START_POSITION, parse_position
 
 __all__ = ["PlaceError", "Tail"]
@@ -126,9 +126,14 @@ class Tail:
             if is_whole:
                 return
         self._check(place)
-        for group in read_groups(self.path, since=place):
-            yield group
-            place = group.end
+        try:
+            for group in read_groups(self.path, since=place):
+                yield group
+                place = group.end
+        except ChecksumMismatch:
+            # A group that its writer has cut off since the check is no damage.
+            self._check(place)
+            raise
         with open_segment(self.path, place.segment) as segment:
             self._active = segment if segment.path == self.path else None
 
@@ -165,7 +170,7 @@ def _look(path: Path) -> _Look:
     except FileNotFoundError:
         raise PlaceError(f"{path} is gone") from None
     except OSError as problem:
-        raise _unreadable(path, problem) from problem
+        raise unreadable(path, problem) from problem
     return _Look(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
@@ -173,7 +178,7 @@ def _opened(path: Path) -> BufferedReader:
     try:
         return BufferedReader(path.open("rb", buffering=0), _BUFFER_BYTES)
     except OSError as problem:
-        raise _unreadable(path, problem) from problem
+        raise unreadable(path, problem) from problem
 
 
 def _ends_a_line(file: BufferedReader, place: Place, path: Path) -> bool:
@@ -182,8 +187,4 @@ def _ends_a_line(file: BufferedReader, place: Place, path: Path) -> bool:
         file.seek(place.offset - SUFFIX_BYTES)
         return file.read(SUFFIX_BYTES) == suffix(place.crc)
     except OSError as problem:
-        raise _unreadable(path, problem) from problem
-
-
-def _unreadable(path: Path, problem: OSError) -> JournalUnavailable:
-    return JournalUnavailable(f"{path} cannot be read: {problem.strerror}")
+        raise unreadable(path, problem) from problem

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from tradepool.batching import batched
 from tradepool.errors import InvalidTrade, StoreUnavailable
@@ -119,12 +120,14 @@ class _Check:
         self._differences: list[BookDifference] = []
         self._undecided: dict[str, None] = {}
         self._is_late = False
+        self._keys: list[tuple[str, str]] = []
+        self._parts: list[int] = []
 
     def run(self) -> None:
         for shards in batched(self._open_book.shards, _SHARDS_AT_ONCE):
             with self._lock:
                 self._open_book.catch_up()
-                found = self._digests(self._open_book.book)
+                found = self._digests(self._open_book.book, self._parts_of_book(), shards)
             for shard in shards:
                 suspects = self._suspects(shard, found)
                 for page in batched(sorted(suspects), _PAGE):
@@ -148,29 +151,37 @@ class _Check:
         expected = Book()
         put_open(expected, self._store, shard)
         self._rows += len(expected)
-        wanted = self._digests(expected)
+        expected_parts = self._parts_of(expected.groups.keys)
+        wanted = self._digests(expected, expected_parts, [shard])
         parts = range(shard * _PARTS, (shard + 1) * _PARTS)
         differing = {part for part in parts if found[part] != wanted[part]}
         if not differing:
             return set()
         with self._lock:
-            held = self._rows_in(self._open_book.book, differing)
-        stored = self._rows_in(expected, differing)
+            held = _rows_in(self._open_book.book, self._parts_of_book(), differing)
+        stored = _rows_in(expected, expected_parts, differing)
         return {
             trade_id for trade_id in held.keys() | stored.keys() if held.get(trade_id) != stored.get(trade_id)
         }
 
-    def _digests(self, book: Book) -> Sequence[tuple[int, int]]:
-        return book.digests(self._parts_of(book), self._store.keys.shard_count * _PARTS)
+    def _digests(self, book: Book, parts: Sequence[int], shards: Sequence[int]) -> Sequence[tuple[int, int]]:
+        """What the rows of some shards come to, by part; `parts` has that of each group."""
+        part_of = np.array(parts, np.intp)
+        part_of[~np.isin(part_of // _PARTS, shards)] = -1
+        return book.digests(part_of, self._store.keys.shard_count * _PARTS)
 
-    def _rows_in(self, book: Book, parts: set[int]) -> dict[str, DecimalRow]:
-        groups = {group for group, part in enumerate(self._parts_of(book)) if part in parts}
-        return {row.trade_id: row for row in rows_of(book, groups)}
+    def _parts_of_book(self) -> list[int]:
+        """The part of each group of the book. They are many, and stay what they are until a compaction."""
+        keys = self._open_book.book.groups.keys
+        if keys is not self._keys:
+            self._keys, self._parts = keys, []
+        self._parts += self._parts_of(islice(keys, len(self._parts), None))
+        return self._parts
 
-    def _parts_of(self, book: Book) -> list[int]:
+    def _parts_of(self, groups: Iterable[tuple[str, str]]) -> list[int]:
         """The part of each group, numbered through all shards."""
         shard_count = self._store.keys.shard_count
-        slots = (slot_of_user(user_id) for user_id, _ in book.groups.keys)
+        slots = (slot_of_user(user_id) for user_id, _ in groups)
         return [slot % shard_count * _PARTS + slot // shard_count % _PARTS for slot in slots]
 
     def _look_again(self, shard: int, trade_ids: Iterable[str]) -> None:
@@ -220,6 +231,11 @@ class _Check:
             self._differences.append(
                 BookDifference(trade_id=trade_id, shard=shard, what=what, book=book, store=store)
             )
+
+
+def _rows_in(book: Book, part_of_group: Sequence[int], parts: set[int]) -> dict[str, DecimalRow]:
+    groups = {group for group, part in enumerate(part_of_group) if part in parts}
+    return {row.trade_id: row for row in rows_of(book, groups)}
 
 
 def _row_of(value: bytes | None) -> DecimalRow | None:

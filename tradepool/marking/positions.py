@@ -110,17 +110,16 @@ def put(book: Book, positions: Sequence[Position], versions: Sequence[int]) -> N
     A position whose figures are beyond any book (see `pnl.position`) is left out and logged: it must not keep
     all others from being marked.
     """
+    if not positions:
+        return
     try:
-        if positions:
-            book.upsert(positions, versions)
-    except InvalidTrade:
-        for position, version in zip(positions, versions, strict=True):
-            _put_alone(book, position, version)
-
-
-def _put_alone(book: Book, position: Position, version: int) -> None:
-    try:
-        book.upsert([position], version)
+        book.upsert(positions, versions)
     except InvalidTrade as problem:
-        book.remove([position.trade_id])
-        _log.error("trade_not_in_the_book", problem=str(problem))
+        if len(positions) == 1:
+            book.remove([positions[0].trade_id])
+            _log.error("trade_not_in_the_book", problem=str(problem))
+            return
+        # What was taken already is skipped: a few bad ones cost little more than looking for them.
+        half = len(positions) // 2
+        put(book, positions[:half], versions[:half])
+        put(book, positions[half:], versions[half:])

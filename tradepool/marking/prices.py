@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import NamedTuple
 
-from tradepool.errors import InvalidTrade
+from tradepool.errors import Corrupt, InvalidTrade
+from tradepool.logger import CauseLog, Logger
 from tradepool.model.money import parse_decimal, plain
 from tradepool.placing import known_id
 from tradepool.store.redis_store import RedisStore
 
 __all__ = ["LatestPrices", "Prices", "checked_prices"]
 
+log = Logger(__name__)
+
 _US_PER_S = 1_000_000
+_SYMBOLS_CACHED = 1 << 14
 
 
 class LatestPrices(NamedTuple):
@@ -27,7 +32,8 @@ class LatestPrices(NamedTuple):
 class _Price(NamedTuple):
     stored: bytes
     symbol: str
-    price: Decimal
+    price: Decimal | None
+    """None where something else was stored."""
     at_us: int
 
 
@@ -42,6 +48,7 @@ class Prices:
         self._max_age_us = max_age_s * _US_PER_S
         self._read: dict[bytes, _Price] = {}
         """Each symbol as the last look found it: what still has the same text need not be parsed."""
+        self._wrong = CauseLog(log, "stored prices are none")
 
     def set_prices(self, prices: Mapping[str, object], at_us: int) -> int:
         """Store the price that each symbol has had since `at_us`, quote per base; how many were stored.
@@ -56,7 +63,8 @@ class Prices:
     def latest(self, at_us: int) -> LatestPrices:
         """The latest price of every symbol that has one, and which of them are stale at `at_us`.
 
-        Raises: StoreUnavailable; InvalidTrade naming a symbol whose stored price is none.
+        What somebody else has stored and is no price is left out, and the log says so once: one wrong
+        value must not keep everybody's marks from being made. Raises: StoreUnavailable.
         """
         known = self._read
         self._read = {
@@ -65,8 +73,18 @@ class Prices:
             else _parsed(symbol, stored)
             for symbol, stored in self._store.prices().items()
         }
-        prices = {found.symbol: found.price for found in self._read.values()}
+        prices = {found.symbol: found.price for found in self._read.values() if found.price is not None}
+        self._tell_wrong(len(self._read) - len(prices))
         return LatestPrices(prices, self._stale(at_us))
+
+    def _tell_wrong(self, count: int) -> None:
+        if not count:
+            self._wrong.worked()
+            return
+        first = next(found for found in self._read.values() if found.price is None)
+        self._wrong.failed(
+            Corrupt(f"{count} count as missing, such as {first.stored!r} of {first.symbol!r}: set its price")
+        )
 
     def _stale(self, at_us: int) -> dict[str, float]:
         if not self._max_age_us:
@@ -75,7 +93,7 @@ class Prices:
         return {
             found.symbol: (at_us - found.at_us) / _US_PER_S
             for found in self._read.values()
-            if found.at_us < oldest_us
+            if found.price is not None and found.at_us < oldest_us
         }
 
 
@@ -85,9 +103,15 @@ def checked_prices(prices: Mapping[str, object]) -> dict[str, Decimal]:
         raise InvalidTrade("not prices by symbol", field="prices", value=prices, cure="give {symbol: price}")
     checked = {}
     for symbol, given in prices.items():
-        known_id("symbol of a price", symbol)
+        _check_symbol(symbol)
         checked[symbol] = _checked_price(symbol, given)
     return checked
+
+
+@lru_cache(maxsize=_SYMBOLS_CACHED)
+def _check_symbol(symbol: str) -> None:
+    # The same symbols come with every tick.
+    known_id("symbol of a price", symbol)
 
 
 def _checked_price(symbol: str, given: object) -> Decimal:
@@ -101,10 +125,11 @@ def _checked_price(symbol: str, given: object) -> Decimal:
 
 def _parsed(name: bytes, stored: bytes) -> _Price:
     """A price as `MarkValues.set_prices` stored it: its time, a blank, the price."""
-    symbol = name.decode()
+    symbol = name.decode(errors="replace")
     at, _, text = stored.decode(errors="replace").partition(" ")
-    if not at.isdecimal():
-        raise InvalidTrade(
-            "not stored by set_prices", field=f"price of {symbol}", value=stored, cure="set its price again"
-        )
-    return _Price(stored, symbol, _checked_price(symbol, text), int(at))
+    if not (at.isascii() and at.isdecimal()):
+        return _Price(stored, symbol, None, 0)
+    try:
+        return _Price(stored, symbol, _checked_price(symbol, text), int(at))
+    except InvalidTrade:
+        return _Price(stored, symbol, None, 0)

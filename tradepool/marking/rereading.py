@@ -22,6 +22,7 @@ class Rereading:
         self.book = Book()
         self._store = store
         self._shards = shards
+        self._generation = ""
         self._positions: dict[int, str] = {}
         self._held: dict[int, set[str]] = {}
         self._readings = 0
@@ -31,16 +32,22 @@ class Rereading:
 
         The position is taken first: a commit after it only means one more reading the next time.
 
-        Raises: StoreUnavailable, Fenced.
+        Raises: JournalUnavailable when the server was recovered meanwhile, so that half of it may have been
+        read; the next call reads all of it again. StoreUnavailable, Fenced.
         """
-        # While a server waits for its recovery it may hold half of what was there.
-        self._store.generation()
+        # While a server waits for its recovery it may hold half of what was there, or what it loses.
+        generation = self._store.generation()
+        if generation != self._generation:
+            self._positions.clear()
+            self._generation = generation
         changed = False
         for shard, position in zip(self._shards, self._store.positions(self._shards), strict=True):
             if self._positions.get(shard) != position:
                 self._replace(shard)
                 self._positions[shard] = position
                 changed = True
+        if changed:
+            self._store.check_generation(generation)
         return changed
 
     def has_reached(self, positions: Mapping[int, str]) -> bool:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from typing import Any, NamedTuple
 
-from tradepool.errors import Rejected
 from tradepool.marking.book_check import BookCheck, check_book
 from tradepool.marking.mark_totals import MarkTotals
 from tradepool.marking.open_book import OpenBook
@@ -18,9 +16,12 @@ from tradepool.marking.write_back import WriteBack
 from tradepool.model.times import parse_time
 from tradepool.pnl.backend import Backends
 from tradepool.pnl.marks import Marks, mark
-from tradepool.pnl.stress_results import StressTest
+from tradepool.pnl.stress.results import StressTest
 
 __all__ = ["Marked", "Marking", "Readiness"]
+
+CLOCKS_APART_US_MAX = 5_000_000
+"""How far the clock that a tick's time is of may be ahead of this one."""
 
 
 class Readiness(NamedTuple):
@@ -66,29 +67,40 @@ class Marking:
     def set_prices(self, prices: Mapping[str, object], *, at: object = None) -> int:
         """Store the price that each symbol has had since `at` (now when None), quote per base; how many were.
 
-        One that is older than the stored price of its symbol is not. A clock that runs ahead counts as now,
-        else it would keep everybody else's prices out.
+        One that is older than the stored price of its symbol is not. A time to come counts as now.
 
         Raises: InvalidTrade naming a wrong symbol, price or time, before anything is stored.
         """
-        now_us = self._now_us()
-        return self._prices.set_prices(prices, now_us if at is None else min(parse_time("at", at), now_us))
+        return self._prices.set_prices(prices, self._now_us() if at is None else parse_time("at", at))
 
     def mark_to_market(
-        self, prices: Mapping[str, object] | None = None, *, at: object = None, rows: bool = False
+        self,
+        prices: Mapping[str, object] | None = None,
+        *,
+        at: object = None,
+        rows: bool = False,
+        write: bool = True,
     ) -> Marks:
         """Mark every open trade at `prices` (the stored ones when None), and keep each user's marks.
 
-        Raises: InvalidTrade naming a symbol whose price is no positive number.
+        They are not kept without `write`, nor where newer ones stand. Raises: InvalidTrade naming a symbol
+        whose price is no positive number.
         """
-        return self.mark(self.tick(prices, at=at), rows=rows).marks
+        tick = self.tick(prices, at=at)
+        if write and not self.has_newer(tick.at):
+            return self.mark(tick, rows=rows).marks
+        with self._lock:
+            return self._marks(tick, rows=rows)
 
     def tick(self, prices: Mapping[str, object] | None = None, *, at: object = None) -> Tick:
         """The tick of `at` (now when None) and of `prices`, or of the stored ones as they are at this moment.
 
-        Raises: as `mark_to_market`.
+        A time that is further ahead than clocks differ counts as now. Raises: as `mark_to_market`.
         """
-        at_us = self._now_us() if at is None else parse_time("at", at)
+        now_us = self._now_us()
+        at_us = now_us if at is None else parse_time("at", at)
+        if at_us > now_us + CLOCKS_APART_US_MAX:
+            at_us = now_us
         if prices is not None:
             return Tick(at=at_us, prices=checked_prices(prices))
         latest = self._prices.latest(at_us)
@@ -97,11 +109,17 @@ class Marking:
     def mark(self, tick: Tick, *, rows: bool = False) -> Marked:
         """Mark every open trade at `tick`, and keep each user's marks. Raises: Unavailable, Corrupt."""
         with self._lock:
-            self._open_book.catch_up()
-            book = self._open_book.book
-            backend = self._backends.for_rows(len(book))
-            marks = mark(book, tick.prices, tick.at, backend=backend, rows=rows, stale=tick.stale)
+            marks = self._marks(tick, rows=rows)
             return Marked(marks, self._write_back.write(marks))
+
+    def has_newer(self, at_us: float) -> bool:
+        """Whether marks stand that are newer than `at_us`: older ones must not replace what users read.
+
+        Marks of a time to come are not: whoever's clock made them, they last until the next ones.
+        Raises: StoreUnavailable.
+        """
+        standing_us = self._write_back.time_of_last()
+        return standing_us is not None and at_us < standing_us <= self._now_us()
 
     def stress_test(
         self,
@@ -146,12 +164,10 @@ class Marking:
         Marks the book at the stored prices, for nobody. Raises: StoreUnavailable; Misconfigured when the
         setting names a backend that does not work here.
         """
-        prices = self._likely_prices()
+        prices = self._prices.latest(self._now_us()).prices
         with self._lock:
             book = self._open_book.book
             backend = self._backends.for_rows(len(book))
-            if (warm := getattr(backend, "warm", None)) is not None:
-                warm()
             mark(book, prices, 0, backend=backend)
             return Readiness(backend.name, self._backends.reason, len(book))
 
@@ -170,9 +186,9 @@ class Marking:
         """The last mark by symbol: `at` (µs) and `by_symbol`; empty before the first."""
         return self._write_back.get_symbol_marks()
 
-    def _likely_prices(self) -> dict[str, Decimal]:
-        try:
-            return self._prices.latest(self._now_us()).prices
-        except Rejected:
-            # Ticks will say so; there may be others that bring their prices along.
-            return {}
+    def _marks(self, tick: Tick, *, rows: bool) -> Marks:
+        """With the lock held."""
+        self._open_book.catch_up()
+        book = self._open_book.book
+        backend = self._backends.for_rows(len(book))
+        return mark(book, tick.prices, tick.at, backend=backend, rows=rows, stale=tick.stale)

@@ -8,7 +8,7 @@ import msgspec
 
 from tradepool.marking.bucket_layout import BucketLayout
 from tradepool.marking.mark_totals import MarkTotals, newest_totals, part_name, totals_of
-from tradepool.marking.user_buckets import UserBuckets, user_tallies
+from tradepool.marking.user_buckets import HEAD_BYTES, UserBuckets, time_of, user_tallies
 from tradepool.model.money import plain
 from tradepool.placing import known_id
 from tradepool.pnl.decimal_rows import UserTally
@@ -49,6 +49,16 @@ class WriteBack:
             self._part, msgspec.json.encode(totals), self._entry(totals), entries_max=self._entries_max
         )
         return totals
+
+    def time_of_last(self) -> int | None:
+        """The time (µs) of the marks that stand in this part's shards; None before the first.
+
+        Raises: StoreUnavailable.
+        """
+        if not self._shards:
+            return None
+        head = self._store.read_marks_head(self._shards[0], HEAD_BYTES)
+        return time_of(head) if len(head) == HEAD_BYTES else None
 
     def get_marks(self, user_id: str) -> dict[str, Any]:
         """The user's latest marks: `at` (µs) and `by_currency`; empty before the first.

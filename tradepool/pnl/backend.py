@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 from tradepool.errors import Misconfigured
+from tradepool.pnl.backend_check import check_sums
 from tradepool.pnl.fallback import Fallback
 from tradepool.pnl.numpy_backend import NumpyBackend
 from tradepool.pnl.protocol import Backend
@@ -109,13 +112,15 @@ def _cuda_backend(device: int) -> Backend:
     """The device's backend, checked on this machine. Raises: Misconfigured."""
     # CuPy is an extra, and slow to import.
     from tradepool.pnl.cuda_backend import CudaBackend  # noqa: PLC0415
-    from tradepool.pnl.cuda_check import check_sums  # noqa: PLC0415
     from tradepool.pnl.cuda_device import open_device  # noqa: PLC0415
 
     opened = open_device(device)
     try:
         check_sums(CudaBackend(opened))
-    except (MemoryError, RuntimeError) as problem:
+    except Misconfigured:
+        raise
+    except Exception as problem:
+        # Whatever goes wrong here would go wrong at every tick.
         cure = "set TRADEPOOL_PNL_BACKEND to auto, numba or numpy"
         raise Misconfigured(
             f"pnl_backend: {opened.description} failed its check: {problem}; {cure}"
@@ -129,15 +134,34 @@ def _processor_choice(setting: str) -> _Choice:
         return _Choice(NumpyBackend(), "numpy")
     try:
         return _Choice(_numba_backend(), "numba")
-    except (ImportError, RuntimeError) as problem:
+    except (ImportError, RuntimeError, Misconfigured) as problem:
         if setting != "numba":
             return _Choice(NumpyBackend(), f"numpy, as numba does not work here: {problem}")
+        if isinstance(problem, Misconfigured):
+            raise
         cure = "pip install 'tradepool[fast]', or set TRADEPOOL_PNL_BACKEND to auto or numpy"
         raise Misconfigured(f"pnl_backend: numba does not work here: {problem}; {cure}") from problem
 
 
 def _numba_backend() -> Backend:
-    """The compiled backend. Raises: ImportError; RuntimeError where numba finds no folder for its cache."""
-    from tradepool.pnl.numba_backend import NumbaBackend  # noqa: PLC0415 - it is an extra, and slow to import
+    """The compiled backend, checked on this machine.
 
+    Raises: ImportError; RuntimeError where numba finds no folder for its cache, or cannot compile;
+    Misconfigured.
+    """
+    # It is an extra, and slow to import.
+    from numba.core.errors import NumbaError  # noqa: PLC0415
+
+    from tradepool.pnl.numba_backend import NumbaBackend  # noqa: PLC0415
+
+    try:
+        _check_once(NumbaBackend)
+    except NumbaError as problem:
+        raise RuntimeError(str(problem).strip().partition("\n")[0]) from problem
     return NumbaBackend(threads=min(_THREADS_MAX, len(os.sched_getaffinity(0))))
+
+
+@cache
+def _check_once(backend: Callable[[], Backend]) -> None:
+    """Once in a process: there is one pair of compiled loops, whoever asks for a backend."""
+    check_sums(backend())

@@ -116,12 +116,11 @@ class Book:
     def digests(self, part_of_group: npt.ArrayLike, parts: int) -> list[tuple[int, int]]:
         """A 64-bit digest and the count of the positions in each of `parts` parts.
 
-        `part_of_group` has the part of each of `groups.keys`. Equal positions (trade, user, currency, symbol,
-        inverse or not, quantity, cost, fee rate) give equal digests, whatever came before; versions do not
-        count.
+        `part_of_group` has the part of each of `groups.keys`, a negative one to leave it out. Equal positions
+        (trade, user, currency, symbol, inverse or not, quantity, cost, fee rate) give equal digests, whatever
+        came before; versions do not count.
         """
-        id_hashes = self.trade_rows.ids.digests()
-        rows = list(self.decimal_rows.values())
+        id_hashes, rows = self.trade_rows.ids.digests, list(self.decimal_rows.values())
         return digests_by_part(self.columns, id_hashes, rows, self._numbering, part_of_group, parts)
 
     def symbols(self) -> set[str]:

@@ -21,13 +21,24 @@ import numpy.typing as npt
 from tradepool.errors import Misconfigured
 from tradepool.pnl.columns import Ints
 
-__all__ = ["COMPILE_OPTIONS", "KERNELS", "Arithmetic", "CudaDevice", "open_device", "packaged_compilers"]
+__all__ = [
+    "COMPILE_OPTIONS",
+    "KERNELS",
+    "THREADS",
+    "Arithmetic",
+    "CudaDevice",
+    "open_device",
+    "packaged_compilers",
+]
 
 KERNELS = Path(__file__).with_name("kernels.cu")
 COMPILE_OPTIONS = ("-std=c++14",)
+THREADS = 256
+"""Of a block, in every launch."""
 
-_THREADS = 256
 _OTHER_BACKEND = "or set TRADEPOOL_PNL_BACKEND to auto, numba or numpy"
+# What CuPy's errors have as `status` when memory is full: that of the runtime and that of the driver.
+_OUT_OF_MEMORY = 2
 # Where single precision is this many times as fast as double, integers are the faster arithmetic. Devices
 # for computing have a ratio of 2, all others 24 or more.
 _DOUBLE_IS_SLOW = 8
@@ -72,9 +83,17 @@ class CudaDevice:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Work inside happens on this device and its stream, in order."""
-        with self._device, self._stream:
-            yield
+        """Work inside happens on this device and its stream, in order.
+
+        Raises: MemoryError whatever memory was full; CuPy raises it for the device's own alone.
+        """
+        try:
+            with self._device, self._stream:
+                yield
+        except RuntimeError as problem:
+            if getattr(problem, "status", None) != _OUT_OF_MEMORY:
+                raise
+            raise MemoryError(str(problem)) from problem
 
     def zeros(self, size: int, dtype: npt.DTypeLike) -> DeviceArray:
         """An array on the device, filled with 0."""
@@ -85,6 +104,14 @@ class CudaDevice:
     def empty(self, size: int, dtype: npt.DTypeLike) -> DeviceArray:
         """An array on the device, filled with anything; never one without memory."""
         return self._cupy.empty(max(1, size), dtype)
+
+    def fill(self, target: DeviceArray, source: npt.NDArray[Any]) -> None:
+        """Copy `source` to the device; when this returns it may be changed or let go.
+
+        Copies out of memory that is not pinned are mostly done when CuPy returns, which nobody promises.
+        """
+        target.set(source)
+        self.wait()
 
     def pinned(self, words: int) -> Ints:
         """An int64 array of memory that the device copies from and to directly."""
@@ -103,7 +130,7 @@ class CudaDevice:
         ]
         if kernel not in self._functions:
             self._functions[kernel] = self._kernels.get_function(kernel)
-        self._functions[kernel]((blocks,), (_THREADS,), tuple(words))
+        self._functions[kernel]((blocks,), (THREADS,), tuple(words))
 
 
 def open_device(number: int, arithmetic: Arithmetic | None = None) -> CudaDevice:

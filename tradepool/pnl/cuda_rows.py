@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tradepool.pnl.columns import Columns, Ints
-from tradepool.pnl.cuda_device import CudaDevice
+from tradepool.pnl.cuda_device import THREADS, CudaDevice
 from tradepool.pnl.runs import Runs
 
 __all__ = ["HEAD", "TILE_ROWS", "DeviceRows"]
@@ -17,7 +17,6 @@ HEAD = np.uint32(1 << 31)
 _TAIL_SHARE = 8
 _TAIL_TILES_MIN = 4
 _REWRITE_BLOCKS_MAX = 1024
-_THREADS = 256
 _FEE_SHIFT = 32
 
 
@@ -44,9 +43,6 @@ class DeviceRows:
         self.fee_class = device.zeros(places, np.uint16)
         self.tile_runs = device.zeros(self._tiles_max, np.int64)
         self._run_starts: Ints = np.zeros(0, np.int64)
-        self._sorted_group_max = 0
-        self.group_rows_max = 0
-        """At least the number of rows of the largest group."""
         runs = int(np.count_nonzero(np.diff(columns.group[: self._sorted_size], prepend=-1)))
         self.run_groups = device.zeros(runs + places - self._sorted_size, np.uint32)
         self.follow(columns)
@@ -60,6 +56,11 @@ class DeviceRows:
     def places(self) -> int:
         """How many rows there are with the padding."""
         return self.tiles * TILE_ROWS
+
+    @property
+    def group_rows_max(self) -> int:
+        """How many rows the largest group has."""
+        return self._runs.longest
 
     def follow(self, columns: Columns) -> bool:
         """Take new and changed rows; False, and nothing taken, when the tail has outgrown its room."""
@@ -84,7 +85,7 @@ class DeviceRows:
         self._run_starts = np.concatenate([self._run_starts, self._places(starts)])
         groups = self._runs.groups[known_runs:].astype(np.uint32)
         if len(groups):
-            self.run_groups[known_runs : known_runs + len(groups)].set(groups)
+            self._device.fill(self.run_groups[known_runs : known_runs + len(groups)], groups)
         heads = np.zeros(columns.size - first, np.uint32)
         heads[starts - first] = HEAD
         codes = columns.code[first:].astype(np.uint32) | heads
@@ -93,7 +94,6 @@ class DeviceRows:
             if start < stop:
                 self._upload(columns, start, stop, codes[start - first : stop - first])
         self._count_runs(first)
-        self._bound_groups(columns, first)
 
     def _upload(
         self, columns: Columns, start: int, stop: int, codes: np.ndarray[tuple[int], np.dtype[np.uint32]]
@@ -105,19 +105,15 @@ class DeviceRows:
             (self.fee_class, columns.fee_class[start:stop]),
             (self.code, codes),
         ):
-            target[place : place + stop - start].set(source)
+            self._device.fill(target[place : place + stop - start], source)
 
     def _count_runs(self, first: int) -> None:
         """How many runs begin before each tile, from the tile on in which row `first` is."""
         self.tiles = self.sorted_tiles + _tiles(self.size - self._sorted_size)
         first_tile = int(self._places(np.array([first]))[0]) // TILE_ROWS
         tiles = np.arange(first_tile, self.tiles) * TILE_ROWS
-        self.tile_runs[first_tile : self.tiles].set(self._run_starts.searchsorted(tiles).astype(np.int64))
-
-    def _bound_groups(self, columns: Columns, first: int) -> None:
-        if first < self._sorted_size:
-            self._sorted_group_max = _largest(columns, 0, self._sorted_size)
-        self.group_rows_max = self._sorted_group_max + _largest(columns, self._sorted_size, self.size)
+        runs = self._run_starts.searchsorted(tiles).astype(np.int64)
+        self._device.fill(self.tile_runs[first_tile : self.tiles], runs)
 
     def _rewrite(self, columns: Columns) -> None:
         rows = np.unique(np.array(columns.touched[self._seen :], np.int64))
@@ -127,8 +123,9 @@ class DeviceRows:
         fee_class = columns.fee_class[rows].astype(np.int64)
         packed = columns.code[rows].astype(np.int64) | fee_class << _FEE_SHIFT
         changes = self._device.empty(4 * len(rows), np.int64)
-        changes.set(np.concatenate([self._places(rows), columns.lots[rows], columns.cost[rows], packed]))
-        blocks = min(-(-len(rows) // _THREADS), _REWRITE_BLOCKS_MAX)
+        figures = [self._places(rows), columns.lots[rows], columns.cost[rows], packed]
+        self._device.fill(changes, np.concatenate(figures))
+        blocks = min(-(-len(rows) // THREADS), _REWRITE_BLOCKS_MAX)
         arguments = (changes, len(rows), self.lots, self.cost, self.code, self.fee_class)
         self._device.launch("rewrite_rows", blocks, arguments)
 
@@ -139,7 +136,3 @@ class DeviceRows:
 
 def _tiles(rows: int) -> int:
     return -(-rows // TILE_ROWS)
-
-
-def _largest(columns: Columns, start: int, stop: int) -> int:
-    return int(np.bincount(columns.group[start:stop]).max(initial=0))

@@ -7,7 +7,7 @@ and a row that has to stay decimal is hashed as the columns would hold it, as fa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import chain
 
@@ -30,28 +30,45 @@ Hashed = Iterator[tuple[Indices, Words]]
 
 def digests_by_part(
     columns: Columns,
-    id_hashes: Words,
+    id_hashes: Callable[[Indices], Words],
     decimal_rows: Sequence[DecimalRow],
     numbering: Numbering,
     part_of_group: npt.ArrayLike,
     parts: int,
 ) -> list[tuple[int, int]]:
-    """The digest and the count of the positions in each part; `id_hashes` has those of the slots."""
+    """The digest and the count of the positions in each part; `id_hashes` gives those of slots.
+
+    Groups of a negative part are left out, and cost next to nothing.
+    """
     part_of = np.asarray(part_of_group, np.intp)
+    number = numbering.groups.number
+    counted = [row for row in decimal_rows if part_of[number((row.user_id, row.currency))] >= 0]
     digests, counts = np.zeros(parts, np.uint64), np.zeros(parts, np.int64)
-    for group, hashes in chain(_rows(columns, id_hashes, numbering), _decimal_rows(decimal_rows, numbering)):
+    for group, hashes in chain(
+        _rows(columns, id_hashes, numbering, part_of >= 0), _decimal_rows(counted, numbering)
+    ):
         np.add.at(digests, part_of[group], hashes)
-        counts += np.bincount(part_of[group], minlength=parts)
+        np.add.at(counts, part_of[group], 1)
     return list(zip(digests.tolist(), counts.tolist(), strict=True))
 
 
-def _rows(columns: Columns, id_hashes: Words, numbering: Numbering) -> Hashed:
-    group_hashes, lane_hashes = _group_hashes(numbering.groups.keys), _lane_hashes(numbering.lanes.keys)
+def _rows(
+    columns: Columns,
+    id_hashes: Callable[[Indices], Words],
+    numbering: Numbering,
+    is_counted: npt.NDArray[np.bool_],
+) -> Hashed:
+    lane_hashes = _lane_hashes(numbering.lanes.keys)
+    keys, counted = numbering.groups.keys, np.flatnonzero(is_counted)
+    group_hashes = np.zeros(len(is_counted), np.uint64)
+    group_hashes[counted] = _group_hashes([keys[group] for group in counted.tolist()])
     rates = np.array(numbering.fees.rates, np.int64)
     for start in range(0, columns.size, BLOCK_ROWS):
-        live = start + np.flatnonzero(columns.code[start : start + BLOCK_ROWS] != DEAD_CODE)
+        block = slice(start, start + BLOCK_ROWS)
+        where = (columns.code[block] != DEAD_CODE) & is_counted[columns.group[block]]
+        live = start + np.flatnonzero(where)
         group, code, lots, cost, fee_class = columns.rows(live)
-        names = absorb(id_hashes[columns.slot[live]], group_hashes[group], lane_hashes[code >> 1])
+        names = absorb(id_hashes(columns.slot[live]), group_hashes[group], lane_hashes[code >> 1])
         yield group, absorb(names, lots, cost, rates[fee_class])
 
 

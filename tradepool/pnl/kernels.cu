@@ -121,6 +121,8 @@ struct Plain {
     __device__ __forceinline__ void add(int64 number) { sum += number; }
     __device__ __forceinline__ void add(const Plain &other) { sum += other.sum; }
     __device__ __forceinline__ int64 word(int) const { return sum; }
+    __device__ __forceinline__ int64 low_half() const { return sum & LOW_HALF; }
+    __device__ __forceinline__ int64 high_half() const { return sum >> 32; }
     __device__ __forceinline__ Plain up(int lanes) const { return {__shfl_up_sync(ALL_LANES, sum, lanes)}; }
     __device__ __forceinline__ Plain last() const { return {__shfl_sync(ALL_LANES, sum, WARP - 1)}; }
 };
@@ -138,11 +140,31 @@ struct Halved {
         high += other.high;
     }
     __device__ __forceinline__ int64 word(int at) const { return at ? high : low; }
+    __device__ __forceinline__ int64 low_half() const { return low; }
+    __device__ __forceinline__ int64 high_half() const { return high; }
     __device__ __forceinline__ Halved up(int lanes) const {
         return {__shfl_up_sync(ALL_LANES, low, lanes), __shfl_up_sync(ALL_LANES, high, lanes)};
     }
     __device__ __forceinline__ Halved last() const {
         return {__shfl_sync(ALL_LANES, low, WARP - 1), __shfl_sync(ALL_LANES, high, WARP - 1)};
+    }
+};
+
+// What the two sums by code grow by.
+template <class Sum> struct CodeSums {
+    Sum value, unrealised;
+
+    __device__ __forceinline__ void add(const Mark &mark) {
+        value.add(mark.value);
+        unrealised.add(mark.unrealised);
+    }
+    // The sums of all lanes, right in the last one.
+    __device__ __forceinline__ void gather() {
+#pragma unroll
+        for (int reach = 1; reach < WARP; reach *= 2) {
+            value.add(value.up(reach));
+            unrealised.add(unrealised.up(reach));
+        }
     }
 };
 
@@ -216,13 +238,13 @@ template <class Sum> struct CodeBins {
         }
         __syncthreads();
     }
-    __device__ __forceinline__ void add(uint32 code, const Mark &mark, const Results &results) {
+    __device__ __forceinline__ void add(uint32 code, const CodeSums<Sum> &sums, const Results &results) {
         if (code >= CODE_BINS) {
-            add_halves(results, code, 0, mark.value);
-            add_halves(results, code, 1, mark.unrealised);
-        } else if (mark.value || mark.unrealised) {
-            add_one(code, 0, mark.value);
-            add_one(code, 1, mark.unrealised);
+            add_halves(results, code, 0, sums.value);
+            add_halves(results, code, 1, sums.unrealised);
+        } else {
+            add_one(code, 0, sums.value);
+            add_one(code, 1, sums.unrealised);
         }
     }
     __device__ void spill(const Results &results) {
@@ -234,7 +256,7 @@ template <class Sum> struct CodeBins {
                 continue;
             }
             if (Sum::WORDS == 1) {
-                add_halves(results, code, word, sum);
+                add_halves(results, code, word, Plain{sum});
             } else {
                 atomicAdd(results.by_code + word * results.codes + code, (uint64)sum);
             }
@@ -242,18 +264,17 @@ template <class Sum> struct CodeBins {
     }
 
   private:
-    __device__ __forceinline__ void add_one(uint32 code, int which, int64 number) {
-        Sum sum = {};
-        sum.add(number);
+    __device__ __forceinline__ void add_one(uint32 code, int which, const Sum &sum) {
         for (int word = 0; word < Sum::WORDS; ++word) {
             const int bin = (which * Sum::WORDS + word) * CODE_BINS + code;
             add_to_bin(low + bin, high + bin, (uint64)sum.word(word));
         }
     }
-    static __device__ void add_halves(const Results &results, uint32 code, int which, int64 number) {
+    template <class Addend>
+    static __device__ void add_halves(const Results &results, uint32 code, int which, const Addend &sum) {
         uint64 *word = results.by_code + 2 * which * results.codes + code;
-        atomicAdd(word, (uint64)(number & LOW_HALF));
-        atomicAdd(word + results.codes, (uint64)(number >> 32));
+        atomicAdd(word, (uint64)sum.low_half());
+        atomicAdd(word + results.codes, (uint64)sum.high_half());
     }
 };
 
@@ -338,6 +359,10 @@ static __device__ __forceinline__ void mark_tile(const Rows &rows, const Tables 
             run += __popc(heads & lanes_below);
             runs += __popc(heads);
         }
+        // Additions to one bin queue up, so where a code has half of the rows that begin a lane, the warp adds up its rows.
+        const uint32 usual = __shfl_sync(ALL_LANES, own.code[0], 0);
+        const bool is_usual = __popc(__ballot_sync(ALL_LANES, own.code[0] == usual)) >= WARP / 2;
+        CodeSums<Sum> of_usual = {};
         const int64 ended_run = run;
         Tally<Sum> ended = {}, open = {}; // of the run that the lane found open, and of the one it leaves so
         bool has_head = false;
@@ -355,9 +380,21 @@ static __device__ __forceinline__ void mark_tile(const Rows &rows, const Tables 
                 run += 1;
             }
             open.add(mark);
-            bins.add(own.code[at], mark, results);
+            if (is_usual && own.code[at] == usual) {
+                of_usual.add(mark);
+            } else if (mark.value || mark.unrealised) {
+                CodeSums<Sum> of_row = {};
+                of_row.add(mark);
+                bins.add(own.code[at], of_row, results);
+            }
             if (results.unrealised) {
                 results.unrealised[place + at] = mark.unrealised;
+            }
+        }
+        if (is_usual) {
+            of_usual.gather();
+            if (lane == WARP - 1) {
+                bins.add(usual, of_usual, results);
             }
         }
         if (lane == 0 && has_head) {

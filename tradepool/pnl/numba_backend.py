@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tradepool.pnl.columns import COLUMN_TYPES, Columns, Ints, Rows
+from tradepool.pnl.columns import Ints, Rows
 from tradepool.pnl.followed import INT64_END, FollowedColumns
-from tradepool.pnl.lanes import FeeClasses, Lanes
 from tradepool.pnl.numba_kernel import add_rows, mark_stretch, revalue_rows
 from tradepool.pnl.standing import Standing
 from tradepool.pnl.sums import Limbs, Sums
-from tradepool.pnl.tables import Tables, build_tables
+from tradepool.pnl.tables import Tables
 
 __all__ = ["NumbaBackend"]
 
@@ -40,22 +39,6 @@ class NumbaBackend(FollowedColumns):
         self._threads = threads
         self._thread_rows_min = thread_rows_min
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pnl") if threads > 1 else None
-
-    def warm(self) -> None:
-        """Compile the loops, or load them from where an earlier process left them: up to ten seconds.
-
-        Else the first mark does, and the first that goes on from another. Changes nothing.
-        """
-        columns = Columns(
-            {name: np.zeros(1, kind) for name, kind in COLUMN_TYPES.items()}, size=1, sorted_size=1
-        )
-        tables = build_tables(Lanes(), FeeClasses(), {}, 0)
-        backend = NumbaBackend()
-        backend.upload(columns)
-        backend.mark(tables, groups=1, rows=True)
-        rows, standing = columns.rows(np.zeros(1, np.intp)), Standing(backend.download(), tables)
-        backend._add(rows, tables, 1, standing)
-        backend._revalue(rows, tables, tables, standing)
 
     def _mark_all(self, tables: Tables, *, groups: int, rows: bool) -> Sums:
         size = self._runs.rows

@@ -5,27 +5,21 @@ The arithmetic is that of numpy_kernel.py, with the same limits (tables.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 
-__all__ = ["Scalar", "compiled", "narrow", "nearest", "wide"]
+from tradepool.pnl.numba_cache import compiled
+
+__all__ = ["Scalar", "narrow", "nearest", "wide"]
 
 # 1.5 · 2⁵²: adding it to |x| < 2⁵¹ rounds x half to even and leaves the integer in the low bits.
 _ROUNDER = 6755399441055744.0
 _ROUNDER_BITS = int(np.float64(_ROUNDER).view(np.int64))
 _SIGN_SHIFT = 63
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 Scalar = Any
 """An int64 or float64 of compiled code, or the Python number it stands for."""
-
-
-def compiled(function: Function) -> Function:
-    """Compiled by numba, for threads that run beside each other; wraps at 2⁶³ as the residue needs it."""
-    return cast("Function", numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 @compiled

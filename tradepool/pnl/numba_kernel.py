@@ -1,8 +1,7 @@
 """The sums in compiled loops: one pass over the rows, nothing in memory but the results.
 
-Rows go through in blocks, which numba_rows.py marks. Compiled at the first call and kept on disk, beside
-this file or where NUMBA_CACHE_DIR says. numba compiles anew when this file has another time or size, and
-does not look at those it imports: whoever changes one of them in place has to touch this one.
+Rows go through in blocks, which numba_rows.py marks. Compiled at the first call and kept on disk
+(numba_cache.py).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tradepool.pnl.columns import Ints
-from tradepool.pnl.numba_division import compiled
+from tradepool.pnl.numba_cache import compiled
 from tradepool.pnl.numba_rows import BLOCK_ROWS, mark_block, scratch
 from tradepool.pnl.sums import LIMB_BITS, LIMB_MASK
 

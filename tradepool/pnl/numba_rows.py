@@ -13,7 +13,8 @@ import numpy as np
 
 from tradepool.pnl.columns import Floats, Ints
 from tradepool.pnl.lanes import FEE_UNITS_PER_ONE
-from tradepool.pnl.numba_division import Scalar, compiled, narrow, nearest, wide
+from tradepool.pnl.numba_cache import compiled
+from tradepool.pnl.numba_division import Scalar, narrow, nearest, wide
 
 __all__ = ["BLOCK_ROWS", "mark_block", "scratch"]
 

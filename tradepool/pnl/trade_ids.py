@@ -9,6 +9,7 @@ from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from tradepool.pnl.columns import Indices, Ints, grown
 from tradepool.pnl.hashing import Words, joined, text_hashes
@@ -100,13 +101,19 @@ class TradeIds:
         """The ids of those numbers."""
         return [bytes(text).decode("utf-8", "surrogatepass") for text in self._texts(numbers)]
 
-    def digests(self) -> Words:
-        """A 64-bit hash of each id, by number."""
-        first, later, bounds, _, _ = self.arrays
-        split = int(bounds[1:].searchsorted(len(first), side="right"))
-        return np.concatenate(
-            [text_hashes(first, bounds[: split + 1]), text_hashes(later, bounds[split:] - len(first))]
-        )
+    def digests(self, numbers: Indices) -> Words:
+        """A 64-bit hash of the id of each of those numbers."""
+        hashes = np.empty(len(numbers), np.uint64)
+        starts, stops = self._bounds[numbers], self._bounds[numbers + 1]
+        size_first = len(self._first)
+        is_first = stops <= size_first
+        for text, at, where in ((self._first, 0, is_first), (self._later, size_first, ~is_first)):
+            # Ids of one length are copied as rows of a table: nearly all have the same.
+            for size in np.unique((stops - starts)[where]).tolist():
+                same = np.flatnonzero(where & (stops - starts == size))
+                cells = sliding_window_view(text, size)[starts[same] - at]
+                hashes[same] = text_hashes(cells.reshape(-1), size * np.arange(len(same) + 1))
+        return hashes
 
     def keep(self, numbers: Numbers) -> None:
         """Forget all ids but those of `numbers`, which ascend: the first of them becomes 0, and so on."""

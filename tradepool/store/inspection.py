@@ -9,16 +9,21 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tradepool.batching import batched
+from tradepool.model.positions import START_POSITION
 from tradepool.store.asking import Command, ask_all
+from tradepool.store.changed_ids import CUT_CHARS, SEPARATOR, ids_in
 from tradepool.store.connection import Client
 from tradepool.store.keys import BUCKETS, Keys
 from tradepool.store.limbs import join_limbs
+from tradepool.store.progress import POSITION_FIELD
+from tradepool.store.shard_count import SHARD_COUNT_FIELD
 from tradepool.store.translation import text_of, translated
 
-__all__ = ["Claims", "Inspection", "Lifetime", "StoredKey"]
+__all__ = ["Claims", "Inspection", "Lifetime", "OutboxEnd", "StoredKey"]
 
 _PAGE = 1000
 _NO_TIME_LIMIT = -1
+_DIGITS = re.compile("[0-9]{16}")
 _NUMBER = re.compile(r"-?[0-9]+")
 _GLOB = re.compile(r"([\\*?\[\]])")
 _TYPES = MappingProxyType(
@@ -57,6 +62,15 @@ class Lifetime(NamedTuple):
     counters: dict[str, int]
     archived: dict[str, int]
     unreadable: str
+
+
+class OutboxEnd(NamedTuple):
+    """The last entry of a shard's outbox (None: it is empty) and the last commit by the shard's sums."""
+
+    last: str | None
+    position: str
+    stood_still: bool
+    """Whether both are of one moment."""
 
 
 class Inspection:
@@ -104,26 +118,58 @@ class Inspection:
             if found != "none"
         ]
 
-    def members(self, indexes: Sequence[str]) -> list[set[str]]:
-        """The members of each sorted set, read in pages; what moves meanwhile may be left out."""
-        found: list[set[str]] = [set() for _ in indexes]
+    def stored_shard_count(self) -> str | None:
+        """How many shards the store says that it was made with."""
+        with translated():
+            found = self._client.hget(Keys.meta, SHARD_COUNT_FIELD)
+        return None if found is None else text_of(found)
+
+    def members(self, indexes: Sequence[str]) -> list[dict[str, float]]:
+        """Member → score of each sorted set, read in pages; what moves meanwhile may be left out."""
+        found: list[dict[str, float]] = [{} for _ in indexes]
         waiting = list(range(len(indexes)))
         first = 0
         while waiting:
             last = first + _PAGE - 1
             with translated():
-                pages = ask_all(self._client, [("ZRANGE", indexes[place], first, last) for place in waiting])
+                commands = [("ZRANGE", indexes[place], first, last, "WITHSCORES") for place in waiting]
+                pages = list(map(_scores, ask_all(self._client, commands)))
             for place, page in zip(waiting, pages, strict=True):
-                found[place].update(map(text_of, page))
+                found[place].update(page)
             waiting = [place for place, page in zip(waiting, pages, strict=True) if len(page) == _PAGE]
             first += _PAGE
         return found
 
-    def are_listed(self, places: Sequence[tuple[str, str]]) -> list[bool]:
-        """Whether each (sorted set, member) is there."""
+    def score(self, index: str, member: str) -> float | None:
+        """Where the member stands in the sorted set; None: it is not in there."""
         with translated():
-            scores = ask_all(self._client, [("ZSCORE", index, member) for index, member in places])
-        return [score is not None for score in scores]
+            (score,) = ask_all(self._client, [("ZSCORE", index, member)])
+        return None if score is None else float(score)
+
+    def noted_changes(self, user_ids: Sequence[str]) -> list[tuple[str, ...] | None]:
+        """The ids that stand in each user's string of changed trades; None: it cannot be read.
+
+        The first of a string that was cut is a part of one, and left out.
+        """
+        names = [self.keys.changed(self.keys.shard_of_user(user), user) for user in user_ids]
+        with translated():
+            return [_noted(text) for text in ask_all(self._client, [("GET", name) for name in names])]
+
+    def outbox_ends(self, shards: Sequence[int]) -> list[OutboxEnd]:
+        """How the outbox of each shard ends, and what the shard's sums say of that."""
+        commands: list[Command] = []
+        for shard in shards:
+            sums = ("HGET", self.keys.digest(shard), POSITION_FIELD)
+            commands += [sums, ("XREVRANGE", self.keys.outbox(shard), "+", "-", "COUNT", 1), sums]
+        with translated():
+            answers = iter(ask_all(self._client, commands))
+        found = zip(answers, answers, answers, strict=True)
+        return [
+            OutboxEnd(
+                text_of(entries[0][0]) if entries else None, text_of(after or START_POSITION), before == after
+            )
+            for before, entries, after in found
+        ]
 
     def known_users(self, shard: int, user_ids: Sequence[str]) -> list[bool]:
         """Whether each is among the users of the shard."""
@@ -181,6 +227,23 @@ class Inspection:
                 ],
             )
         return [text_of(answer[0][0]) if answer else None for answer in answers]
+
+
+def _scores(page: Any) -> dict[str, float]:
+    """A page of a sorted set, in whichever form the client answers."""
+    flat = chain.from_iterable(page) if page and isinstance(page[0], list) else page
+    pairs = list(flat)
+    return dict(zip(map(text_of, pairs[::2]), map(float, pairs[1::2]), strict=True))
+
+
+def _noted(text: bytes | str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return ()
+    shown = text_of(text)
+    cut, kept = shown[:CUT_CHARS], shown[CUT_CHARS:]
+    if not _DIGITS.fullmatch(cut):
+        return None
+    return ids_in(kept.partition(SEPARATOR)[2] if int(cut) else kept)
 
 
 def _type_of(name: str) -> str | None:

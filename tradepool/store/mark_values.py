@@ -90,6 +90,12 @@ class MarkValues:
             value: Any = self._client.get(key)
         return value  # type: ignore[no-any-return]
 
+    def read_marks_head(self, shard: int, size: int) -> bytes:
+        """The first `size` bytes of the value that a shard's first bucket has; less before the first mark."""
+        with translated():
+            head: Any = self._client.getrange(self._mark_keys[shard][0], 0, size - 1)
+        return head  # type: ignore[no-any-return]
+
     def write_mark_totals(
         self, part: str, totals: bytes, entry: Mapping[str, str | bytes], *, entries_max: int
     ) -> None:

@@ -6,18 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from tradepool.errors import Corrupt
 from tradepool.model.positions import START_POSITION, parse_position
 from tradepool.store.connection import Client
 from tradepool.store.keys import Keys
 from tradepool.store.translation import text_of, translated
 from tradepool.store.watermark import JournaledShard, read_watermark
 
-__all__ = ["JOURNAL_FIELD", "Progress", "ShardDigest", "bucket_text"]
+__all__ = ["JOURNAL_FIELD", "POSITION_FIELD", "Progress", "ShardDigest", "bucket_text"]
 
 JOURNAL_FIELD = "journal"
 """Field of `Keys.meta`: the id of the journal that the store belongs to."""
 
-_POSITION_FIELD = "position"
+POSITION_FIELD = "position"
+"""Field of a shard's `Keys.digest`: the outbox position of its last commit."""
 _DIGEST_CHARS = 16
 
 
@@ -99,7 +101,7 @@ class Progress:
         with translated():
             pipeline = self._client.pipeline(transaction=False)
             for shard in shards:
-                pipeline.hget(self.keys.digest(shard), _POSITION_FIELD)
+                pipeline.hget(self.keys.digest(shard), POSITION_FIELD)
             return [START_POSITION if found is None else text_of(found) for found in pipeline.execute()]
 
     def advance_outbox(self, shard: int, position: str) -> None:
@@ -114,7 +116,7 @@ class Progress:
             # In one transaction: a server must never have the one without the other.
             pipeline = self._client.pipeline(transaction=True)
             pipeline.xadd(self.keys.outbox(shard), {"advance": ""}, id=position, maxlen=0, approximate=False)
-            pipeline.hset(self.keys.digest(shard), _POSITION_FIELD, position)
+            pipeline.hset(self.keys.digest(shard), POSITION_FIELD, position)
             problem = pipeline.execute(raise_on_error=False)[0]
             if isinstance(problem, Exception) and "equal or smaller" not in str(problem):
                 raise problem
@@ -122,8 +124,10 @@ class Progress:
 
 def _shard_digest(fields: Mapping[bytes, bytes]) -> ShardDigest:
     stored = {text_of(field): text_of(value) for field, value in fields.items()}
-    position = stored.pop(_POSITION_FIELD, START_POSITION)
-    buckets = {int(bucket, 16): _bucket_digest(text) for bucket, text in stored.items()}
+    position = stored.pop(POSITION_FIELD, START_POSITION)
+    if position != "{}-{}".format(*parse_position(position)):
+        raise Corrupt(f"{position!r} is no position")
+    buckets = {_bucket(name): _bucket_digest(text) for name, text in stored.items()}
     return ShardDigest(position=position, buckets=buckets)
 
 
@@ -132,5 +136,15 @@ def bucket_text(digest: int, count: int) -> str:
     return f"{digest:0{_DIGEST_CHARS}x}:{count}"
 
 
+def _bucket(name: str) -> int:
+    bucket = int(name, 16)
+    if name != f"{bucket:x}":
+        raise Corrupt(f"{name!r} is no bucket")
+    return bucket
+
+
 def _bucket_digest(text: str) -> tuple[str, int]:
-    return text[:_DIGEST_CHARS], int(text[_DIGEST_CHARS + 1 :])
+    digest, count = text[:_DIGEST_CHARS], int(text[_DIGEST_CHARS + 1 :])
+    if text != bucket_text(int(digest, 16), count):
+        raise Corrupt(f"{text!r} is no digest and count")
+    return digest, count

@@ -148,26 +148,14 @@ class RedisStore(Counting, Revisions, Progress, Inspection, Lookups, MarkValues)
             values = self.read([(shard, record_id) for record_id in page])
             yield from (value for value in values if value is not None)
 
-    def read_with_open(self, shard: int, user_id: str, trade_id: str) -> tuple[bytes | None, bool]:
-        """A trade's stored value and whether it is listed as open, of one moment."""
-        member = self.keys.open_member(user_id, trade_id)
-        value, score = self._read_with_score(shard, trade_id, self.keys.open_trades(shard), member)
-        return value, score is not None
-
     def read_with_expiry(self, shard: int, ledger_id: str) -> tuple[bytes | None, int | None]:
         """A ledger's stored value and from when on it is due, µs, None: never; of one moment."""
-        value, score = self._read_with_score(shard, ledger_id, self.keys.expiries(shard), ledger_id)
-        return value, None if score is None else int(score)
-
-    def _read_with_score(
-        self, shard: int, record_id: str, index: str, member: str
-    ) -> tuple[bytes | None, float | None]:
         with translated():
             pipeline = self._client.pipeline(transaction=True)
-            pipeline.hget(self.keys.records(shard, self.keys.bucket_of(record_id)), record_id)
-            pipeline.zscore(index, member)
+            pipeline.hget(self.keys.records(shard, self.keys.bucket_of(ledger_id)), ledger_id)
+            pipeline.zscore(self.keys.expiries(shard), ledger_id)
             value, score = pipeline.execute()
-        return value, score
+        return value, None if score is None else int(score)
 
     def open_trades(self, shard: int) -> Iterator[Trade]:
         """The open trades of one shard, read in pages."""
@@ -191,7 +179,7 @@ class RedisStore(Counting, Revisions, Progress, Inspection, Lookups, MarkValues)
         for found in self._scan_pages(shard):
             for record_id, value in found.items():
                 if wanted is None or value[COMPARED_CHARS] == wanted:
-                    yield record_id.decode(), value
+                    yield text_of(record_id), value
 
     def scan_once(self, shard: int) -> Iterator[tuple[str, bytes]]:
         """`scan_records`, each record once; memory holds the shard's ids."""

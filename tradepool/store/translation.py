@@ -68,8 +68,11 @@ def translated(server: ServerName = STORE) -> Iterator[None]:
 
 
 def text_of(value: bytes | str) -> str:
-    """A server's answer as text, whether or not the client decodes its answers."""
-    return value.decode() if isinstance(value, bytes) else value
+    """A server's answer as text, whether or not the client decodes its answers.
+
+    Bytes that are no text are shown as such: the name of nothing that there is.
+    """
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
 def of_redis(problem: BaseException, server: ServerName = STORE) -> TradePoolError | None:

@@ -9,10 +9,10 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from tradepool.pnl.decimal_rows import mark_row
-from tradepool.pnl.netting import NetRow
-from tradepool.pnl.risk import Tail, tail_of
-from tradepool.pnl.scenarios import ScenarioPrices
-from tradepool.pnl.stress_results import Single
+from tradepool.pnl.stress.netting import NetRow
+from tradepool.pnl.stress.results import Single
+from tradepool.pnl.stress.risk import Tail, tail_of
+from tradepool.pnl.stress.scenarios import ScenarioPrices
 
 __all__ = ["Cost", "ExactResults", "ExactRows", "Key"]
 
@@ -59,7 +59,7 @@ class ExactRows:
 
     def _prices_in_scenarios(self, symbol: str) -> list[Decimal]:
         if symbol not in self._prices_of:
-            self._prices_of[symbol] = self._prices.of(symbol)
+            self._prices_of[symbol] = self._prices.of(symbol).decimals()
         return self._prices_of[symbol]
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from tradepool.pnl.columns import Ints
 from tradepool.pnl.lanes import FEE_UNITS_PER_ONE
-from tradepool.pnl.numba_division import compiled, narrow, wide
-from tradepool.pnl.numpy_matrix import MatrixRows
-from tradepool.pnl.scenario_tables import ScenarioTables
+from tradepool.pnl.numba_cache import compiled
+from tradepool.pnl.numba_division import narrow, wide
+from tradepool.pnl.stress.numpy_matrix import MatrixRows
+from tradepool.pnl.stress.tables import ScenarioTables
 
 __all__ = ["add_values"]
 

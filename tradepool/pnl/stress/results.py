@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tradepool.pnl.columns import Ints
 from tradepool.pnl.position import from_units
-from tradepool.pnl.risk import Tail, TailColumns, TailFigures
+from tradepool.pnl.stress.risk import Tail, TailColumns, TailFigures
 
 __all__ = ["Risk", "Single", "SingleColumns", "StressTest", "UserRisks", "risk_of"]
 

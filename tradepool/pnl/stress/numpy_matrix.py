@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tradepool.pnl.columns import Ints
 from tradepool.pnl.lanes import FEE_UNITS_PER_ONE
 from tradepool.pnl.numpy_kernel import Divider, RowRatios
-from tradepool.pnl.scenario_tables import ScenarioTables
+from tradepool.pnl.stress.tables import ScenarioTables
 
 __all__ = ["MatrixRows", "add_values"]
 

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tradepool.pnl.columns import Ints
-from tradepool.pnl.netting import Net
-from tradepool.pnl.numpy_matrix import MatrixRows
-from tradepool.pnl.risk import Tail, TailColumns, tails_of
-from tradepool.pnl.scenario_tables import ScenarioTables
-from tradepool.pnl.stress_exact import Cost, ExactResults, ExactRows, Key
-from tradepool.pnl.stress_kernels import Kernel
-from tradepool.pnl.sums import LIMB_BITS, LIMB_MASK
+from tradepool.pnl.stress.exact_rows import Cost, ExactResults, ExactRows, Key
+from tradepool.pnl.stress.kernels import Kernel
+from tradepool.pnl.stress.netting import Net
+from tradepool.pnl.stress.numpy_matrix import MatrixRows
+from tradepool.pnl.stress.risk import Tail, TailColumns, tails_of
+from tradepool.pnl.stress.tables import ScenarioTables
+from tradepool.pnl.sums import LIMB_BITS, LIMB_MASK, Limbs
 
 __all__ = ["BlockRisks", "Matrix", "Total"]
 
@@ -42,8 +42,7 @@ class Total(NamedTuple):
 
     def values(self) -> list[int]:
         """The values as single numbers."""
-        halves = zip(self.high.tolist(), self.low.tolist(), strict=True)
-        return [(high << LIMB_BITS) + low for high, low in halves]
+        return Limbs(self.low, self.high).tolist()
 
 
 class BlockRisks(NamedTuple):

@@ -21,14 +21,14 @@ from itertools import chain
 import numpy as np
 
 from tradepool.pnl.columns import Ints
-from tradepool.pnl.netting import Net, NetRow
-from tradepool.pnl.risk import Tail, TailColumns, tail_of
-from tradepool.pnl.scenario_tables import build_scenario_tables
-from tradepool.pnl.scenarios import Scenario, ScenarioPrices
-from tradepool.pnl.stress_blocks import BlockRisks, Matrix, Total
-from tradepool.pnl.stress_exact import Cost, ExactResults, ExactRows
-from tradepool.pnl.stress_kernels import Kernel
-from tradepool.pnl.stress_results import Risk, Single, SingleColumns, StressTest, UserRisks, risk_of
+from tradepool.pnl.stress.blocks import BlockRisks, Matrix, Total
+from tradepool.pnl.stress.exact_rows import Cost, ExactResults, ExactRows
+from tradepool.pnl.stress.kernels import Kernel
+from tradepool.pnl.stress.netting import Net, NetRow
+from tradepool.pnl.stress.results import Risk, Single, SingleColumns, StressTest, UserRisks, risk_of
+from tradepool.pnl.stress.risk import Tail, TailColumns, tail_of
+from tradepool.pnl.stress.scenarios import Scenario, ScenarioPrices
+from tradepool.pnl.stress.tables import build_scenario_tables
 from tradepool.pnl.sums import LIMB_BITS
 from tradepool.pnl.tables import usable_prices
 

@@ -7,18 +7,16 @@ first: two roundings more than a mark has, so only half the lots are trusted to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 import numpy as np
 import numpy.typing as npt
 
 from tradepool.pnl.columns import Floats, Ints
 from tradepool.pnl.lanes import Lane
-from tradepool.pnl.netting import Net
-from tradepool.pnl.position import EXACT, UNIT_PLACES
-from tradepool.pnl.scenarios import ScenarioPrices
+from tradepool.pnl.position import UNIT_PLACES
+from tradepool.pnl.stress.netting import Net
+from tradepool.pnl.stress.scenarios import ScaledPrices, ScenarioPrices
 from tradepool.pnl.tables import Ratio, lots_max_narrow, lots_max_wide
 
 __all__ = ["ScenarioTables", "build_scenario_tables"]
@@ -56,14 +54,6 @@ class ScenarioTables:
         return fitting
 
 
-@dataclass(frozen=True, slots=True)
-class _Scaled:
-    """The prices of one symbol as integers of 10^-places."""
-
-    units: Ints
-    places: int
-
-
 def build_scenario_tables(net: Net, prices: ScenarioPrices, priced: set[str], count: int) -> ScenarioTables:
     """The tables of the lanes of `net` whose symbol is `priced`, over the base and `count` scenarios.
 
@@ -72,14 +62,14 @@ def build_scenario_tables(net: Net, prices: ScenarioPrices, priced: set[str], co
     shape = (len(net.lanes), count + 1)
     multiplier, divisor = np.zeros(shape, np.int64), np.ones(shape, np.int64)
     narrow_max, wide_max = np.full(shape[0], -1), np.full(shape[0], -1)
-    scaled: dict[str, _Scaled | None] = {}
+    scaled: dict[str, ScaledPrices] = {}
     is_priced = np.zeros(shape[0], np.bool_)
     for number in np.unique(net.lane).tolist():
         lane = net.lanes[number]
         if lane.symbol not in priced:
             continue
         if lane.symbol not in scaled:
-            scaled[lane.symbol] = _scale(prices.of(lane.symbol))
+            scaled[lane.symbol] = prices.of(lane.symbol)
         is_priced[number] = True
         tops, bottoms = multiplier[number], divisor[number]
         narrow_max[number], wide_max[number] = _fill(tops, bottoms, lane, scaled[lane.symbol])
@@ -96,35 +86,20 @@ def build_scenario_tables(net: Net, prices: ScenarioPrices, priced: set[str], co
     )
 
 
-def _scale(prices: Sequence[Decimal]) -> _Scaled | None:
-    """The prices on the scale of the finest; None where one is beyond int64 then."""
-    places = -_finest(prices)
-    units = [int(EXACT.scaleb(price, places)) for price in prices]
-    return _Scaled(np.array(units, np.int64), places) if max(units) <= _INT64_MAX else None
-
-
-def _finest(prices: Sequence[Decimal]) -> int:
-    """The smallest exponent; most prices of a symbol have the same, which is faster to see than to read."""
-    before, finest = prices[0], int(prices[0].as_tuple().exponent)
-    for price in prices:
-        if not price.same_quantum(before):
-            before, finest = price, min(finest, int(price.as_tuple().exponent))
-    return finest
-
-
-def _fill(tops: Ints, bottoms: Ints, lane: Lane, scaled: _Scaled | None) -> tuple[int, int]:
+def _fill(tops: Ints, bottoms: Ints, lane: Lane, scaled: ScaledPrices) -> tuple[int, int]:
     """Write M and D of a lane; the largest |lots| for the narrow and the wide kernel, 0 where none fits."""
-    if scaled is None:
+    lowest, highest = min(scaled.units), max(scaled.units)
+    if highest > _INT64_MAX:
         return 0, 0
     shift = UNIT_PLACES - lane.exponent + (scaled.places if lane.inverse else -scaled.places)
     up, down = 10 ** max(shift, 0), 10 ** max(-shift, 0)
-    lowest, highest = int(scaled.units.min()), int(scaled.units.max())
     if lane.inverse:
         ends = Ratio(up, lowest * down), Ratio(up, highest * down)
     else:
         ends = Ratio(lowest * up, down), Ratio(highest * up, down)
     narrow, wide = (min(limit(end) for end in ends) // 2 for limit in (lots_max_narrow, lots_max_wide))
     if wide:
-        tops[:] = -up if lane.inverse else scaled.units * up
-        bottoms[:] = scaled.units * down if lane.inverse else down
+        units = np.array(scaled.units, np.int64)
+        tops[:] = -up if lane.inverse else units * up
+        bottoms[:] = units * down if lane.inverse else down
     return narrow, wide

@@ -10,7 +10,8 @@ interpolation; they are losses, so a negative one is a gain.
   count in part: (L(1) + … + L(⌊t⌋) + (t − ⌊t⌋) · L(⌊t⌋ + 1)) / t, rounded half to even at 10⁻⁸. (Acerbi
   and Tasche, On the coherence of expected shortfall, Journal of Banking & Finance 26, 2002.)
 
-With t ≤ 1, fewer scenarios than it takes to see the tail, both are the worst loss.
+With t < 1, fewer scenarios than it takes to see the tail, both are the worst loss; with t = 1 expected
+shortfall still is, and value at risk is the second largest.
 """
 
 from __future__ import annotations

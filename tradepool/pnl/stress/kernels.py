@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tradepool.pnl import numpy_matrix
 from tradepool.pnl.columns import Ints
-from tradepool.pnl.numpy_matrix import MatrixRows
-from tradepool.pnl.scenario_tables import ScenarioTables
+from tradepool.pnl.stress import numpy_matrix
+from tradepool.pnl.stress.numpy_matrix import MatrixRows
+from tradepool.pnl.stress.tables import ScenarioTables
 
 __all__ = ["Kernel", "kernel_beside"]
 
@@ -35,7 +35,7 @@ def kernel_beside(backend: str) -> Kernel:
     if backend == "numpy":
         return plain
     try:
-        from tradepool.pnl import numba_matrix  # noqa: PLC0415 - it is an extra, and slow to import
+        from tradepool.pnl.stress import numba_matrix  # noqa: PLC0415 - it is an extra, and slow to import
     except (ImportError, RuntimeError):
         return plain
     return Kernel("numba", numba_matrix.add_values, threads)
