@@ -26,7 +26,7 @@ import numpy as np
 from pnl_rows import FEES, MadeUpRows, market
 
 from tradepool.pnl.book import Book
-from tradepool.pnl.book_files import dump, load
+from tradepool.pnl.book.files import dump, load
 from tradepool.pnl.position import Position
 
 ROWS = 10_000_000

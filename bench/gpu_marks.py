@@ -25,9 +25,9 @@ from tests.gpu.checks import Machine
 from tests.gpu.devices import NoDevice, real_machine
 from tests.gpu.results import Results
 from tests.gpu.synthetic import SyntheticBook
-from tradepool.pnl.cuda_backend import CudaBackend
-from tradepool.pnl.cuda_device import Arithmetic, CudaDevice
-from tradepool.pnl.numpy_backend import NumpyBackend
+from tradepool.pnl.cpu.numpy_backend import NumpyBackend
+from tradepool.pnl.cuda.backend import CudaBackend
+from tradepool.pnl.cuda.device import Arithmetic, CudaDevice
 from tradepool.pnl.protocol import Backend
 
 ROWS = (10**5, 10**6, 10**7, 10**8)

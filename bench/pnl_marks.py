@@ -29,9 +29,9 @@ from bench.pnl_rivals import decimal_loop, float_marks, with_libraries
 from bench.pnl_rows import FloatRows, MadeUpRows, Prices, market
 from tradepool.pnl.backend import Backend
 from tradepool.pnl.book import Book
+from tradepool.pnl.cpu.numba_backend import NumbaBackend
+from tradepool.pnl.cpu.numpy_backend import NumpyBackend
 from tradepool.pnl.marks import mark
-from tradepool.pnl.numba_backend import NumbaBackend
-from tradepool.pnl.numpy_backend import NumpyBackend
 from tradepool.pnl.tables import build_tables
 
 ROUNDS = 9

@@ -10,8 +10,8 @@ from decimal import Decimal
 import numpy as np
 
 from tradepool.pnl.book import Book
-from tradepool.pnl.columns import COLUMN_TYPES, Columns
-from tradepool.pnl.lanes import Lane
+from tradepool.pnl.book.columns import COLUMN_TYPES, Columns
+from tradepool.pnl.book.lanes import Lane
 from tradepool.pnl.position import Position
 
 __all__ = ["FEES", "FloatRows", "MadeUpRows", "Prices", "market"]

@@ -40,7 +40,7 @@ def mark_to_market(
     return {"outcome": "stale"}
 
 
-@app.task(base=PoolTask, name="tasks.pnl.stress_test")
+@app.task(base=PoolTask, name="tasks.pnl.stress_test", ignore_result=False)
 def stress_test(
     scenarios: Mapping[str, Any] | Sequence[Any],
     prices: Mapping[str, Any] | None = None,

@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError
 from tasks.delivery import Envelope, deliver
 from tasks.parking import letter, park, reason_of
 from tradepool.clock import now_us
-from tradepool.errors import Contended, Misconfigured, Rejected, Unavailable
+from tradepool.errors import Contended, Misconfigured, Rejected, TradePoolError, Unavailable
 from tradepool.logger import Logger
 
 __all__ = ["PoolTask", "WriteTask"]
@@ -24,6 +24,9 @@ log = Logger(__name__)
 
 class PoolTask(Task):
     """A task of the fleet; its messages tell when they were sent, and are parked when they make no sense."""
+
+    throws: tuple[type[TradePoolError], ...] = (Rejected,)
+    """A refusal is an answer: Celery logs it in one line, without a traceback."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run; a message with the wrong arguments is parked before it fails.

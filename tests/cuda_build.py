@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tradepool.pnl.cuda_device import KERNELS
+from tradepool.pnl.cuda.device import KERNELS
 
 __all__ = ["EmulatedKernels", "emulated_kernels", "kernel_names"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from tradepool.marking.open_book import OpenBook
 from tradepool.marking.positions import put_open
 from tradepool.pnl.book import Book
-from tradepool.pnl.book_rows import rows_of
+from tradepool.pnl.book.rows import rows_of
 from tradepool.pnl.decimal_rows import DecimalRow
 from tradepool.store.redis_store import RedisStore
 

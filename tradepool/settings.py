@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     """From which age on a stored price is named as stale wherever marks are made at it; 0: never."""
     marks_stream_max: int = Field(default=3600, ge=1)
     """Ticks that the stream of marks keeps, about."""
-    pnl_backend: str = Field(default="auto", pattern="^(auto|numpy|numba|cuda)$")
+    pnl_backend: Literal["auto", "numpy", "numba", "cuda"] = "auto"
     """What marks the book: `auto`, or one backend by name."""
     pnl_devices: int = Field(default=1, ge=1, le=64)
     """How many gpu workers share the shards, one for each device; all of them must agree."""
@@ -130,6 +130,16 @@ class Settings(BaseSettings):
     """Flower's port."""
     flower_basic_auth: SecretStr | None = None
     """`user:password` for Flower."""
+
+    @field_validator("pnl_devices")
+    @classmethod
+    def _has_a_shard_for_each(cls, devices: int, info: ValidationInfo) -> int:
+        shards = info.data.get("shard_count", devices)
+        if devices > shards:
+            raise ValueError(
+                f"there are {shards} shards (TRADEPOOL_SHARD_COUNT) to share, at most one device each"
+            )
+        return devices
 
     @field_validator("pnl_device")
     @classmethod

@@ -206,6 +206,15 @@ def test_a_stored_price_that_is_none_counts_as_missing_and_is_told_once(pool, st
     assert pool.mark_to_market().totals == {"USDT": Decimal(40)}
 
 
+def test_damaged_totals_are_told_and_the_next_mark_replaces_them(pool):
+    held(pool, "ann")
+    pool.redis.hset(pool.store.keys.mark_totals, "0/1", b"{")
+    with pytest.raises(errors.Corrupt, match="totals 0/1"):
+        pool.get_mark_totals()
+    pool.mark_to_market({"BTC/USDT": "110"})
+    assert pool.get_mark_totals()["totals"] == {"USDT": "20.00000000"}
+
+
 def test_older_marks_and_those_that_are_not_to_be_written_leave_what_others_read(pool, another):
     held(pool, "ann")
     pool.mark_to_market({"BTC/USDT": "110"}, at=NEW_YEAR_S + 1)

@@ -79,6 +79,11 @@ def test_a_stress_test_leaves_marks_alone(pool):
         ([{"shocks": {"*": "much"}}], {}, r"scenarios\[1\].shocks\[\*\]: not a number \(got much\)"),
         ([{"shocks": {"*": -1}}], {}, r"scenarios\[1\].shocks\[\*\]: .*above -1"),
         ([{"prices": {"*": 5, "": 1}}], {}, "symbol in scenarios"),
+        (
+            [{"prices": {"*": 5}}],
+            {},
+            r"scenarios\[1\].prices\[\*\]",
+        ),
         ([{"prices": {"BTC/USDT": 0}}], {}, r"scenarios\[1\].prices\[BTC/USDT\]"),
         ({5: FALL}, {}, "name of a scenario"),
         ([], {}, "scenarios: .*got 0"),
@@ -123,6 +128,11 @@ def test_the_task_answers_in_plain_values_with_the_users_asked_for(pool, monkeyp
     assert sent["fleet"]["USDT"]["changes"] == {"fall": "-63.00000000", "btc": "30.00000000"}
     assert list(sent["users"]) == ["bob"]
     assert sent["users"]["bob"]["USDT"]["worst_change"] == "-11.00000000"
+
+
+def test_the_answer_of_the_task_is_kept_for_whoever_waits_for_it():
+    assert app.conf.task_ignore_result
+    assert not stress_test.ignore_result
 
 
 def test_of_several_devices_each_answers_for_the_whole_pool(pool, monkeypatch):

@@ -14,7 +14,7 @@ from functools import partial
 from tests.gpu.checks import CHECKS
 from tests.gpu.devices import NoDevice, a_forked_child_goes_on_without_the_device, real_machine
 from tests.gpu.results import Results
-from tradepool.pnl.cuda_device import Arithmetic
+from tradepool.pnl.cuda.device import Arithmetic
 
 
 def main() -> int:

@@ -22,11 +22,11 @@ from tests.gpu.golden import GOLDEN, TICKS, digests_of
 from tests.gpu.synthetic import SyntheticBook
 from tests.pnl_oracle import expected_figures, figures, position
 from tradepool.pnl.book import Book
-from tradepool.pnl.cuda_backend import CudaBackend
-from tradepool.pnl.cuda_device import Arithmetic, CudaDevice
+from tradepool.pnl.cpu.numpy_backend import NumpyBackend
+from tradepool.pnl.cuda.backend import CudaBackend
+from tradepool.pnl.cuda.device import Arithmetic, CudaDevice
 from tradepool.pnl.fallback import Fallback
 from tradepool.pnl.marks import mark
-from tradepool.pnl.numpy_backend import NumpyBackend
 from tradepool.pnl.protocol import Backend
 from tradepool.pnl.sums import Sums
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from tests.gpu.checks import Machine
 from tradepool.errors import Misconfigured
 from tradepool.pnl.backend import CUDA_ROWS_MIN, Backends
-from tradepool.pnl.cuda_device import open_device
+from tradepool.pnl.cuda.device import open_device
 
 __all__ = ["NoDevice", "a_forked_child_goes_on_without_the_device", "real_machine"]
 

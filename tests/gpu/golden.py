@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.pnl_oracle import expected_figures, figures, position
 from tradepool.pnl.book import Book
-from tradepool.pnl.lanes import Lane
+from tradepool.pnl.book.lanes import Lane
 from tradepool.pnl.marks import mark
 from tradepool.pnl.position import Position
 from tradepool.pnl.protocol import Backend

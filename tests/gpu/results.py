@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from tradepool.pnl.cuda_device import KERNELS
+from tradepool.pnl.cuda.device import KERNELS
 
 __all__ = ["Results"]
 

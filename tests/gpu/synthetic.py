@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import numpy as np
 
-from tradepool.pnl.columns import Columns
-from tradepool.pnl.lanes import FeeClasses, Lane, Lanes
+from tradepool.pnl.book.columns import Columns
+from tradepool.pnl.book.lanes import FeeClasses, Lane, Lanes
 from tradepool.pnl.tables import Tables, build_tables
 
 __all__ = ["SyntheticBook"]

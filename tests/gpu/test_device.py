@@ -6,7 +6,7 @@ import pytest
 
 from tests.gpu.checks import CHECKS, Check, Machine
 from tests.gpu.devices import NoDevice, a_forked_child_goes_on_without_the_device, real_machine
-from tradepool.pnl.cuda_device import Arithmetic
+from tradepool.pnl.cuda.device import Arithmetic
 
 pytestmark = pytest.mark.gpu
 

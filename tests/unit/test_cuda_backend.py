@@ -20,14 +20,14 @@ from tests.gpu.results import Results
 from tests.gpu.synthetic import SyntheticBook
 from tests.pnl_oracle import position
 from tradepool.errors import Misconfigured
-from tradepool.pnl import cuda_tables
 from tradepool.pnl.backend_check import check_sums
 from tradepool.pnl.book import Book
-from tradepool.pnl.cuda_backend import CudaBackend
-from tradepool.pnl.cuda_device import KERNELS, Arithmetic, CudaDevice
+from tradepool.pnl.cpu.numpy_backend import NumpyBackend
+from tradepool.pnl.cuda import tables as cuda_tables
+from tradepool.pnl.cuda.backend import CudaBackend
+from tradepool.pnl.cuda.device import KERNELS, Arithmetic, CudaDevice
 from tradepool.pnl.fallback import Fallback
 from tradepool.pnl.marks import mark
-from tradepool.pnl.numpy_backend import NumpyBackend
 from tradepool.pnl.tables import Tables
 
 ROWS = 5000

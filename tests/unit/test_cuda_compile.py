@@ -11,8 +11,11 @@ import sys
 import pytest
 
 from tests.cuda_build import kernel_names
-from tradepool.pnl import cuda_backend, cuda_device, cuda_rows, cuda_tables
-from tradepool.pnl.cuda_device import COMPILE_OPTIONS, KERNELS, packaged_compilers
+from tradepool.pnl.cuda import backend as cuda_backend
+from tradepool.pnl.cuda import device as cuda_device
+from tradepool.pnl.cuda import rows as cuda_rows
+from tradepool.pnl.cuda import tables as cuda_tables
+from tradepool.pnl.cuda.device import COMPILE_OPTIONS, KERNELS, packaged_compilers
 
 REGISTERS = 65536
 """Of a multiprocessor."""

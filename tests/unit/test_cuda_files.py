@@ -13,7 +13,7 @@ from tests.tidy.source_tree import ROOT
 LOADED = """
 import sys
 import tests.gpu.__main__, tests.gpu.golden, bench.gpu_marks
-import tradepool.pnl.backend, tradepool.pnl.cuda_backend, tradepool.pnl.backend_check
+import tradepool.pnl.backend, tradepool.pnl.cuda.backend, tradepool.pnl.backend_check
 for name, module in sorted(sys.modules.items()):
     print(name, getattr(module, "__file__", None) or "")
 """

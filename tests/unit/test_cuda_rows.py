@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from tests.cuda_build import emulated_kernels
-from tradepool.pnl.cuda_device import Arithmetic
-from tradepool.pnl.cuda_tables import pack_entries
+from tradepool.pnl.book.columns import COST_MAX
+from tradepool.pnl.book.lanes import FEE_UNITS_PER_ONE, LOTS_MAX
+from tradepool.pnl.cuda.device import Arithmetic
+from tradepool.pnl.cuda.tables import pack_entries
 from tradepool.pnl.decimal_rows import half_even
-from tradepool.pnl.lanes import FEE_UNITS_PER_ONE, LOTS_MAX
-from tradepool.pnl.tables import COST_MAX, Ratio, lots_max_narrow, lots_max_wide
+from tradepool.pnl.tables import Ratio, lots_max_narrow, lots_max_wide
 
 KINDS = {
     "narrow": (Arithmetic.FLOAT, lots_max_narrow),

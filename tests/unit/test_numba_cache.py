@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from tradepool.pnl import numba_kernel
+from tradepool.pnl.cpu import numba_kernel
 from tradepool.pnl.stress import numba_matrix
 
 LOOP = """
 from factor_of_loop import FACTOR, shifted
-from tradepool.pnl.numba_cache import compiled
+from tradepool.pnl.cpu.numba_cache import compiled
 
 @compiled
 def total(number):
     return shifted(number * FACTOR)
 """
 FACTOR = """
-from tradepool.pnl.numba_cache import compiled
+from tradepool.pnl.cpu.numba_cache import compiled
 
 FACTOR = {factor}
 SHIFT = {shift}
@@ -75,7 +75,7 @@ def test_another_process_gives_the_loops_the_same_names():
     modules = (numba_kernel, numba_matrix)
     names = [each.__qualname__ for module in modules for each in vars(module).values() if is_loop(each)]
     program = """
-from tradepool.pnl import numba_kernel
+from tradepool.pnl.cpu import numba_kernel
 from tradepool.pnl.stress import numba_matrix
 loops = [each for module in (numba_kernel, numba_matrix) for each in vars(module).values()]
 print(*(each.__qualname__ for each in loops if hasattr(each, "py_func")))

@@ -15,10 +15,10 @@ from tests.trade_builders import new_trade
 from tradepool.errors import InvalidTrade
 from tradepool.marking.positions import position_of
 from tradepool.pnl.book import Book
-from tradepool.pnl.columns import Columns
+from tradepool.pnl.book.columns import Columns
+from tradepool.pnl.cpu.numba_backend import NumbaBackend
+from tradepool.pnl.cpu.numpy_backend import NumpyBackend
 from tradepool.pnl.marks import mark
-from tradepool.pnl.numba_backend import NumbaBackend
-from tradepool.pnl.numpy_backend import NumpyBackend
 
 PRICES = {"A/USDT": Decimal("1.5"), "B/USDT": Decimal("0.000000012345"), "C/BTC": Decimal("33.3")}
 
@@ -133,7 +133,7 @@ def test_a_removed_trade_comes_back_with_a_later_version_only():
 
 
 def test_only_so_many_removals_are_remembered(monkeypatch):
-    monkeypatch.setattr("tradepool.pnl.book._REMOVED_REMEMBERED_MAX", 3)
+    monkeypatch.setattr("tradepool.pnl.book.book._REMOVED_REMEMBERED_MAX", 3)
     book = Book()
     book.upsert([position(f"t{n}", "1") for n in range(10)], 1)
     book.remove([f"t{n}" for n in range(10)])
@@ -195,7 +195,7 @@ def test_a_trade_that_is_twice_in_a_batch_is_placed_twice():
 
 
 def test_ids_of_one_hash_are_kept_apart(monkeypatch):
-    monkeypatch.setattr("tradepool.pnl.trade_ids.crc32", len)
+    monkeypatch.setattr("tradepool.pnl.book.trade_ids.crc32", len)
     book = Book.from_positions([position(f"t{n}", str(n), user_id=f"u{n % 3}") for n in range(10, 60)])
     assert book.remove(["t10", "t59", "t9", "t60"]) == 2
     assert [book.version(f"t{n}") for n in (9, 10, 11, 58, 59, 60)] == [None, None, 0, 0, None, None]
@@ -206,8 +206,8 @@ def test_ids_of_one_hash_are_kept_apart(monkeypatch):
 
 
 def test_trades_that_left_make_room_for_others(monkeypatch):
-    monkeypatch.setattr("tradepool.pnl.trade_rows._GONE_MIN", 10)
-    monkeypatch.setattr("tradepool.pnl.trade_ids._BLOCK_IDS", 7)
+    monkeypatch.setattr("tradepool.pnl.book.trade_rows._GONE_MIN", 10)
+    monkeypatch.setattr("tradepool.pnl.book.trade_ids._BLOCK_IDS", 7)
     book = Book()
     for day in range(20):
         trade_ids = [f"day {day}, trade {n} {'ä' * n}" for n in range(30)]

@@ -17,9 +17,9 @@ import pytest
 
 from tests.pnl_oracle import figures, position
 from tradepool.errors import ChecksumMismatch, Corrupt
-from tradepool.pnl import book_files
 from tradepool.pnl.book import Book
-from tradepool.pnl.book_files import dump, load
+from tradepool.pnl.book import files as book_files
+from tradepool.pnl.book.files import dump, load
 from tradepool.pnl.marks import mark
 
 PRICES = {"BTC/USDT": Decimal(7), "ETH/USDT": Decimal(3)}
@@ -140,7 +140,7 @@ def test_a_part_of_many_pieces_is_checked_in_all_of_them(monkeypatch):
 def test_another_process_with_another_hash_seed_reads_the_same(tmp_path, data):
     (tmp_path / "book").write_bytes(data)
     program = (
-        "import sys; from pathlib import Path; from tradepool.pnl.book_files import load\n"
+        "import sys; from pathlib import Path; from tradepool.pnl.book.files import load\n"
         "book, _ = load(Path(sys.argv[1]).read_bytes())\n"
         "print(book.version('t1'), book.digests([0] * len(book.groups.keys), 1))"
     )

@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.pnl_oracle import expected_figures, figures, position
 from tradepool.errors import InvalidTrade
 from tradepool.pnl.book import Book
-from tradepool.pnl.book_files import dump, load
+from tradepool.pnl.book.files import dump, load
+from tradepool.pnl.cpu.numpy_backend import NumpyBackend
 from tradepool.pnl.marks import mark
-from tradepool.pnl.numpy_backend import NumpyBackend
 
 PRICES = {"A/USDT": Decimal("1.5"), "B/USDT": Decimal("0.000000012345"), "C/BTC": Decimal("33.3")}
 PARTS = 3
@@ -178,7 +178,7 @@ def test_a_row_that_stays_decimal_only_for_want_of_fee_classes_has_the_digest_it
 ):
     batch = [position("a", "1", fee_rate="0.0001"), position("b", "2", fee_rate="0.0002")]
     expected = sums(batch)
-    monkeypatch.setattr("tradepool.pnl.lanes._FEE_CLASSES_MAX", 2)
+    monkeypatch.setattr("tradepool.pnl.book.lanes._FEE_CLASSES_MAX", 2)
     book = Book.from_positions(batch)
     assert list(book.decimal_rows) == ["b"]
     assert book.digests([0], 1) == expected

@@ -10,9 +10,9 @@ import pytest
 
 from tests.pnl_oracle import expected_figures, figures, position
 from tradepool.pnl.book import Book
+from tradepool.pnl.cpu.numba_backend import NumbaBackend
+from tradepool.pnl.cpu.numpy_backend import NumpyBackend
 from tradepool.pnl.marks import mark
-from tradepool.pnl.numba_backend import NumbaBackend
-from tradepool.pnl.numpy_backend import NumpyBackend
 
 AT = 1_700_000_000_000_000
 SYMBOLS = [f"S{n}/USDT" for n in range(60)]

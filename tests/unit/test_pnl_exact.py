@@ -16,13 +16,13 @@ from tests.pnl_oracle import expected_figures, figures, position
 from tradepool.errors import InvalidTrade
 from tradepool.pnl.backend_check import check_sums
 from tradepool.pnl.book import Book
+from tradepool.pnl.book.lanes import LOTS_MAX, Lane
+from tradepool.pnl.cpu.numba_backend import NumbaBackend
+from tradepool.pnl.cpu.numba_kernel import add_rows, mark_stretch, revalue_rows
+from tradepool.pnl.cpu.numpy_backend import NumpyBackend
+from tradepool.pnl.cpu.numpy_kernel import Divider, RowRatios
 from tradepool.pnl.decimal_rows import half_even
-from tradepool.pnl.lanes import LOTS_MAX, Lane
 from tradepool.pnl.marks import mark
-from tradepool.pnl.numba_backend import NumbaBackend
-from tradepool.pnl.numba_kernel import add_rows, mark_stretch, revalue_rows
-from tradepool.pnl.numpy_backend import NumpyBackend
-from tradepool.pnl.numpy_kernel import Divider, RowRatios
 from tradepool.pnl.tables import Ratio, build_tables, lane_ratio, lots_max_narrow, lots_max_wide
 
 AT = 1_700_000_000_000_000

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from tests.gpu.golden import GOLDEN, digests_of, expected_digests
-from tradepool.pnl.numba_backend import NumbaBackend
-from tradepool.pnl.numpy_backend import NumpyBackend
+from tradepool.pnl.cpu.numba_backend import NumbaBackend
+from tradepool.pnl.cpu.numpy_backend import NumpyBackend
 
 
 def committed():

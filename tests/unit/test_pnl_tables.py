@@ -13,7 +13,7 @@ import pytest
 from tests.pnl_oracle import position
 from tradepool.errors import InvalidTrade
 from tradepool.pnl.book import Book
-from tradepool.pnl.lanes import LOTS_MAX
+from tradepool.pnl.book.lanes import LOTS_MAX
 from tradepool.pnl.tables import Tables, build_tables, lane_ratio, lots_max_wide, usable_prices
 
 PRICES = {f"S{n}/USDT": Decimal(f"{1.7**n:.6g}") for n in range(40)}

@@ -81,3 +81,10 @@ def test_a_device_that_is_not_among_the_devices_is_refused():
     assert load_settings(pnl_devices=2, pnl_device=1).pnl_device == 1
     with pytest.raises(Misconfigured, match=r"TRADEPOOL_PNL_DEVICE: .*there are 2 devices"):
         load_settings(pnl_devices=2, pnl_device=2)
+
+
+def test_there_are_no_more_devices_than_shards():
+    with pytest.raises(Misconfigured, match=r"TRADEPOOL_PNL_DEVICES: .*there are 2 shards"):
+        load_settings(shard_count=2, pnl_devices=3)
+    with pytest.raises(Misconfigured, match=r"TRADEPOOL_PNL_BACKEND: .*'numba'"):
+        load_settings(pnl_backend="CUDA")

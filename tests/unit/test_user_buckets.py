@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -172,3 +173,17 @@ def test_only_the_buckets_of_the_asked_shards_are_made():
 def test_a_value_of_another_format_is_refused():
     with pytest.raises(Corrupt, match="format 9"):
         user_tallies(bytes([9]) + bytes(20), "ann")
+
+
+@pytest.mark.parametrize("cut", [0, 1, 9, 13, 20, -1])
+def test_a_damaged_value_is_refused_by_the_users_name(cut):
+    book = Book.from_positions([position("t", "1", symbol="A", user_id="ann")])
+    value = next(
+        value
+        for value in chain(*written(BucketLayout(KEYS), mark(book, PRICES, AT)).values())
+        if b"ann" in value
+    )
+    with pytest.raises(Corrupt, match="marks of user ann"):
+        user_tallies(value[:cut], "ann")
+    with pytest.raises(Corrupt, match="marks of user ann"):
+        user_tallies(value + b"\xff", "ann")

@@ -27,7 +27,7 @@ from tradepool.model.ids import slot_of_user
 from tradepool.model.money import canonical, plain
 from tradepool.model.trade import Trade
 from tradepool.pnl.book import Book
-from tradepool.pnl.book_rows import row_of, rows_of
+from tradepool.pnl.book.rows import row_of, rows_of
 from tradepool.pnl.decimal_rows import DecimalRow
 from tradepool.pnl.position import figures_of, from_units
 

@@ -17,7 +17,7 @@ from tradepool.marking.positions import position_in, put
 from tradepool.model import codec
 from tradepool.model.trade import OPEN_STATUSES
 from tradepool.pnl.book import Book
-from tradepool.pnl.book_rows import versions_of
+from tradepool.pnl.book.rows import versions_of
 from tradepool.pnl.position import Position
 from tradepool.store.redis_store import RedisStore
 

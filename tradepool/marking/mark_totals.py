@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from tradepool.errors import Corrupt
 from tradepool.model.money import plain
 from tradepool.pnl.decimal_rows import SymbolTally
 from tradepool.pnl.marks import Marks
@@ -77,10 +78,17 @@ def newest_totals(stored: Mapping[str, bytes]) -> MarkTotals | None:
 
     Where the pool was divided otherwise before, those of the division that was marked last, as a whole:
     one of which a part was never marked does not count. None when there is none.
+
+    Raises: Corrupt for damaged ones; the next mark replaces them.
     """
     divisions: dict[int, list[MarkTotals]] = defaultdict(list)
     for name, totals in stored.items():
-        divisions[int(name.partition("/")[2])].append(msgspec.json.decode(totals, type=MarkTotals))
+        try:
+            divisions[int(name.partition("/")[2])].append(msgspec.json.decode(totals, type=MarkTotals))
+        except ValueError as problem:
+            raise Corrupt(
+                f"the totals {name} of the last mark cannot be read ({problem}); mark again"
+            ) from problem
     whole = (reduce(_both, parts) for count, parts in divisions.items() if len(parts) == count)
     return max(whole, key=lambda totals: totals.at, default=None)
 

@@ -17,7 +17,7 @@ from tradepool.files.tailing import Tail
 from tradepool.marking.following import Following
 from tradepool.marking.positions import ROWS_FORMAT
 from tradepool.pnl.book import Book
-from tradepool.pnl.book_files import dump, load
+from tradepool.pnl.book.files import dump, load
 
 __all__ = ["FOLDER_NAME", "Contents", "SavedBook", "UnusableError"]
 

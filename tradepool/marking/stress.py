@@ -114,8 +114,16 @@ class _Reader:
             parts = given
         else:
             raise InvalidTrade("not a scenario", field=f"scenarios[{name}]", value=given, cure=_SCENARIO_CURE)
+        prices = self._by_symbol(f"scenarios[{name}].prices", parts.get("prices", {}))
+        if REST in prices:
+            raise InvalidTrade(
+                "no price fits every symbol",
+                field=f"scenarios[{name}].prices[{REST}]",
+                value=prices[REST],
+                cure="name each symbol, or give a shock for all others",
+            )
         return Scenario(
-            prices=self._by_symbol(f"scenarios[{name}].prices", parts.get("prices", {})),
+            prices=prices,
             shocks=self._by_symbol(f"scenarios[{name}].shocks", parts.get("shocks", {})),
         )
 

@@ -84,8 +84,15 @@ def time_of(head: bytes) -> int | None:
 def user_tallies(value: bytes, user_id: str) -> tuple[int, _Tallies]:
     """The time (µs) of a bucket's marks, and those of one user by currency.
 
-    Raises: Corrupt for a value of another format.
+    Raises: Corrupt for a damaged value, or one of another format; the next mark replaces it.
     """
+    try:
+        return _decoded(value, user_id)
+    except (struct.error, ValueError, LookupError, TypeError) as problem:
+        raise Corrupt(f"the marks of user {user_id} cannot be read ({problem}); mark again") from problem
+
+
+def _decoded(value: bytes, user_id: str) -> tuple[int, _Tallies]:
     form, words, width, at = _HEAD.unpack_from(value)
     if form != _FORMAT:
         raise Corrupt(f"marks are of format {form}, which another version writes; mark again with this one")

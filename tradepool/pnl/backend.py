@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from tradepool.errors import Misconfigured
 from tradepool.pnl.backend_check import check_sums
+from tradepool.pnl.cpu.numpy_backend import NumpyBackend
 from tradepool.pnl.fallback import Fallback
-from tradepool.pnl.numpy_backend import NumpyBackend
 from tradepool.pnl.protocol import Backend
 
 __all__ = ["CUDA_ROWS_MIN", "Backend", "Backends"]
@@ -111,8 +111,8 @@ class Backends:
 def _cuda_backend(device: int) -> Backend:
     """The device's backend, checked on this machine. Raises: Misconfigured."""
     # CuPy is an extra, and slow to import.
-    from tradepool.pnl.cuda_backend import CudaBackend  # noqa: PLC0415
-    from tradepool.pnl.cuda_device import open_device  # noqa: PLC0415
+    from tradepool.pnl.cuda.backend import CudaBackend  # noqa: PLC0415
+    from tradepool.pnl.cuda.device import open_device  # noqa: PLC0415
 
     opened = open_device(device)
     try:
@@ -152,7 +152,7 @@ def _numba_backend() -> Backend:
     # It is an extra, and slow to import.
     from numba.core.errors import NumbaError  # noqa: PLC0415
 
-    from tradepool.pnl.numba_backend import NumbaBackend  # noqa: PLC0415
+    from tradepool.pnl.cpu.numba_backend import NumbaBackend  # noqa: PLC0415
 
     try:
         _check_once(NumbaBackend)
@@ -164,4 +164,5 @@ def _numba_backend() -> Backend:
 @cache
 def _check_once(backend: Callable[[], Backend]) -> None:
     """Once in a process: there is one pair of compiled loops, whoever asks for a backend."""
+    _log.info("pnl loops are being loaded; the first time on a machine they are compiled, half a minute")
     check_sums(backend())

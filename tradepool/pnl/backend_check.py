@@ -8,7 +8,7 @@ from itertools import product
 
 from tradepool.errors import Misconfigured
 from tradepool.pnl.book import Book
-from tradepool.pnl.numpy_backend import NumpyBackend
+from tradepool.pnl.cpu.numpy_backend import NumpyBackend
 from tradepool.pnl.position import Position
 from tradepool.pnl.protocol import Backend
 from tradepool.pnl.sums import Limbs, Sums

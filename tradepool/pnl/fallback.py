@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from tradepool.pnl.columns import Columns
+from tradepool.pnl.book.columns import Columns
 from tradepool.pnl.protocol import Backend
 from tradepool.pnl.sums import Sums
 from tradepool.pnl.tables import Tables

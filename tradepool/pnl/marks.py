@@ -10,13 +10,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tradepool.pnl.backend import Backend
 from tradepool.pnl.book import Book
-from tradepool.pnl.columns import DEAD_CODE, Ints
+from tradepool.pnl.book.columns import DEAD_CODE, Ints
+from tradepool.pnl.cpu.numpy_backend import NumpyBackend
 from tradepool.pnl.decimal_rows import UserTally, fold_rows
-from tradepool.pnl.numpy_backend import NumpyBackend
 from tradepool.pnl.outside import Indices, Outside, rows_outside
 from tradepool.pnl.position import from_units
+from tradepool.pnl.protocol import Backend
 from tradepool.pnl.sums import Sums
 from tradepool.pnl.symbol_marks import SymbolMark, SymbolMarks, symbol_tallies
 from tradepool.pnl.tables import Tables, build_tables, usable_prices

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tradepool.pnl.columns import Columns
+from tradepool.pnl.book.columns import Columns
 from tradepool.pnl.sums import Sums
 from tradepool.pnl.tables import Tables
 

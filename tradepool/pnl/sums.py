@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import Ints
+from tradepool.pnl.book.columns import Ints
 
 __all__ = ["LIMB_BITS", "LIMB_MASK", "Limbs", "Sums"]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from tradepool.pnl.columns import Ints
+from tradepool.pnl.book.columns import Ints
+from tradepool.pnl.book.lanes import Lanes
 from tradepool.pnl.decimal_rows import SymbolTally
-from tradepool.pnl.lanes import Lanes
 from tradepool.pnl.position import from_units
 from tradepool.pnl.sums import Sums
 

@@ -27,12 +27,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from tradepool.errors import InvalidTrade
-from tradepool.pnl.columns import Floats, Ints
-from tradepool.pnl.lanes import FEE_UNITS_PER_ONE, LOTS_MAX, FeeClasses, Lane, Lanes
+from tradepool.pnl.book.columns import Floats, Ints
+from tradepool.pnl.book.lanes import FEE_UNITS_PER_ONE, LOTS_MAX, FeeClasses, Lane, Lanes
 from tradepool.pnl.position import EXACT, UNIT_PLACES
 
 __all__ = [
-    "COST_MAX",
     "Ratio",
     "Tables",
     "build_tables",
@@ -42,8 +41,6 @@ __all__ = [
     "usable_prices",
 ]
 
-COST_MAX = 2**62 - 1
-"""Largest |cost| of an int64 row: with |v| and |fee| ≤ 2⁶¹ the PnL still fits."""
 
 # The range that `in_range` grants to every figure, in one comparison.
 _PRICE_MIN, _PRICE_END = Decimal("1e-60"), Decimal("1e61")

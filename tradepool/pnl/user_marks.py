@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 
-from tradepool.pnl.columns import Ints
+from tradepool.pnl.book.columns import Ints
 from tradepool.pnl.decimal_rows import UserTally
 from tradepool.pnl.position import from_units
 from tradepool.pnl.sums import Limbs

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import Ints
+from tradepool.pnl.book.columns import Ints
 from tradepool.pnl.stress.exact_rows import Cost, ExactResults, ExactRows, Key
 from tradepool.pnl.stress.kernels import Kernel
 from tradepool.pnl.stress.netting import Net

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tradepool.pnl.columns import Ints
+from tradepool.pnl.book.columns import Ints
 from tradepool.pnl.stress import numpy_matrix
 from tradepool.pnl.stress.numpy_matrix import MatrixRows
 from tradepool.pnl.stress.tables import ScenarioTables

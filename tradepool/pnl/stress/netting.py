@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tradepool.pnl.book import Book
-from tradepool.pnl.columns import DEAD_CODE, Columns, Ints
+from tradepool.pnl.book.columns import DEAD_CODE, Columns, Ints
+from tradepool.pnl.book.lanes import Lane
 from tradepool.pnl.decimal_rows import DecimalRow
-from tradepool.pnl.lanes import Lane
 from tradepool.pnl.position import EXACT, Figures
 from tradepool.pnl.sums import LIMB_BITS, LIMB_MASK, Limbs
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tradepool.pnl.columns import Ints
-from tradepool.pnl.lanes import FEE_UNITS_PER_ONE
-from tradepool.pnl.numba_cache import compiled
-from tradepool.pnl.numba_division import narrow, wide
+from tradepool.pnl.book.columns import Ints
+from tradepool.pnl.book.lanes import FEE_UNITS_PER_ONE
+from tradepool.pnl.cpu.numba_cache import compiled
+from tradepool.pnl.cpu.numba_division import narrow, wide
 from tradepool.pnl.stress.numpy_matrix import MatrixRows
 from tradepool.pnl.stress.tables import ScenarioTables
 

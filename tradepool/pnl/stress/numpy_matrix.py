@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import Ints
-from tradepool.pnl.lanes import FEE_UNITS_PER_ONE
-from tradepool.pnl.numpy_kernel import Divider, RowRatios
+from tradepool.pnl.book.columns import Ints
+from tradepool.pnl.book.lanes import FEE_UNITS_PER_ONE
+from tradepool.pnl.cpu.numpy_kernel import Divider, RowRatios
 from tradepool.pnl.stress.tables import ScenarioTables
 
 __all__ = ["MatrixRows", "add_values"]

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tradepool.errors import InvalidTrade
-from tradepool.pnl.columns import Ints
+from tradepool.pnl.book.columns import Ints
 from tradepool.pnl.decimal_rows import half_even
 from tradepool.pnl.position import in_range
 from tradepool.pnl.sums import LIMB_BITS, LIMB_MASK

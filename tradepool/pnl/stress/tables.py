@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import Floats, Ints
-from tradepool.pnl.lanes import Lane
+from tradepool.pnl.book.columns import Floats, Ints
+from tradepool.pnl.book.lanes import Lane
 from tradepool.pnl.position import UNIT_PLACES
 from tradepool.pnl.stress.netting import Net
 from tradepool.pnl.stress.scenarios import ScaledPrices, ScenarioPrices

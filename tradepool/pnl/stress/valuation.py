@@ -20,7 +20,7 @@ from itertools import chain
 
 import numpy as np
 
-from tradepool.pnl.columns import Ints
+from tradepool.pnl.book.columns import Ints
 from tradepool.pnl.stress.blocks import BlockRisks, Matrix, Total
 from tradepool.pnl.stress.exact_rows import Cost, ExactResults, ExactRows
 from tradepool.pnl.stress.kernels import Kernel

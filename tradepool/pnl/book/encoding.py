@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import Rows
-from tradepool.pnl.lanes import Numbering, lots_columns
+from tradepool.pnl.book.columns import COST_MAX, Rows
+from tradepool.pnl.book.lanes import Numbering, lots_columns
 from tradepool.pnl.position import FigureColumns, Position
-from tradepool.pnl.tables import COST_MAX
 
 __all__ = ["Encoded", "encode"]
 

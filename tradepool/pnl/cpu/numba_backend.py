@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tradepool.pnl.columns import Ints, Rows
-from tradepool.pnl.followed import INT64_END, FollowedColumns
-from tradepool.pnl.numba_kernel import add_rows, mark_stretch, revalue_rows
-from tradepool.pnl.standing import Standing
+from tradepool.pnl.book.columns import Ints, Rows
+from tradepool.pnl.cpu.followed import INT64_END, FollowedColumns
+from tradepool.pnl.cpu.numba_kernel import add_rows, mark_stretch, revalue_rows
+from tradepool.pnl.cpu.standing import Standing
 from tradepool.pnl.sums import Limbs, Sums
 from tradepool.pnl.tables import Tables
 

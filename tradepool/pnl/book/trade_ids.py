@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from tradepool.pnl.columns import Indices, Ints, grown
-from tradepool.pnl.hashing import Words, joined, text_hashes
+from tradepool.pnl.book.columns import Indices, Ints, grown
+from tradepool.pnl.book.hashing import Words, joined, text_hashes
 
 __all__ = ["IdArrays", "TradeIds"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import Ints
+from tradepool.pnl.book.columns import Ints
 
 __all__ = ["BLOCK_ROWS", "Words", "absorb", "hashes_of", "joined", "text_hashes"]
 

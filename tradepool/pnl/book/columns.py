@@ -8,7 +8,21 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["COLUMN_TYPES", "DEAD_CODE", "Columns", "Floats", "Indices", "Ints", "Row", "Rows", "grown"]
+__all__ = [
+    "COLUMN_TYPES",
+    "COST_MAX",
+    "DEAD_CODE",
+    "Columns",
+    "Floats",
+    "Indices",
+    "Ints",
+    "Row",
+    "Rows",
+    "grown",
+]
+
+COST_MAX = 2**62 - 1
+"""Largest |cost| of an int64 row: with |v| and |fee| ≤ 2⁶¹ the PnL still fits."""
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tradepool.errors import Misconfigured
-from tradepool.pnl.columns import Ints
+from tradepool.pnl.book.columns import Ints
 
 __all__ = [
     "COMPILE_OPTIONS",
@@ -142,7 +142,7 @@ def open_device(number: int, arithmetic: Arithmetic | None = None) -> CudaDevice
         cupy = importlib.import_module("cupy")
     except Exception as problem:
         # Whatever is missing, or does not go with this numpy, is a reason to mark without it.
-        cure = "pip install 'tradepool[gpu]' for a driver of CUDA 11, 'tradepool[gpu13]' for a newer one"
+        cure = "pip install 'tradepool[gpu]' for drivers of CUDA 11 and 12, 'tradepool[gpu13]' from 13 on"
         line = f"pnl_backend: cupy does not load: {_one_line(problem)}; {cure}, {_OTHER_BACKEND}"
         raise Misconfigured(line) from problem
     _check_number(cupy, number)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tradepool.pnl.columns import Columns, Ints
-from tradepool.pnl.cuda_device import THREADS, CudaDevice
-from tradepool.pnl.runs import Runs
+from tradepool.pnl.book.columns import Columns, Ints
+from tradepool.pnl.book.runs import Runs
+from tradepool.pnl.cuda.device import THREADS, CudaDevice
 
 __all__ = ["HEAD", "TILE_ROWS", "DeviceRows"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import Columns, Ints
+from tradepool.pnl.book.columns import Columns, Ints
 
 __all__ = ["Runs"]
 

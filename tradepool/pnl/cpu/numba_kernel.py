@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tradepool.pnl.columns import Ints
-from tradepool.pnl.numba_cache import compiled
-from tradepool.pnl.numba_rows import BLOCK_ROWS, mark_block, scratch
+from tradepool.pnl.book.columns import Ints
+from tradepool.pnl.cpu.numba_cache import compiled
+from tradepool.pnl.cpu.numba_rows import BLOCK_ROWS, mark_block, scratch
 from tradepool.pnl.sums import LIMB_BITS, LIMB_MASK
 
 __all__ = ["add_rows", "mark_stretch", "revalue_rows"]

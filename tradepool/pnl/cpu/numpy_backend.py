@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import Ints, Rows
-from tradepool.pnl.followed import INT64_END, FollowedColumns
-from tradepool.pnl.numpy_kernel import BlockMarks, RowKernel
-from tradepool.pnl.standing import Standing
+from tradepool.pnl.book.columns import Ints, Rows
+from tradepool.pnl.cpu.followed import INT64_END, FollowedColumns
+from tradepool.pnl.cpu.numpy_kernel import BlockMarks, RowKernel
+from tradepool.pnl.cpu.standing import Standing
 from tradepool.pnl.sums import LIMB_BITS, LIMB_MASK, Limbs, Sums
 from tradepool.pnl.tables import Tables
 

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from tradepool.pnl.columns import Ints
+from tradepool.pnl.book.columns import Ints
 from tradepool.pnl.sums import Limbs, Sums
 from tradepool.pnl.tables import Tables
 

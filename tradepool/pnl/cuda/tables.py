@@ -7,9 +7,9 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import Floats, Ints
-from tradepool.pnl.cuda_device import Arithmetic
-from tradepool.pnl.lanes import FEE_UNITS_PER_ONE
+from tradepool.pnl.book.columns import Floats, Ints
+from tradepool.pnl.book.lanes import FEE_UNITS_PER_ONE
+from tradepool.pnl.cuda.device import Arithmetic
 from tradepool.pnl.tables import Tables
 
 __all__ = ["ENTRY_WORDS", "pack_entries"]

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tradepool.pnl.columns import Floats, Ints
-from tradepool.pnl.lanes import FEE_UNITS_PER_ONE
-from tradepool.pnl.numba_cache import compiled
-from tradepool.pnl.numba_division import Scalar, narrow, nearest, wide
+from tradepool.pnl.book.columns import Floats, Ints
+from tradepool.pnl.book.lanes import FEE_UNITS_PER_ONE
+from tradepool.pnl.cpu.numba_cache import compiled
+from tradepool.pnl.cpu.numba_division import Scalar, narrow, nearest, wide
 
 __all__ = ["BLOCK_ROWS", "mark_block", "scratch"]
 

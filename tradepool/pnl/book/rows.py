@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 
 from tradepool.pnl.book import Book
-from tradepool.pnl.columns import DEAD_CODE
+from tradepool.pnl.book.columns import DEAD_CODE
+from tradepool.pnl.book.trade_rows import NO_ROW
 from tradepool.pnl.decimal_rows import DecimalRow
-from tradepool.pnl.trade_rows import NO_ROW
 
 __all__ = ["row_of", "rows_of", "versions_of"]
 

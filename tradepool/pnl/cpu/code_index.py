@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tradepool.pnl.columns import Columns, Indices, Rows
+from tradepool.pnl.book.columns import Columns, Indices, Rows
 
 __all__ = ["CodeIndex"]
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tradepool.pnl.code_index import CodeIndex
-from tradepool.pnl.columns import COLUMN_TYPES, Columns, Indices, Rows
-from tradepool.pnl.runs import Runs
-from tradepool.pnl.standing import Standing
+from tradepool.pnl.book.columns import COLUMN_TYPES, Columns, Indices, Rows
+from tradepool.pnl.book.runs import Runs
+from tradepool.pnl.cpu.code_index import CodeIndex
+from tradepool.pnl.cpu.standing import Standing
 from tradepool.pnl.sums import Sums
 from tradepool.pnl.tables import Tables
 

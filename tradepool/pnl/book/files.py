@@ -27,12 +27,12 @@ import numpy.typing as npt
 
 from tradepool.errors import ChecksumMismatch, Corrupt
 from tradepool.pnl.book import Book
-from tradepool.pnl.columns import COLUMN_TYPES, Columns
+from tradepool.pnl.book.columns import COLUMN_TYPES, Columns
+from tradepool.pnl.book.lanes import FeeClasses, Lane, Lanes, Numbered
+from tradepool.pnl.book.trade_ids import IdArrays, TradeIds
+from tradepool.pnl.book.trade_rows import TradeRows
 from tradepool.pnl.decimal_rows import DecimalRow
-from tradepool.pnl.lanes import FeeClasses, Lane, Lanes, Numbered
 from tradepool.pnl.position import Figures
-from tradepool.pnl.trade_ids import IdArrays, TradeIds
-from tradepool.pnl.trade_rows import TradeRows
 
 __all__ = ["FORMAT", "dump", "load"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tradepool.pnl.numba_cache import compiled
+from tradepool.pnl.cpu.numba_cache import compiled
 
 __all__ = ["Scalar", "narrow", "nearest", "wide"]
 

@@ -14,10 +14,10 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import DEAD_CODE, Columns, Indices, Ints
+from tradepool.pnl.book.columns import DEAD_CODE, Columns, Indices, Ints
+from tradepool.pnl.book.hashing import BLOCK_ROWS, Words, absorb, hashes_of
+from tradepool.pnl.book.lanes import FEE_PLACES, Lane, Numbering, lots_of
 from tradepool.pnl.decimal_rows import DecimalRow
-from tradepool.pnl.hashing import BLOCK_ROWS, Words, absorb, hashes_of
-from tradepool.pnl.lanes import FEE_PLACES, Lane, Numbering, lots_of
 from tradepool.pnl.position import EXACT
 
 __all__ = ["digests_by_part"]

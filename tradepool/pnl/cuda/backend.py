@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tradepool.pnl.columns import Columns, Ints
-from tradepool.pnl.cuda_device import Arithmetic, CudaDevice, DeviceArray
-from tradepool.pnl.cuda_rows import TILE_ROWS, DeviceRows
-from tradepool.pnl.cuda_tables import ENTRY_WORDS, pack_entries
+from tradepool.pnl.book.columns import Columns, Ints
+from tradepool.pnl.cuda.device import Arithmetic, CudaDevice, DeviceArray
+from tradepool.pnl.cuda.rows import TILE_ROWS, DeviceRows
+from tradepool.pnl.cuda.tables import ENTRY_WORDS, pack_entries
 from tradepool.pnl.sums import Limbs, Sums
 from tradepool.pnl.tables import Tables
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import grown
-from tradepool.pnl.trade_ids import TradeIds
+from tradepool.pnl.book.columns import grown
+from tradepool.pnl.book.trade_ids import TradeIds
 
 __all__ = ["NO_ROW", "Numbers", "TradeRows"]
 

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tradepool.errors import InvalidTrade
-from tradepool.pnl.columns import Columns, Indices, Ints, Rows
+from tradepool.pnl.book.columns import Columns, Indices, Ints, Rows
+from tradepool.pnl.book.digests import digests_by_part
+from tradepool.pnl.book.encoding import encode
+from tradepool.pnl.book.lanes import FeeClasses, Lanes, Numbered, Numbering
+from tradepool.pnl.book.trade_rows import NO_ROW, Numbers, TradeRows
 from tradepool.pnl.decimal_rows import DecimalRow
-from tradepool.pnl.digests import digests_by_part
-from tradepool.pnl.encoding import encode
-from tradepool.pnl.lanes import FeeClasses, Lanes, Numbered, Numbering
 from tradepool.pnl.position import EXACT, Figures, Position, figure_columns, figures_of
-from tradepool.pnl.trade_rows import NO_ROW, Numbers, TradeRows
 
 __all__ = ["Book"]
 

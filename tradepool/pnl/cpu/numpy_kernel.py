@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tradepool.pnl.columns import Columns, Floats, Ints, Rows
-from tradepool.pnl.lanes import FEE_UNITS_PER_ONE
+from tradepool.pnl.book.columns import Columns, Floats, Ints, Rows
+from tradepool.pnl.book.lanes import FEE_UNITS_PER_ONE
 from tradepool.pnl.tables import Tables
 
 __all__ = ["BlockMarks", "Divider", "RowKernel", "RowRatios"]
