@@ -94,6 +94,14 @@ TARGETS = (
         is_ceiling=True,
     ),
     Target(
+        "a tick: prices to readable marks, ms",
+        "tick",
+        "tick_ms",
+        25,
+        ("rows", "users", "mark_ms", "encode_ms", "write_ms"),
+        is_ceiling=True,
+    ),
+    Target(
         "summary, counters only, p99, ms",
         "summary",
         "counters_p99_ms",
