@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from tests.mixed_positions import PRICES, random_positions
 from tests.pnl_oracle import expected_figures, figures, position
 from tradepool.errors import InvalidTrade
 from tradepool.pnl.backend_check import check_sums
@@ -26,17 +27,6 @@ from tradepool.pnl.marks import mark
 from tradepool.pnl.tables import Ratio, build_tables, lane_ratio, lots_max_narrow, lots_max_wide
 
 AT = 1_700_000_000_000_000
-PRICES = {
-    "BTC/USDT": Decimal("64000.12"),
-    "SHIB/USDT": Decimal("0.000012345678"),
-    "BTC/USD:BTC": Decimal("63999.5"),
-    "ETH/USD:ETH": Decimal("3333.333333"),
-    "BTC/IDR": Decimal(1_034_567_890),
-    "DUST/USDT": Decimal("0.000000000000000003"),
-    "ETH/USDT": Decimal("3210.7"),
-}
-MARKETS = {"BTC/USD:BTC": ("inverse", "BTC"), "ETH/USD:ETH": ("inverse", "ETH"), "BTC/IDR": ("spot", "IDR")}
-FEES = ("0", "0.0004", "0.001", "-0.00025", "0.0000001", "0.00012345", "1", "-1", "1.5")
 
 
 def assert_exact(positions, prices=PRICES, *, backends=None):
@@ -48,25 +38,6 @@ def assert_exact(positions, prices=PRICES, *, backends=None):
     return marks
 
 
-def random_positions(count, *, seed, magnitudes, places):
-    rng = random.Random(seed)
-    for number in range(count):
-        symbol = rng.choice(list(PRICES))
-        market, currency = MARKETS.get(symbol, ("linear", "USDT"))
-        amount = Decimal(10) ** rng.randint(*magnitudes) * Decimal(str(rng.uniform(-1, 1)))
-        yield position(
-            f"t{number}",
-            f"{amount:.{rng.choice(places)}f}",
-            f"{rng.uniform(-1e6, 1e6):.{rng.choice((2, 8, 10))}f}",
-            user_id=f"u{rng.randrange(40)}",
-            currency=currency,
-            symbol=symbol,
-            market=market,
-            contract_size=rng.choice(("1", "1", "10", "0.001")),
-            fee_rate=rng.choice(FEES),
-        )
-
-
 @pytest.mark.parametrize(
     ("magnitudes", "places"),
     [((-6, 5), (0, 2, 6, 8)), ((-6, 9), (8, 12, 18)), ((0, 20), (0, 4, 18))],
@@ -74,7 +45,9 @@ def random_positions(count, *, seed, magnitudes, places):
 )
 @pytest.mark.parametrize("block_rows", [7, 512, 16384])
 def test_random_books_are_exact(magnitudes, places, block_rows):
-    rows = list(random_positions(1500, seed=block_rows, magnitudes=magnitudes, places=places))
+    rows = list(
+        random_positions(1500, rng=random.Random(block_rows), users=40, magnitudes=magnitudes, places=places)
+    )
     assert_exact(
         rows,
         backends=[NumpyBackend(block_rows=block_rows), NumbaBackend(threads=3, thread_rows_min=block_rows)],
@@ -208,7 +181,7 @@ def test_books_of_every_length_around_a_block_are_exact(count):
 
 def test_a_checked_backend_has_nothing_left_to_compile():
     check_sums(NumbaBackend())
-    rows = list(random_positions(300, seed=8, magnitudes=(-3, 3), places=(2, 8)))
+    rows = list(random_positions(300, rng=random.Random(8), users=40, magnitudes=(-3, 3), places=(2, 8)))
     assert_exact(rows)
     for loop in (mark_stretch, add_rows, revalue_rows):
         assert len(loop.signatures) == 1
@@ -344,7 +317,7 @@ def test_an_empty_book_has_no_figures():
 
 
 def test_positions_without_a_price_are_named_and_not_counted():
-    rows = list(random_positions(800, seed=3, magnitudes=(-6, 20), places=(0, 8, 18)))
+    rows = list(random_positions(800, rng=random.Random(3), users=40, magnitudes=(-6, 20), places=(0, 8, 18)))
     rows += [position("only", "1", "5", user_id="lonely", symbol="GONE/USDT")]
     some = {symbol: PRICES[symbol] for symbol in ("BTC/USDT", "BTC/USD:BTC")}
     marks = assert_exact(rows, some)
@@ -367,7 +340,7 @@ def test_a_bad_price_is_refused_by_its_symbol(price, amount):
 
 
 def test_marks_stay_as_they_were_when_the_book_moves_on():
-    rows = list(random_positions(200, seed=5, magnitudes=(-3, 12), places=(2, 18)))
+    rows = list(random_positions(200, rng=random.Random(5), users=40, magnitudes=(-3, 12), places=(2, 18)))
     book, backend = Book.from_positions(rows), NumpyBackend()
     marks = mark(book, PRICES, AT, backend=backend, rows=True)
     book.upsert([position("late", "5", user_id="late")], 1)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.mixed_positions import PRICES, random_positions
 from tests.pnl_oracle import position
 from tests.stress_oracle import expected_risks, figures_of, net_key, price_in, shortfall, value_at_risk
 from tradepool.errors import InvalidTrade
@@ -27,17 +28,6 @@ from tradepool.pnl.tables import lane_ratio, lots_max_narrow, lots_max_wide
 
 AT = 1_700_000_000_000_000
 KERNELS = [Kernel("numpy", numpy_matrix.add_values, 1), Kernel("numba", numba_matrix.add_values, 2)]
-PRICES = {
-    "BTC/USDT": Decimal("64000.12"),
-    "SHIB/USDT": Decimal("0.000012345678"),
-    "BTC/USD:BTC": Decimal("63999.5"),
-    "ETH/USD:ETH": Decimal("3333.333333"),
-    "BTC/IDR": Decimal(1_034_567_890),
-    "DUST/USDT": Decimal("0.000000000000000003"),
-    "ETH/USDT": Decimal("3210.7"),
-}
-MARKETS = {"BTC/USD:BTC": ("inverse", "BTC"), "ETH/USD:ETH": ("inverse", "ETH"), "BTC/IDR": ("spot", "IDR")}
-FEES = ("0", "0.0004", "0.001", "-0.00025", "0.0000001", "0.00012345", "1", "-1", "1.5")
 
 
 def shock(by="-0.1", symbol="*"):
@@ -77,24 +67,6 @@ def random_scenarios(count, rng):
         yield f"s{number}", Scenario(prices=prices, shocks=shocks)
 
 
-def random_positions(count, *, rng, magnitudes, places):
-    for number in range(count):
-        symbol = rng.choice(list(PRICES))
-        market, currency = MARKETS.get(symbol, ("linear", "USDT"))
-        amount = Decimal(10) ** rng.randint(*magnitudes) * Decimal(str(rng.uniform(-1, 1)))
-        yield position(
-            f"t{number}",
-            f"{amount:.{rng.choice(places)}f}",
-            f"{rng.uniform(-1e6, 1e6):.{rng.choice((2, 8, 10))}f}",
-            user_id=f"u{rng.randrange(12)}",
-            currency=currency,
-            symbol=symbol,
-            market=market,
-            contract_size=rng.choice(("1", "1", "10", "0.001")),
-            fee_rate=rng.choice(FEES),
-        )
-
-
 @pytest.mark.parametrize(
     ("magnitudes", "places"),
     [((-6, 5), (0, 2, 6, 8)), ((-6, 9), (8, 12, 18)), ((0, 20), (0, 4, 18))],
@@ -104,14 +76,14 @@ def random_positions(count, *, rng, magnitudes, places):
 def test_random_books_are_exact_in_random_scenarios(magnitudes, places, seed, monkeypatch):
     monkeypatch.setattr(blocks, "_CELLS", 64)
     rng = random.Random(seed)
-    rows = list(random_positions(250, rng=rng, magnitudes=magnitudes, places=places))
+    rows = list(random_positions(250, rng=rng, users=12, magnitudes=magnitudes, places=places))
     assert_exact(rows, dict(random_scenarios(13, rng)), confidence=rng.choice(("0.95", "0.5", "0.8125")))
 
 
 def test_more_scenarios_than_a_chunk_of_the_kernel_holds(monkeypatch):
     monkeypatch.setattr(numpy_matrix, "_CELLS", 8)
     rng = random.Random(3)
-    rows = list(random_positions(60, rng=rng, magnitudes=(-3, 5), places=(4,)))
+    rows = list(random_positions(60, rng=rng, users=12, magnitudes=(-3, 5), places=(4,)))
     assert_exact(rows, dict(random_scenarios(40, rng)))
 
 
@@ -156,7 +128,7 @@ def test_a_kernel_is_trusted_with_half_the_lots_of_a_mark():
 
 def test_a_net_position_of_one_trade_is_worth_what_its_mark_is():
     rng = random.Random(4)
-    rows = list(random_positions(300, rng=rng, magnitudes=(-6, 12), places=(2, 8, 18)))
+    rows = list(random_positions(300, rng=rng, users=12, magnitudes=(-6, 12), places=(2, 8, 18)))
     rows = list({net_key(row): row for row in rows}.values())
     scenarios = dict(random_scenarios(5, rng))
     found = stressed(rows, scenarios, users={row.user_id for row in rows})
@@ -250,7 +222,7 @@ def test_changes_of_a_fleet_that_leave_int64_are_exact():
 
 def test_the_fleet_changes_by_what_its_users_do():
     rng = random.Random(6)
-    rows = list(random_positions(300, rng=rng, magnitudes=(-6, 20), places=(0, 8, 18)))
+    rows = list(random_positions(300, rng=rng, users=12, magnitudes=(-6, 20), places=(0, 8, 18)))
     found = stressed(rows, dict(random_scenarios(9, rng)), users={row.user_id for row in rows})
     for currency, fleet in found.fleet.items():
         users = [risk for (_, other), risk in found.users.items() if other == currency]
@@ -266,7 +238,7 @@ def exact_sum(addends):
 
 def test_the_order_of_scenarios_changes_no_figure():
     rng = random.Random(7)
-    rows = list(random_positions(200, rng=rng, magnitudes=(-3, 6), places=(4, 18)))
+    rows = list(random_positions(200, rng=rng, users=12, magnitudes=(-3, 6), places=(4, 18)))
     scenarios = dict(random_scenarios(21, rng))
     shuffled = dict(rng.sample(list(scenarios.items()), len(scenarios)))
     one, other = stressed(rows, scenarios), stressed(rows, shuffled)
