@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["AuditReport", "Finding", "Severity"]
+__all__ = ["AuditReport", "Finding", "RepairState", "RepairStep", "Severity"]
 
 
 class Severity(StrEnum):
@@ -32,11 +32,33 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, order=True):
     detail: str
 
 
+class RepairState(StrEnum):
+    """How far a repair has come."""
+
+    PLANNED = "planned"
+    """What a repair would write; nothing was written."""
+    DONE = "done"
+    REFUSED = "refused"
+    """What was found had changed before the repair, or could not be written; `detail` says which."""
+
+
+class RepairStep(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """One thing that a repair writes, or would write."""
+
+    action: str
+    """What is done, in the words of the rules: a value of `registry.Repair`."""
+    subject: str
+    detail: str
+    """What is written, in words: from which value to which."""
+    state: RepairState
+
+
 class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     """The findings of one audit.
 
     `level` is `digest`, `standard` or `deep`; `started_at` is µs; `checked` counts what was compared
-    (trades, ledgers, shards); `undecided` names what changed too fast to be compared this time.
+    (trades, ledgers, shards); `undecided` names what changed too fast to be compared this time. `figures`
+    are what the pool stood at meanwhile, by name: integers, or amounts as text. `run_id` names the audit.
     """
 
     level: str
@@ -45,6 +67,9 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     checked: dict[str, int]
     findings: tuple[Finding, ...] = ()
     undecided: tuple[str, ...] = ()
+    run_id: str = ""
+    figures: dict[str, int | str] = {}
+    repairs: tuple[RepairStep, ...] = ()
 
     @property
     def ok(self) -> bool:
