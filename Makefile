@@ -6,6 +6,12 @@ PYTHON ?= python3
 ARGS ?=
 # Which plans of the fault simulator are run, for example: make faults SEEDS=17-17
 SEEDS ?= 0-199
+# A chaos run, for example: make chaos SEED=7 TRADES=10000 FAULTS=worker:5,restart, or FAULTS=each for one kind a run.
+SEED ?= 1
+TRADES ?= 100000
+FAULTS ?= all
+# How many audits of a large pool at work, for example: make audits RUNS=5
+RUNS ?= 50
 # How many tests run at once.
 JOBS ?= 2
 UV ?= $(shell command -v uv || echo .venv/lock/bin/uv)
@@ -23,7 +29,7 @@ STAMP := .venv/.installed
 GPU_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow faults gpu-test gpu-bench gpu-files check format format-check lint types layers lock docs clean python-version
+.PHONY: help setup demo prometheus test test-slow test-atomic faults audits chaos soak gpu-test gpu-bench gpu-files check format format-check lint types layers lock docs clean python-version
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -45,14 +51,37 @@ python-version:
 demo: setup ## start a server and the fleet, feed it trades for half a minute, prove nothing was lost
 	@$(BIN)/tradepool demo $(ARGS)
 
+# Debian's own package, unpacked and not installed: no service, no root. Newer ones elsewhere do as well: what the
+# tests run is what PROMETHEUS_BIN names, else this, else what is on the PATH.
+APT_GET := apt-get -qq -o APT::Sandbox::User=root
+prometheus: .venv/prometheus/usr/bin/promtool ## a real Prometheus for tests/monitoring, where apt-get is
+
+.venv/prometheus/usr/bin/promtool: | setup
+	@rm -rf .venv/prometheus && mkdir -p .venv/prometheus
+	@cd .venv/prometheus && { $(APT_GET) download prometheus || { $(APT_GET) update && $(APT_GET) download prometheus; } || { \
+	  echo "make: apt-get cannot find the package prometheus; run apt-get update, or set PROMETHEUS_BIN" >&2; exit 1; }; }
+	@cd .venv/prometheus && dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb
+
 test: setup ## the tests, under five minutes on two cores
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow"
 
 test-slow: setup ## the long tests alone
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m slow
 
+test-atomic: setup ## the fleet's tests, long ones too, with TRADEPOOL_BROKER_TRANSPORT=atomic
+	@TRADEPOOL_BROKER_TRANSPORT=atomic $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests/fleet
+
 faults: setup ## 200 seeds of writers against kills, crashes, full disks and cut wires: nothing lost, nothing doubled
 	@$(BIN)/python -m tests.faults.simulator --seeds $(SEEDS)
+
+chaos: setup ## a whole fleet at work against kills, restarts, stops and dead wires: see docs/reliability.md
+	@$(BIN)/python -m tests.fleet.chaos --seed $(SEED) --trades $(TRADES) --faults $(FAULTS) $(ARGS)
+
+soak: setup ## ten minutes of load on a fleet for 64 threads: does the memory of any process grow?
+	@$(BIN)/python bench/soak.py $(ARGS)
+
+audits: setup ## 50 audits at all levels of 100,000 trades while bots trade: none may find anything
+	@$(BIN)/python -m tests.audit_runs --runs $(RUNS)
 
 gpu-test: ## the checks of the CUDA backend on a machine with a device; see docs/gpu.md
 	@$(GPU_PYTHON) -m tests.gpu

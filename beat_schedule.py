@@ -24,11 +24,11 @@ DEEP_AUDIT_EXPIRES_S = 12 * 3600
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
     """Celery's beat entries for one pool's settings."""
     return {
-        "check-all-trades": _every(settings.audit_every_s, "tasks.audit.check_all_trades"),
+        "check-all-trades": _every(settings.audit_every_s, "tasks.audit.check_all_trades", quarantine=True),
         "check-all-trades-deep": {
             "task": "tasks.audit.check_all_trades",
             "schedule": crontab(hour=DEEP_AUDIT_HOUR, minute=DEEP_AUDIT_MINUTE),
-            "kwargs": {"deep": True},
+            "kwargs": {"deep": True, "quarantine": True},
             "options": {"expires": DEEP_AUDIT_EXPIRES_S},
         },
         "expire-reservations": _every(settings.expire_every_s, "tasks.tokens.expire_reservations"),

@@ -11,7 +11,9 @@ from celery import Celery, signals
 from tasks import reliability
 from tasks.book_step import BookStep
 from tasks.config import celery_settings
+from tasks.heartbeat import Heartbeat
 from tasks.journal_step import JournalStep
+from tasks.transport import choose_transport
 from tradepool import wire
 from tradepool.files.journal import Journal
 from tradepool.marking.keeper import BookKeeper
@@ -21,7 +23,7 @@ from tradepool.wiring import Services, connect
 
 __all__ = ["PoolApp", "app"]
 
-TASK_MODULES = ["tasks.trades", "tasks.tokens", "tasks.pnl", "tasks.audit", "tasks.files"]
+TASK_MODULES = ["tasks.trades", "tasks.tokens", "tasks.pnl", "tasks.audit", "tasks.paging", "tasks.files"]
 
 
 class PoolApp(Celery):
@@ -79,9 +81,14 @@ def _create_app() -> PoolApp:
     reliability.guard_restarts()
     reliability.guard_messages()
     created = PoolApp("tradepool", include=TASK_MODULES)
-    created.add_defaults(lambda: celery_settings(created.settings))
-    created.steps["worker"] |= {JournalStep, BookStep, reliability.QuietWatchdog}
+    created.add_defaults(lambda: _configuration(created.settings))
+    created.steps["worker"] |= {JournalStep, BookStep, Heartbeat, reliability.QuietWatchdog}
     return created
+
+
+def _configuration(settings: Settings) -> dict[str, Any]:
+    choose_transport(settings.broker_transport)
+    return celery_settings(settings)
 
 
 app = _create_app()

@@ -1,72 +1,169 @@
-"""The clock: RedBeat, with ids that name the tick."""
+"""The clock: RedBeat, whose messages tell which tick they are of."""
 
 from __future__ import annotations
 
-from functools import cached_property
+import math
+import secrets
+import time
+from collections import defaultdict
+from datetime import datetime, timedelta
+from functools import cached_property, partial
 from typing import Any
 
+from celery.schedules import crontab
 from redbeat import RedBeatScheduler
-from redbeat.schedulers import RedBeatConfig
+from redbeat.schedulers import RedBeatConfig, RedBeatSchedulerEntry, RetryingConnection
+from redis.exceptions import ConnectionError as ConnectionLost
+from redis.exceptions import LockError
+from redis.exceptions import TimeoutError as NoAnswer
 
+from tasks.once import tick_header
 from tasks.queued_ticks import QueuedTicks
+from tasks.routing import TASK_ROUTES
 from tradepool import wire
 from tradepool.errors import Misconfigured, Unavailable
 from tradepool.logger import CauseLog, Logger
 from tradepool.store.address import broker_address
+from tradepool.store.tick_guard import Tick
 
-__all__ = ["TICKS_WAITING_MAX", "TickScheduler"]
+__all__ = ["TICKS_WAITING_MAX", "TickScheduler", "due_at"]
 
 log = Logger(__name__)
 
 TICKS_WAITING_MAX = 100
-"""Messages on the gpu queue beyond which the clock sends no more ticks there: nobody takes them."""
+"""Messages on a queue beyond which the clock sends no more ticks there: nobody takes them."""
+TICKS_WAITING_MAX_SHARED = 1000
+"""The same for a queue that also carries what bots send."""
+SET_BACK_S = 1.0
+"""From how far on an entry that was last run at a time to come means that the clock was set back."""
+RECONNECT_PAUSE_MAX_S = 5.0
+KEPT_LIFETIMES = 2
+"""How long a tick is remembered, in lifetimes of its messages: of two of one tick the second may be sent
+as late as the first expires."""
+LIFETIME_S = 3600.0
+"""Of a message of an entry that has no `expires`."""
 
-_TICK = "tasks.pnl.mark_to_market"
 _URL_NAME = "redbeat_redis_url"
+_SHARED_QUEUES = (wire.QUEUE_TRADES, wire.QUEUE_TOKENS)
+
+# RedBeat has no setting for it; its half a minute would be a minute without a tick after a long outage.
+RetryingConnection.RETRY_MAX_WAIT = RECONNECT_PAUSE_MAX_S
 
 
 class TickScheduler(RedBeatScheduler):
-    """RedBeat whose messages carry the entry's name and due time as their task id.
+    """RedBeat whose messages name their tick: the entry, and when it was due.
 
-    Should two beats ever send the same tick, both messages are one task to Flower and to the logs.
+    Should two beats ever send a tick, both messages are one task to Flower and to the logs, and workers
+    run one of them (`tasks.once`). A beat that has lost its lock ends; one whose broker is away waits.
     """
 
     def __init__(self, app: Any, **kwargs: Any) -> None:
         # RedBeat takes over the configuration that it finds here.
         app.redbeat_conf = _ClockConfig(app)
         super().__init__(app, **kwargs)
-        self._full_queue = CauseLog(log, "ticks are not sent")
+        self._full_queues: defaultdict[str, CauseLog] = defaultdict(
+            partial(CauseLog, log, "ticks are not sent")
+        )
+        self._broker = CauseLog(log, "the clock stands still")
+        self._ahead_s = -math.inf
+        """How far the wall clock was ahead of the monotonic one at the last tick."""
+
+    def tick(self, **kwargs: Any) -> float:
+        """Send what is due; seconds until the next look. Raises: SystemExit when another beat leads."""
+        if self.lock_key and self.lock is None:
+            # Celery keeps to itself what acquiring it has raised.
+            log.error("the clock's lock cannot be had; this beat ends")
+            raise SystemExit
+        try:
+            self._notice_setting_back()
+            pause_s = float(super().tick(**kwargs))
+        except LockError as lost:
+            log.warning("another beat may lead now; this one ends, to wait for its turn")
+            raise SystemExit from lost
+        except (ConnectionLost, NoAnswer) as problem:
+            self._broker.failed(problem)
+            return float(self.max_interval)
+        self._broker.worked()
+        return pause_s
 
     def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
         """Send the entry's task under the id of its tick; None where it is left out."""
-        if entry.task == _TICK and self._is_full():
+        if self._is_full(_queue_of(entry.task)):
             if advance:
                 self.reserve(entry)
             return None
-        due_ms = int(entry.due_at.timestamp() * 1000)
-        entry.options = {**entry.options, "task_id": f"{entry.name}-{due_ms}"}
+        tick = _tick(entry)
+        headers = {**entry.options.get("headers", {}), **tick_header(tick)}
+        entry.options = {**entry.options, "task_id": f"{tick.entry}-{tick.due_ms}", "headers": headers}
         return super().apply_async(entry, producer=producer, advance=advance, **kwargs)
 
-    def _is_full(self) -> bool:
-        """Whether so many wait on the gpu queue that its worker must be away.
+    def _notice_setting_back(self) -> None:
+        """Have entries go on that were last run at a time to come, or they would be silent until then.
+
+        Looked at when the wall clock falls back behind the monotonic one, and at the first tick, for the
+        clock of the beat that led before may have been ahead.
+        """
+        before_s, self._ahead_s = self._ahead_s, time.time() - time.monotonic()
+        if math.isfinite(before_s) and before_s - self._ahead_s < SET_BACK_S:
+            return
+        for name in self.app.redbeat_conf.schedule:
+            entry = self.Entry.from_key(self.Entry.generate_key(self.app, name), app=self.app)
+            now = self.app.now()
+            if entry.last_run_at is not None and entry.last_run_at > now + timedelta(seconds=SET_BACK_S):
+                log.warning("the clock was set back", entry=name, last_run_at=entry.last_run_at.isoformat())
+                entry.reschedule(now)
+
+    def _is_full(self, queue: str) -> bool:
+        """Whether so many messages wait on `queue` that its workers must be away.
 
         An expired message lies on the broker until a worker takes it: without one they would fill it.
         """
+        most = TICKS_WAITING_MAX_SHARED if queue in _SHARED_QUEUES else TICKS_WAITING_MAX
         try:
-            waiting = self._gpu_queue.depth(wire.QUEUE_GPU)
+            waiting = self._queues.depth(queue)
         except (Unavailable, Misconfigured):
             return False
-        if waiting < TICKS_WAITING_MAX:
-            self._full_queue.worked()
+        if waiting < most:
+            self._full_queues[queue].worked()
             return False
-        self._full_queue.failed(
-            Unavailable(f"{TICKS_WAITING_MAX} messages wait on the queue gpu: start its worker")
-        )
+        problem = Unavailable(f"{most} messages wait on the queue {queue}: start its worker")
+        self._full_queues[queue].failed(problem)
         return True
 
     @cached_property
-    def _gpu_queue(self) -> QueuedTicks:
-        return QueuedTicks(self.app.settings, _TICK)
+    def _queues(self) -> QueuedTicks:
+        return QueuedTicks(self.app.settings, "")
+
+
+def due_at(entry: RedBeatSchedulerEntry) -> datetime:
+    """When the tick that `entry` is to send now was due: by the schedule, from its last run on.
+
+    So it is the same for each beat that has seen the same last run, and later after each run. (RedBeat's
+    own property tells the present for whatever is overdue, which a tick always is by a little.)
+    """
+    if entry.last_run_at is None:
+        return entry.default_now()  # type: ignore[no-any-return]
+    if isinstance(entry.schedule, crontab):
+        start, until_due, _ = entry.schedule.remaining_delta(entry.last_run_at)
+        return start + until_due  # type: ignore[no-any-return]
+    return entry.last_run_at + entry.schedule.run_every  # type: ignore[no-any-return]
+
+
+def _tick(entry: RedBeatSchedulerEntry) -> Tick:
+    lifetime_s = entry.options.get("expires")
+    if not isinstance(lifetime_s, int | float):
+        lifetime_s = LIFETIME_S
+    return Tick(
+        entry=entry.name,
+        due_ms=round(due_at(entry).timestamp() * 1000),
+        token=secrets.token_hex(8),
+        kept_ms=round(KEPT_LIFETIMES * lifetime_s * 1000),
+    )
+
+
+def _queue_of(task: str) -> str:
+    module = task.rpartition(".")[0]
+    return TASK_ROUTES.get(f"{module}.*", {}).get("queue", wire.QUEUE_TRADES)
 
 
 class _ClockConfig(RedBeatConfig):

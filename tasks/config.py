@@ -17,6 +17,7 @@ PUBLISH_PAUSE_MAX_S = 0.5
 HEALTH_CHECK_S = 10
 RESULT_KEPT_S = 3600
 RESTORE_EVERY_S = 5
+RESTORE_LOCK_S = 10
 BEAT_LOOP_MAX_S = 1.0
 BEAT_LOCK_S = 10
 
@@ -65,6 +66,9 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         # How often overdue messages are looked for; the default of 10 s × every tenth time is slow.
         "unacked_restore_interval": min(RESTORE_EVERY_S, settings.visibility_timeout_s),
         "unacked_restore_throttle": 1,
+        # Who looks holds a lock. One that dies over it, or loses its wire, keeps all others from looking for
+        # the default of 300 s; and two that look at once do no harm, each message is moved in a transaction.
+        "unacked_mutex_expire": RESTORE_LOCK_S,
         # A silent server must not hang the worker's only event loop.
         "socket_timeout": settings.socket_timeout_s,
         "socket_connect_timeout": settings.connect_timeout_s,
@@ -101,7 +105,8 @@ def _delivery() -> dict[str, Any]:
     return {
         # Acknowledged means journaled: the message stays the broker's until the task has returned.
         "task_acks_late": True,
-        # A killed prefork child must give its message back instead of failing it.
+        # A killed prefork child must not take its message along: Celery sends a copy, which counts how often
+        # that has happened, and gives the message back if it cannot.
         "task_reject_on_worker_lost": True,
         "task_retry_on_worker_lost": True,
         # Results cost two writes per message; callers that want one ask for it.

@@ -22,15 +22,13 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
+from tasks.decoding import Envelope, completed, decode
 from tasks.overtaking import misses_its_record
 from tasks.parking import Letter, letter, park, reason_of
 from tradepool import wire
 from tradepool.clock import now_us
 from tradepool.errors import Contended, Corrupt, Misconfigured, Rejected, Unavailable
 from tradepool.logger import Logger
-from tradepool.model import ids
 from tradepool.model.commands import AddTrade, Command
 from tradepool.model.receipt import Receipt
 from tradepool.model.token_commands import TokenCommand
@@ -38,7 +36,7 @@ from tradepool.model.token_commands import TokenCommand
 if TYPE_CHECKING:
     from tasks.app import PoolApp
 
-__all__ = ["Envelope", "deliver"]
+__all__ = ["deliver"]
 
 log = Logger(__name__)
 
@@ -66,23 +64,6 @@ class Failed(Rejected):
         return cls(repr(error).encode("utf-8", "backslashreplace").decode(), field="command")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Envelope:
-    """What is known of a message besides its commands."""
-
-    task_id: str
-    task_name: str
-    sent_at: int | None = None
-    """µs since 1970; None when the producer did not say."""
-    overtaken_since: int | None = None
-    """When a command of this message first missed what it changes, µs since 1970."""
-
-    @property
-    def is_in_order(self) -> bool:
-        """Whether a `PoolClient` sent it, which sends nothing before what stands ahead of it is done."""
-        return self.task_name == wire.APPLY_CHANGES and self.overtaken_since is None
-
-
 @dataclass(kw_only=True)
 class _Outcome:
     """What became of one message, command by command."""
@@ -103,40 +84,17 @@ def deliver(app: PoolApp, envelope: Envelope, messages: Sequence[Any]) -> list[d
     Raises: Unavailable, Contended, Misconfigured, OperationalError; then the message must be delivered again.
     """
     outcome = _Outcome()
-    decoded = [_decode(envelope, index, message) for index, message in enumerate(messages)]
+    whole = [completed(envelope, index, message) for index, message in enumerate(messages)]
+    decoded = [decode(message) for message in whole]
     commands = [command for command in decoded if not isinstance(command, Rejected)]
     results = iter(_apply_all(app, envelope, commands))
-    for message, command in zip(messages, decoded, strict=True):
+    for given, message, command in zip(messages, whole, decoded, strict=True):
         if isinstance(command, Rejected):
-            _note_unreadable(outcome, envelope, message, command)
+            _note_unreadable(outcome, envelope, message, command, is_named=_is_named(given))
         else:
             _note(app, outcome, envelope, command, next(results))
     _see_to(app, outcome, envelope)
     return outcome.answers
-
-
-def _decode(envelope: Envelope, index: int, message: Any) -> Command | Rejected:
-    """The command; ids and times that are missing follow from the message, the same at each delivery."""
-    if not isinstance(message, Mapping):
-        message = {"op": message}
-    # A message's commands were known one after the other: its repeat must not undo a later one of it.
-    known_at = envelope.sent_at or now_us()
-    defaults = {"command_id": f"{envelope.task_id}:{index}", "as_of": known_at + index}
-    given = {name: value for name, value in message.items() if value is not None}
-    try:
-        command = wire.command_from_wire(defaults | given)
-    except Rejected as refusal:
-        return refusal
-    return _with_trade_id(command, envelope) if isinstance(command, AddTrade) else command
-
-
-def _with_trade_id(command: AddTrade, envelope: Envelope) -> AddTrade:
-    """A trade without an id gets the one that its command always gets, so a redelivery adds nothing."""
-    user_id = command.trade.get("user_id")
-    if command.trade.get("trade_id") is not None or not isinstance(user_id, str):
-        return command
-    trade_id = ids.derive_id(user_id, at_us=envelope.sent_at or 0, seed=command.command_id)
-    return msgspec.structs.replace(command, trade={**command.trade, "trade_id": trade_id})
 
 
 def _apply_all(
@@ -225,18 +183,29 @@ def _told(receipt: Receipt) -> dict[str, Any]:
     return told
 
 
-def _note_unreadable(outcome: _Outcome, envelope: Envelope, message: Any, refusal: Rejected) -> None:
+def _note_unreadable(
+    outcome: _Outcome, envelope: Envelope, message: dict[str, Any], refusal: Rejected, *, is_named: bool
+) -> None:
     """Park what is no command; a client that named it learns that it will never be applied."""
-    command_id = message.get("command_id") if isinstance(message, Mapping) else None
-    if isinstance(command_id, str):
+    if is_named:
         # An answer belongs to a command's id; the rest of this one could not be read.
-        outcome.refused.append((AddTrade(command_id=command_id, as_of=0, trade={}), refusal))
+        outcome.refused.append((AddTrade(command_id=message["command_id"], as_of=0, trade={}), refusal))
     _note_parked(outcome, envelope, message, refusal)
+
+
+def _is_named(message: Any) -> bool:
+    return isinstance(message, Mapping) and isinstance(message.get("command_id"), str)
 
 
 def _note_parked(outcome: _Outcome, envelope: Envelope, payload: Any, error: Exception) -> None:
     reason = reason_of(error)
-    parked = letter(reason=reason, task=envelope.task_name, task_id=envelope.task_id, payload=payload)
+    parked = letter(
+        reason=reason,
+        task=envelope.task_name,
+        task_id=envelope.task_id,
+        sent_at=envelope.sent_at,
+        payload=payload,
+    )
     outcome.letters.append(parked)
     outcome.answers.append(
         {"outcome": "rejected" if isinstance(error, Rejected) else "failed", "reason": reason}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Letter", "letter", "park", "reason_of"]
 
 Letter = dict[str, Any]
-"""`reason` (fields of text), `task`, `task_id`, `payload`, `parked_at` (µs since 1970)."""
+"""`reason` (fields of text), `task`, `task_id`, `payload`, `sent_at` and `parked_at` (µs since 1970)."""
 
 log = Logger(__name__)
 
@@ -34,13 +34,16 @@ def reason_of(error: BaseException) -> dict[str, str]:
     return {"error": type(error).__name__, "field": "", "value": "", "problem": str(error), "cure": ""}
 
 
-def letter(*, reason: Mapping[str, str], task: str, task_id: str, payload: object) -> Letter:
+def letter(
+    *, reason: Mapping[str, str], task: str, task_id: str, payload: object, sent_at: int | None = None
+) -> Letter:
     """One parked message. `payload` is the command as the fleet sends it, or what there was of it."""
     return {
         "reason": dict(reason),
         "task": task,
         "task_id": task_id,
         "payload": payload,
+        "sent_at": sent_at,
         "parked_at": now_us(),
     }
 

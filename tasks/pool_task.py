@@ -11,7 +11,9 @@ from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 from kombu.exceptions import OperationalError
 
-from tasks.delivery import Envelope, deliver
+from tasks.decoding import Envelope
+from tasks.delivery import deliver
+from tasks.once import TICK_HEADER, is_doubled
 from tasks.parking import letter, park, reason_of
 from tradepool.clock import now_us
 from tradepool.errors import Contended, Misconfigured, Rejected, TradePoolError, Unavailable
@@ -21,20 +23,29 @@ __all__ = ["PoolTask", "WriteTask"]
 
 log = Logger(__name__)
 
+WORKER_LOST_PAUSE_S = 1
+"""A prefork child died over a message: its next run begins so much later; Celery's own pause is 3 minutes."""
+WORKERS_LOST_MAX = 5
+"""So many children may die over one message; then it is taken for the cause."""
+
 
 class PoolTask(Task):
     """A task of the fleet; its messages tell when they were sent, and are parked when they make no sense."""
 
     throws: tuple[type[TradePoolError], ...] = (Rejected,)
     """A refusal is an answer: Celery logs it in one line, without a traceback."""
+    default_retry_delay = WORKER_LOST_PAUSE_S
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run; a message with the wrong arguments is parked before it fails.
 
-        Raises: Reject, which returns the message to the queue when it cannot be parked.
+        Raises: Reject, which returns the message to the queue when it cannot be parked; Ignore for a tick of
+        the clock that another message has brought already.
         """
         if self.request.called_directly:
             return self.run(*args, **kwargs)
+        if is_doubled(self.app, self.request.id, self.request.get(TICK_HEADER)):
+            raise Ignore
         try:
             inspect.signature(self.run).bind(*args, **kwargs)
         except TypeError as error:
@@ -56,6 +67,7 @@ class PoolTask(Task):
             reason=reason_of(error),
             task=self.name,
             task_id=self.request.id,
+            sent_at=self.request.get("sent_at"),
             payload={"args": args, "kwargs": kwargs},
         )
         try:
@@ -74,6 +86,11 @@ class WriteTask(PoolTask):
 
         Raises: Reject, which returns the message to the queue.
         """
+        if self.request.retries > WORKERS_LOST_MAX:
+            # Nothing of ours retries but Celery, when a child was lost.
+            lost = f"{self.request.retries} worker processes died over it"
+            self._park_message(ChildProcessError(lost), args, kwargs)
+            return None
         try:
             return self.run(*args, **kwargs)
         except (Ignore, Reject, Retry):

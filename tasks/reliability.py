@@ -25,6 +25,7 @@ from kombu.transport import redis as redis_transport
 from kombu.transport.redis import Channel, QoS
 
 from tasks.parking import letter, park, reason_of
+from tasks.transport import notes
 from tradepool.broker import ChangeSender
 from tradepool.errors import Misconfigured, StoreUnavailable
 from tradepool.logger import Logger
@@ -88,9 +89,14 @@ def guard_messages() -> None:
         try:
             found = original(text)
         except Exception:  # noqa: BLE001 - kombu's readers of typed values raise whatever they like
-            return text
-        # A list is how kombu keeps an unacknowledged message.
-        return found if isinstance(found, list) or _is_message(found) else text
+            found = text
+        if _is_message(found) or notes.is_readable(found):
+            return found
+        note = notes.unreadable(text)
+        if note is None:
+            return found if isinstance(found, list) else text
+        message, queue = note
+        return [_wrapped(message, queue), "", queue]
 
     @functools.wraps(deliver)
     def deliver_messages(self: Any, message: Any, queue: str) -> None:

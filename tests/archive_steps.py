@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tradepool import TradePool, archiving
+from tradepool.archive import parts
 from tradepool.archive.folder import ArchiveFolder
 from tradepool.archiving import Archiving
 from tradepool.store.redis_store import RedisStore
@@ -36,6 +37,8 @@ STEPS = {
     "before a part is marked": Step(ArchiveFolder, "mark_unsettled", after=False),
     "after a part is marked": Step(ArchiveFolder, "mark_unsettled", after=True),
     "while the lines are written": Step(archiving, "stored", after=False, turn=2),
+    "after a part's checksum is written": Step(parts, "seal_next", after=True),
+    "before a part's checksum is settled": Step(parts, "settle_seal", after=False),
     "after a part is written": Step(archiving, "write_part", after=True),
     "after the first commit": Step(RedisStore, "commit_all", after=True),
     "after the last commit": Step(Archiving, "_commit", after=True),

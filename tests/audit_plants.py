@@ -268,7 +268,7 @@ def another_snapshot(
 
 
 def part_of(scene: Scene) -> Any:
-    return next((scene.pool.settings.data_dir / "archive").glob("day=*/*"))
+    return next((scene.pool.settings.data_dir / "archive").glob("day=*/*.parquet"))
 
 
 def a_lost_row(scene: Scene) -> None:
@@ -312,6 +312,12 @@ def a_bucket_by_another_name(scene: Scene) -> None:
     used, free = min(names & kept.keys()), min(names - kept.keys())
     scene.redis.hset(sums, free, kept[used])
     scene.redis.hdel(sums, used)
+
+
+def _elsewhere(scene: Scene) -> Iterator[str]:
+    """Users of other shards than the first."""
+    names = (f"user-{number}" for number in range(100))
+    return (name for name in names if scene.keys.shard_of_user(name) != 0)
 
 
 PLANTS: dict[str, Plant] = {
@@ -401,6 +407,7 @@ PLANTS: dict[str, Plant] = {
     "key_ttl": lambda s: s.redis.expire(s.keys.counters(s.shard, s.user), HOUR_S),
     "key_type": a_wrong_type,
     "key_value": lambda s: s.redis.hset(s.keys.digest(s.shard), "0", "seven"),
+    "unknown_key": lambda s: s.redis.set("tp:{00}:c:" + next(_elsewhere(s)), 1),
     "venue_quantity": lambda s: told(s, "2", "100", "50"),
     "venue_average_price": lambda s: told(s, "1", "101", "50"),
     "venue_balance": lambda s: told(s, "1", "100", "51"),

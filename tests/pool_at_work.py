@@ -157,8 +157,8 @@ def image_of(client: redis.Redis) -> dict[bytes, bytes]:
 
 def contents(pool: PoolAtWork) -> dict[bytes, object]:
     """What readers and audits can see: records, indexes, counters, digests, claims, routes; not the
-    outboxes, revisions and the hashes of journal and pool."""
-    own = {pool.keys.journal.encode(), pool.keys.meta.encode()}
+    outboxes, revisions, latencies and the hashes of journal and pool."""
+    own = {key.encode() for key in (pool.keys.journal, pool.keys.meta, pool.keys.latencies)}
     own |= {pool.keys.changed(pool.keys.shard_of_user(user_id), user_id).encode() for user_id in USERS}
     return {
         key: value

@@ -29,6 +29,8 @@ class TcpProxy:
 
     * `cut()`        connections are reset and new ones are refused
     * `half_open()`  connections stay up; nothing gets through in either direction any more
+    * `strand()`     those that are up now stay so and are dead for good, as when a router forgets them:
+                     an end that closes is not missed by the other. New ones are whole
     * `swallow_answers()` requests still reach the server; answers are thrown away
     * `delay(s)`     every piece arrives that much later, in order
     * `restore()`    the wire is whole again; connections that lost bytes are reset
@@ -70,6 +72,12 @@ class TcpProxy:
         """Keep connections up, and accept new ones, but let nothing through: as if the peer were gone."""
         with self._lock:
             self._passes_requests = self._passes_answers = False
+
+    def strand(self) -> None:
+        """Let the open connections go dead without a word to either end; new ones are as before."""
+        with self._lock:
+            for link in self._links:
+                link.strand()
 
     def swallow_answers(self) -> None:
         """Let the server do what it is asked, and nobody hear of it."""
@@ -177,24 +185,32 @@ class _Link:
         self._server = server
         self._under_way: deque[tuple[float, socket.socket, bytes]] = deque()
         self._is_reset = False
+        self._is_stranded = False
         self.ended = threading.Event()
 
     def reset(self) -> None:
         """Have both ends see a reset connection."""
         self._is_reset = True
 
+    def strand(self) -> None:
+        """Have it carry nothing any more, not even the end of one side to the other."""
+        self._is_stranded = True
+
     def run(self) -> None:
-        """Relay until an end closes or the link is reset."""
+        """Relay until an end closes or the link is reset; a stranded one until both have closed."""
         with selectors.DefaultSelector() as ready:
             for one in (self._client, self._server):
                 one.settimeout(0.0)
                 ready.register(one, selectors.EVENT_READ)
             try:
-                while not self._is_reset:
-                    found = ready.select(self._pause_s())
-                    for key, _ in found:
-                        self._take(key.fileobj)  # type: ignore[arg-type]
-                    self._deliver()
+                while not self._is_reset and ready.get_map():
+                    for key, _ in ready.select(self._pause_s()):
+                        if self._is_stranded:
+                            _swallow(ready, key.fileobj)  # type: ignore[arg-type]
+                        else:
+                            self._take(key.fileobj)  # type: ignore[arg-type]
+                    if not self._is_stranded:
+                        self._deliver()
             except OSError:
                 pass
         for one in (self._client, self._server):
@@ -206,7 +222,7 @@ class _Link:
         self.ended.set()
 
     def _pause_s(self) -> float:
-        if not self._under_way:
+        if not self._under_way or self._is_stranded:
             return _LOOK_S
         return min(_LOOK_S, max(0.0, self._under_way[0][0] - time.monotonic()))
 
@@ -229,6 +245,18 @@ class _Link:
             to.settimeout(_CONNECT_TIMEOUT_S)
             to.sendall(data)
             to.settimeout(0.0)
+
+
+def _swallow(ready: selectors.BaseSelector, source: socket.socket) -> None:
+    """Take what has come and forget it; whoever has closed is not listened to any more."""
+    try:
+        if source.recv(_CHUNK_BYTES):
+            return
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return
+    except OSError:
+        pass
+    ready.unregister(source)
 
 
 def _bound(port: int) -> socket.socket:

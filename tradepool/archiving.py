@@ -24,7 +24,8 @@ import msgspec
 from tradepool.archive.columns import stored
 from tradepool.archive.database import translated
 from tradepool.archive.folder import ArchiveFolder, day_of, day_of_part
-from tradepool.archive.parts import Row, drop_rows, read_rows, write_part
+from tradepool.archive.parts import Row, drop_rows, has_right_digests, read_rows, write_part
+from tradepool.archive.seals import adopt, is_sealed, settle_seal
 from tradepool.due_trades import Due, change_of, commits_of, ends_at, is_archived, is_due, parts_of
 from tradepool.errors import Corrupt, ResourceUnavailable
 from tradepool.files.durable import FileLock
@@ -102,6 +103,7 @@ class Archiving:
                     complete = False
                     break
                 written.append(self._archive(due))
+            self._adopt_old(start)
         return ArchiveReport(
             archived=sum(count for _, count in written),
             days=tuple(sorted({day_of_part(part) for part, _ in written})),
@@ -233,7 +235,17 @@ class Archiving:
     def _settle(self, part: Path, live: set[str]) -> None:
         if live:
             drop_rows(part, live)
+        else:
+            settle_seal(part)
         self._folder.mark_settled()
+
+    def _adopt_old(self, start: float) -> None:
+        """Seal the parts of releases that sealed none, as far as their rows match their digests."""
+        for part in self._folder.parts():
+            if time.monotonic() - start > RUN_S_MAX:
+                return
+            if not is_sealed(part) and has_right_digests(part):
+                adopt(part)
 
     def _await_journal(self, shards: set[int], generation: str) -> None:
         """Wait until the journal has what the shards hold, and make sure that it is what was seen."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -18,21 +19,25 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from tradepool.client.pool_client import CLOSE_TIMEOUT_S, PoolClient
 from tradepool.errors import StoreUnavailable
 from tradepool.pool import TradePool
+from tradepool.pool_checks import PoolChecks
 from tradepool.pool_reads import PoolReads
 from tradepool.settings import Settings
 from tradepool.store.connection import Client
 
-__all__ = ["THREADS", "AsyncPoolClient", "AsyncTradePool"]
+__all__ = ["THREADS", "WAITS", "AsyncPoolClient", "AsyncTradePool"]
 
 THREADS = 8
 """Calls of one object that run at the same time; further ones wait for their turn."""
+
+WAITS = 64
+"""Calls of `flush` and `confirm` of one client that wait at the same time."""
 
 _CHUNK = 200
 
 Item = TypeVar("Item")
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
-Wrapped = TypeVar("Wrapped", TradePool, PoolReads, PoolClient)
+Wrapped = TypeVar("Wrapped", TradePool, PoolReads, PoolChecks, PoolClient)
 Opened = TypeVar("Opened", TradePool, PoolClient)
 Shown = TypeVar("Shown", bound="_Threaded")
 
@@ -183,6 +188,8 @@ class AsyncTradePool(_Threaded):
     close_trade = _awaitable(TradePool.close_trade)
     update_trade = _awaitable(TradePool.update_trade)
     update_trade_pnl = _awaitable(TradePool.update_trade_pnl)
+    quarantine = _awaitable(TradePool.quarantine)
+    release_quarantine = _awaitable(TradePool.release_quarantine)
     update_available_tokens = _awaitable(TradePool.update_available_tokens)
     reserve_tokens = _awaitable(TradePool.reserve_tokens)
     settle_tokens = _awaitable(TradePool.settle_tokens)
@@ -196,6 +203,7 @@ class AsyncTradePool(_Threaded):
     get_trades_by_symbol = _awaitable(TradePool.get_trades_by_symbol)
     get_recent_trades = _awaitable(TradePool.get_recent_trades)
     get_open_trades = _streamed(TradePool.get_open_trades)
+    get_quarantined = _awaitable(TradePool.get_quarantined)
     get_user_summary = _awaitable(TradePool.get_user_summary)
     get_available_tokens = _awaitable(TradePool.get_available_tokens)
     get_reservations = _awaitable(TradePool.get_reservations)
@@ -207,6 +215,10 @@ class AsyncTradePool(_Threaded):
     check_trades = _awaitable(TradePool.check_trades)
     check_all_trades = _awaitable(TradePool.check_all_trades)
     get_last_audit = _awaitable(TradePool.get_last_audit)
+    get_running_audits = _awaitable(TradePool.get_running_audits)
+    get_audit_progress = _awaitable(TradePool.get_audit_progress)
+    get_audits = _awaitable(TradePool.get_audits)
+    write_audit_page = _awaitable(TradePool.write_audit_page)
     write_snapshot = _awaitable(TradePool.write_snapshot)
     archive_closed_trades = _awaitable(TradePool.archive_closed_trades)
     sql = _awaitable(TradePool.sql)
@@ -219,7 +231,7 @@ class AsyncPoolClient(_Threaded):
     def __init__(self, client: PoolClient) -> None:
         super().__init__("poolclient")
         self._wrapped = client
-        self._waits = ThreadPoolExecutor(THREADS, thread_name_prefix="poolclient-wait")
+        self._waits = ThreadPoolExecutor(WAITS, thread_name_prefix="poolclient-wait")
         """Those that wait have threads of their own: they must hold up neither an add nor the end."""
 
     @classmethod
@@ -242,14 +254,15 @@ class AsyncPoolClient(_Threaded):
     settle_tokens = _awaitable(PoolClient.settle_tokens)
     release_tokens = _awaitable(PoolClient.release_tokens)
     pending = _awaitable(PoolClient.pending)
+    lag = _awaitable(PoolClient.lag)
 
     async def flush(self, timeout: float) -> bool:  # noqa: ASYNC109 - as `PoolClient.flush` has it
         """As `PoolClient.flush`."""
-        return await self.run(lambda: self._wrapped.flush(timeout), self._waits)
+        return await self._wait(lambda given_up: self._wrapped._flush(timeout, given_up))  # noqa: SLF001 - its twin
 
     async def confirm(self, trade_ids: Iterable[str], timeout: float) -> dict[str, bool]:  # noqa: ASYNC109 - as above
         """As `PoolClient.confirm`."""
-        return await self.run(lambda: self._wrapped.confirm(trade_ids, timeout), self._waits)
+        return await self._wait(lambda given_up: self._wrapped._confirm(trade_ids, timeout, given_up))  # noqa: SLF001 - its twin
 
     async def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:  # noqa: ASYNC109 - as above
         """As `PoolClient.close`, after the calls that have begun; `flush` and `confirm` end at once."""
@@ -260,6 +273,14 @@ class AsyncPoolClient(_Threaded):
     def rejections(self) -> list[Any]:
         """As `PoolClient.rejections`."""
         return list(self._wrapped.rejections)
+
+    async def _wait(self, call: Callable[[threading.Event], Result]) -> Result:
+        """Run what waits; cancelled, it gives its thread back soon."""
+        given_up = threading.Event()
+        try:
+            return await self.run(lambda: call(given_up), self._waits)
+        finally:
+            given_up.set()
 
     def _end_within(self, timeout: float) -> None:
         self._threads.shutdown()

@@ -67,14 +67,19 @@ class ChangeSender:
         """
         return self.call(queue, wire.APPLY_CHANGES, [list(commands)], argsrepr=f"<{len(commands)} changes>")
 
-    def call(self, queue: str, task: str, args: Sequence[object], **options: Any) -> str:
-        """Send a call of `task` with Celery's `options` to `queue`; its id. Raises like `send`."""
+    def call(
+        self, queue: str, task: str, args: Sequence[object], *, sent_at: int | None = None, **options: Any
+    ) -> str:
+        """Send a call of `task` with Celery's `options` to `queue`; its id.
+
+        It was sent now, or at `sent_at` (µs since 1970) where it is one sent again. Raises like `send`.
+        """
         with self._translated():
             sent = self._app.send_task(
                 task,
                 args=list(args),
                 queue=queue_named(queue),
-                headers={"sent_at": now_us()},
+                headers={"sent_at": sent_at or now_us()},
                 retry=False,
                 **options,
             )

@@ -14,7 +14,14 @@ from typing import Any
 
 from tradepool.clock import now_us
 from tradepool.errors import InvalidTokens, InvalidTrade, Rejected
-from tradepool.model.commands import AddFill, AddTrade, CloseTrade, UpdateTrade, UpdateTradePnl
+from tradepool.model.commands import (
+    AddFill,
+    AddTrade,
+    CloseTrade,
+    QuarantineTrade,
+    UpdateTrade,
+    UpdateTradePnl,
+)
 from tradepool.model.times import parse_time
 from tradepool.model.token_commands import ReleaseTokens, ReserveTokens, SettleTokens, UpdateTokens
 from tradepool.model.trade import Fill, Trade
@@ -26,6 +33,7 @@ __all__ = [
     "checked_trades",
     "close_trade",
     "new_command_id",
+    "quarantine",
     "release_tokens",
     "reserve_tokens",
     "settle_tokens",
@@ -144,6 +152,14 @@ def update_trade_pnl(trade_id: str, pnl: object, status: str, *, as_of: object) 
     """The command that stores a reported PnL, known at `as_of` (now when None)."""
     return UpdateTradePnl(
         command_id=new_command_id(), as_of=_known_at(as_of), trade_id=trade_id, pnl=pnl, status=status
+    )
+
+
+def quarantine(trade_id: str, reason: str | None) -> QuarantineTrade:
+    """The command that puts a trade in quarantine for `reason`; or (None) releases it."""
+    operation = "release" if reason is None else "quarantine"
+    return QuarantineTrade(
+        command_id=f"{operation}:{new_command_id()}", as_of=now_us(), trade_id=trade_id, reason=reason
     )
 
 

@@ -22,7 +22,7 @@ from tradepool.deciding import Result, ShardBatch
 from tradepool.errors import Rejected, VersionConflict
 from tradepool.model import ids
 from tradepool.model.changes import APPLIED_MAX
-from tradepool.model.commands import AddTrade, Command
+from tradepool.model.commands import AddTrade, PoolCommand
 from tradepool.model.ledger import ReservationStatus, owner_of_ledger
 from tradepool.model.receipt import Receipt
 from tradepool.model.token_commands import ExpireTokens, ReserveTokens, TokenCommand
@@ -57,7 +57,7 @@ class _Begun(NamedTuple):
     may wait for their answers.
     """
 
-    commands: Sequence[Command]
+    commands: Sequence[PoolCommand]
     results: list[Result]
     positions: dict[int, str]
     generation: str
@@ -80,7 +80,7 @@ class TradeCore:
         self._settings = settings
         self._is_journaled = settings.durability is Durability.JOURNAL
 
-    def apply(self, commands: Sequence[Command], *, task_id: str = "") -> list[Result]:
+    def apply(self, commands: Sequence[PoolCommand], *, task_id: str = "") -> list[Result]:
         """Apply `commands` in order; one receipt or refusal for each, in the same order.
 
         A refusal concerns its own command only. With `durability = journal` every receipt is durable
@@ -93,7 +93,9 @@ class TradeCore:
         windows = self.apply_all(batched(commands, WINDOW), task_id=task_id)
         return [result for results in windows for result in results]
 
-    def apply_all(self, batches: Iterable[Sequence[Command]], *, task_id: str = "") -> Iterator[list[Result]]:
+    def apply_all(
+        self, batches: Iterable[Sequence[PoolCommand]], *, task_id: str = ""
+    ) -> Iterator[list[Result]]:
         """`apply` of each batch, in order: the next ones are committed while the journal syncs the first.
 
         No more than `BATCHES_AHEAD_MAX` and the one to come are in memory.
@@ -146,11 +148,11 @@ class TradeCore:
                 break
         return expired
 
-    def refuse(self, command: Command, error: Rejected) -> None:
+    def refuse(self, command: PoolCommand, error: Rejected) -> None:
         """Leave the refusal of `command` as an answer for the client that waits for it."""
         self._store.put_answers({ids.short_id(command.command_id): refused(error)})
 
-    def _begin(self, commands: Sequence[Command], task_id: str) -> _Begun:
+    def _begin(self, commands: Sequence[PoolCommand], task_id: str) -> _Begun:
         """Commit; the generation is taken before, so that a recovery in between cannot be missed."""
         generation = self._store.generation()
         results, positions = self._commit(commands, _printable(task_id))
@@ -164,14 +166,14 @@ class TradeCore:
             self._leave_answers(begun.commands, begun.results)
         return begun.results
 
-    def _commit(self, commands: Sequence[Command], task_id: str) -> tuple[list[Result], dict[int, str]]:
+    def _commit(self, commands: Sequence[PoolCommand], task_id: str) -> tuple[list[Result], dict[int, str]]:
         """Results in order, and for each shard the position that covers its part of them.
 
         What loses a race to another writer is placed and decided again, a bounded number of times.
         """
         results: dict[int, Result] = {}
         positions: dict[int, str] = {}
-        waiting: Mapping[int, Command] = dict(enumerate(commands))
+        waiting: Mapping[int, PoolCommand] = dict(enumerate(commands))
         for attempt in range(self._settings.commit_attempts_max):
             placement = place(self._store, waiting)
             results.update(placement.refused)
@@ -250,7 +252,7 @@ class TradeCore:
         owners = self._store.put_routes({trade_id: slot for trade_id, (_, slot) in wanted.items()})
         return {shard for trade_id, (shard, slot) in wanted.items() if owners[trade_id] != slot}
 
-    def _leave_answers(self, commands: Sequence[Command], results: Sequence[Result]) -> None:
+    def _leave_answers(self, commands: Sequence[PoolCommand], results: Sequence[Result]) -> None:
         """What clients cannot see in the records, or not for long: they are of a few last commands each."""
         answers: dict[str, str] = {}
         later: Counter[str] = Counter()
@@ -267,7 +269,7 @@ class TradeCore:
             self._store.put_answers(answers)
 
 
-def _answer(command: Command, receipt: Receipt) -> str:
+def _answer(command: PoolCommand, receipt: Receipt) -> str:
     """The outcome; of a reserve that found its key used up what it is for a bot: too late."""
     held = receipt.reservation
     is_gone = held is not None and held.status is not ReservationStatus.OPEN

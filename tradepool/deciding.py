@@ -13,7 +13,7 @@ import msgspec
 from tradepool.errors import IdempotencyConflict, IllegalTransition, InvalidTrade, Rejected, UnknownTrade
 from tradepool.model import changes, codec, tokens
 from tradepool.model.archived import Archived
-from tradepool.model.commands import AddFill, AddTrade, TradeCommand
+from tradepool.model.commands import AddFill, AddTrade, QuarantineTrade, TradeCommand
 from tradepool.model.ids import short_id, slot_of_id, slot_of_user
 from tradepool.model.ledger import Ledger, ledger_id, next_expiry
 from tradepool.model.receipt import Outcome, Receipt
@@ -133,7 +133,7 @@ class ShardBatch:
             self._values[item.record_id] = self._read(item.record_id)
         return self._trade(item.record_id) or self._trade(owner)
 
-    def _decide_change(self, item: Placed, command: TradeCommand) -> Receipt:
+    def _decide_change(self, item: Placed, command: TradeCommand | QuarantineTrade) -> Receipt:
         trade = self._trade(item.record_id)
         if isinstance(trade, Archived):
             if changes.is_applied(trade, short_id(command.command_id)):

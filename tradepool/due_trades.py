@@ -37,8 +37,11 @@ class Due(NamedTuple):
 
 
 def is_due(trade: Trade, cutoff: int) -> bool:
-    """Whether it ended before `cutoff`, µs, and nobody has added or changed it since."""
-    return not trade.is_open and max(ends_at(trade), trade.updated_at) < cutoff
+    """Whether it ended before `cutoff`, µs, nobody has added or changed it since, and it is in no quarantine.
+
+    An archived trade does not change any more, so nobody could release it.
+    """
+    return not trade.is_open and trade.quarantine is None and max(ends_at(trade), trade.updated_at) < cutoff
 
 
 def ends_at(trade: Trade) -> int:

@@ -10,13 +10,15 @@ TradePoolError
 │   ├── InsufficientTokens    fewer free tokens than asked for
 │   ├── InvalidQuery          an SQL text is wrong, or asks for more than reading trades
 │   ├── VersionMismatch       the trade is not at the expected version; a VersionConflict as well
+│   ├── Quarantined           the trade is read-only until somebody has looked at it and releases it
 │   └── BatchRejected         some of a batch were refused; the rest is applied
 ├── Unavailable    retry with backoff: nothing was acknowledged
 │   ├── StoreUnavailable      the server is unreachable, loading or out of memory
 │   ├── JournalUnavailable    the log cannot be written, or did not confirm in time
 │   ├── Fenced                the server restarted; recovery has not opened it yet
 │   ├── PoolLocked            another process has this pool directory open
-│   └── ResourceUnavailable   a folder or a port that is needed cannot be used
+│   ├── ResourceUnavailable   a folder or a port that is needed cannot be used
+│   └── Undelivered           a page did not reach the webhook
 ├── Contended      retry now, bounded
 │   └── VersionConflict       somebody else changed the record first
 ├── Corrupt        stop and page
@@ -48,12 +50,14 @@ __all__ = [
     "JournalUnavailable",
     "Misconfigured",
     "PoolLocked",
+    "Quarantined",
     "Rejected",
     "ResourceUnavailable",
     "SequenceGap",
     "StoreUnavailable",
     "TradePoolError",
     "Unavailable",
+    "Undelivered",
     "UnknownTrade",
     "VersionConflict",
     "VersionMismatch",
@@ -123,6 +127,10 @@ class InvalidQuery(Rejected):
     """An SQL text is wrong, or asks for more than reading trades."""
 
 
+class Quarantined(Rejected):
+    """The trade is in quarantine: it stays as it is until `release_quarantine`."""
+
+
 class BatchRejected(Rejected):
     """Some items of a batch were refused; every other item is applied.
 
@@ -159,6 +167,10 @@ class PoolLocked(Unavailable):
 
 class ResourceUnavailable(Unavailable):
     """A folder cannot be written, or a port is taken."""
+
+
+class Undelivered(Unavailable):
+    """A page about critical findings did not reach the webhook."""
 
 
 class Contended(TradePoolError):

@@ -13,17 +13,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import Event
 
+from tradepool.clock import now_us
 from tradepool.errors import Corrupt, Fenced, Unavailable
 from tradepool.files.journal import Journal
 from tradepool.files.lines import NewLine, spelled
+from tradepool.latencies import Latencies
 from tradepool.logger import Logger
 from tradepool.model import codec
 from tradepool.model.packing import unpacked
+from tradepool.model.positions import parse_position
 from tradepool.store import fence
 from tradepool.store.connection import Client
 from tradepool.store.keys import Keys
 from tradepool.store.outbox import Outbox, OutboxEntry
 from tradepool.store.plan import ITEM_SEPARATOR, ITEM_SEPARATORS
+from tradepool.store.vitals import JournalLatencies, Vitals
 from tradepool.store.watermark import watermark_text
 
 __all__ = ["BLOCK_MS", "JournalWriter", "new_lines"]
@@ -35,6 +39,8 @@ _ENTRIES_PER_READ = 4
 _GROUP_LINES_MAX = 10_000
 """A group ends once it has that many lines; with one read more it bounds the memory of a step."""
 _DRAIN_STEPS_MAX = 1000
+_LATENCIES_EVERY_US = 5_000_000
+"""How often what was measured is published: for a look every 15 s this is often enough."""
 _SEPARATOR = ITEM_SEPARATOR.encode()
 _INDEX = len("ta")
 _NOT_PLAIN = bytes({*range(0x20), *b'"\\', *range(0x80, 0x100)} - {*_SEPARATOR})
@@ -65,6 +71,9 @@ class JournalWriter:
         self._notify = notify
         self._has_place = False
         self._unpublished: dict[int, str] = {}
+        self._vitals = Vitals(client, keys)
+        self._commits = Latencies()
+        self._measured_at = 0
 
     def take_over(self) -> None:
         """Become the writer whose watermark counts, and publish all of it; any other one stops.
@@ -90,11 +99,12 @@ class JournalWriter:
         if not self._has_place:
             raise Fenced("this journal writer has no place yet; take_over comes first")
         self._publish()
-        lines, positions = self._collect(block_ms)
+        lines, positions, oldest = self._collect(block_ms)
         self._journal.append(lines)
         self._journal.commit(positions)
         self._unpublished = positions
         self._publish()
+        self._measure(oldest)
         return len(lines)
 
     def run(self, stop: Event, recover: Callable[[], object]) -> None:
@@ -145,19 +155,24 @@ class JournalWriter:
         """Whether another writer has this one's place; otherwise the store itself has lost it."""
         return self._outbox.is_taken() and fence.is_open(self._client)
 
-    def _collect(self, block_ms: int | None) -> tuple[list[NewLine], dict[int, str]]:
-        """What the outboxes hold beyond the journal, up to a full group, and the positions it reaches."""
+    def _collect(self, block_ms: int | None) -> tuple[list[NewLine], dict[int, str], Iterable[str]]:
+        """What the outboxes hold beyond the journal, up to a full group.
+
+        Beside the lines the positions it reaches (by shard), and those that it begins with.
+        """
         lines: list[NewLine] = []
         positions: dict[int, str] = {}
+        oldest: dict[int, str] = {}
         while len(lines) < _GROUP_LINES_MAX:
             found = self._outbox.read(self._journal.point.positions | positions, _ENTRIES_PER_READ, block_ms)
             for entry in found:
                 positions[entry.shard] = entry.position
+                oldest.setdefault(entry.shard, entry.position)
                 lines += new_lines(entry)
             if _longest(found) < _ENTRIES_PER_READ:
                 break
             block_ms = None
-        return lines, positions
+        return lines, positions, oldest.values()
 
     def _publish(self) -> None:
         """Tell the server, then whoever waits in this process, what has become durable; then trim."""
@@ -175,6 +190,20 @@ class JournalWriter:
             self._notify(self._unpublished)
         self._outbox.trim(self._unpublished)
         self._unpublished = {}
+
+    def _measure(self, oldest: Iterable[str]) -> None:
+        """Count how long ago the `oldest` commits of a group, one of each shard, were made.
+
+        By the server's clock and this one's. The others took less, and counting them all would cost more.
+        """
+        now = now_us()
+        for position in oldest:
+            self._commits.observe(now / 1_000_000 - parse_position(position)[0] / 1000)
+        if now - self._measured_at >= _LATENCIES_EVERY_US:
+            self._measured_at = now
+            self._vitals.write_latencies(
+                JournalLatencies(at=now, fsync=self._journal.fsyncs.counts(), commit=self._commits.counts())
+            )
 
 
 def _longest(found: Iterable[OutboxEntry]) -> int:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from typing import Any
 
 import structlog
 
-__all__ = ["CauseLog", "Logger"]
+__all__ = ["REMIND_AFTER_S", "CauseLog", "Logger"]
+
+REMIND_AFTER_S = 600.0
+"""How often a `CauseLog` repeats a cause that lasts."""
+
+_CAUSES_MAX = 20
+"""Causes that a `CauseLog` remembers; a text that is another each time must not fill the memory."""
 
 
 class Logger:
@@ -51,22 +59,33 @@ class Logger:
 
 
 class CauseLog:
-    """Tells of something that fails again and again: once for each cause, and when it works again."""
+    """Tells of something that fails again and again: each cause once, then rarely, and its end.
 
-    def __init__(self, log: Logger, event: str) -> None:
+    It is an error, unless `is_warning`.
+    """
+
+    def __init__(self, log: Logger, event: str, *, is_warning: bool = False) -> None:
         self._log = log
+        self._tell = log.warning if is_warning else log.error
         self._event = event
-        self._cause = ""
+        self._told_at_s: dict[str, float] = {}
+        self.cause = ""
+        """Why it failed last; empty while it works. Of any thread."""
 
     def failed(self, problem: BaseException, **fields: object) -> None:
-        """It failed; a line only if the cause is another than last time."""
-        cause = f"{type(problem).__name__}: {problem}"
-        if cause != self._cause:
-            self._log.error(self._event, problem=cause, **fields)
-        self._cause = cause
+        """It failed; a line only if this cause was not told for a while."""
+        self.cause = f"{type(problem).__name__}: {problem}"
+        now_s = time.monotonic()
+        if now_s - self._told_at_s.get(self.cause, -math.inf) < REMIND_AFTER_S:
+            return
+        if len(self._told_at_s) >= _CAUSES_MAX:
+            self._told_at_s.clear()
+        self._told_at_s[self.cause] = now_s
+        self._tell(self._event, problem=self.cause, **fields)
 
     def worked(self) -> None:
         """It worked; a line only if it had failed before."""
-        if self._cause:
+        if self.cause:
             self._log.info("works again", after=self._event)
-        self._cause = ""
+            self._told_at_s.clear()
+        self.cause = ""

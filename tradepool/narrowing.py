@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
+from pathlib import Path
 from typing import TypedDict, TypeVar
 
 import msgspec
@@ -19,7 +21,7 @@ from tradepool.model.times import check_time, parse_time
 from tradepool.model.trade import Trade
 from tradepool.model.trade_filter import Cursor, TradeFilter
 
-__all__ = ["LIMIT_MAX", "Narrowing", "Page", "Part", "cursor_after", "narrow", "part", "place_of"]
+__all__ = ["LIMIT_MAX", "Narrowing", "Page", "Part", "cursor_after", "narrow", "part", "path_of", "place_of"]
 
 LIMIT_MAX = 10_000
 """Trades in one page at most."""
@@ -80,6 +82,18 @@ def part(limit: object = 1000, cursor: object = None) -> Part:
     if not isinstance(limit, int) or isinstance(limit, bool) or not 0 < limit <= LIMIT_MAX:
         raise InvalidTrade("out of range", field="limit", value=limit, cure=f"give 1 to {LIMIT_MAX}")
     return Part(limit=limit, after=None if cursor is None else _parse_cursor(cursor))
+
+
+def path_of(given: object) -> Path:
+    """The file that a caller names. Raises: InvalidTrade when it is no path."""
+    try:
+        path = Path(given)  # type: ignore[arg-type] # what is none raises
+        names_one = b"\0" not in os.fsencode(path)
+    except (TypeError, UnicodeEncodeError):
+        names_one = False
+    if not names_one:
+        raise InvalidTrade("not a path", field="path", value=given, cure="name a file")
+    return path
 
 
 def _name(field: str, value: object) -> str | None:

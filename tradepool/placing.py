@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tradepool.errors import IdempotencyConflict, InvalidTrade, Rejected, UnknownTrade
 from tradepool.model import ids
-from tradepool.model.commands import AddTrade, Command, UpdateTrade
+from tradepool.model.commands import AddTrade, PoolCommand, UpdateTrade
 from tradepool.model.fields import is_name, name
 from tradepool.model.ledger import USER_ID_CHARS_MAX, ledger_id
 from tradepool.model.token_commands import TokenCommand, owner_of
@@ -29,7 +29,7 @@ class Placed(NamedTuple):
     """A command that has found its record: its place in the batch and the record's id."""
 
     place: int
-    command: Command
+    command: PoolCommand
     record_id: str
     is_new: bool
     """Whether the record should not be there yet: it is, where the command or its trade comes again.
@@ -61,7 +61,7 @@ class Placement(NamedTuple):
     refused: dict[int, Rejected]
 
 
-def place(store: RedisStore, commands: Mapping[int, Command]) -> Placement:
+def place(store: RedisStore, commands: Mapping[int, PoolCommand]) -> Placement:
     """Find the record of each command (by place in the batch). Writes nothing. Raises: StoreUnavailable."""
     return _Placer(store, commands.values()).place(commands)
 
@@ -69,13 +69,13 @@ def place(store: RedisStore, commands: Mapping[int, Command]) -> Placement:
 class _Placer:
     """Places the commands of one batch, which sees the trades it adds itself."""
 
-    def __init__(self, store: RedisStore, commands: Iterable[Command]) -> None:
+    def __init__(self, store: RedisStore, commands: Iterable[PoolCommand]) -> None:
         self._store = store
         self._added: dict[str, int] = {}
         unrouted = sorted({i for i in map(_trade_id, commands) if i is not None and _needs_route(i)})
         self._routes = dict(zip(unrouted, store.routes(unrouted), strict=True)) if unrouted else {}
 
-    def place(self, commands: Mapping[int, Command]) -> Placement:
+    def place(self, commands: Mapping[int, PoolCommand]) -> Placement:
         placement = Placement(defaultdict(list), {})
         for number, command in commands.items():
             try:
@@ -89,7 +89,7 @@ class _Placer:
             placement.shards[shard].append(placed)
         return placement
 
-    def _locate(self, command: Command) -> tuple[int, str]:
+    def _locate(self, command: PoolCommand) -> tuple[int, str]:
         name("command_id", command.command_id, COMMAND_ID_CHARS_MAX)
         if isinstance(command, TokenCommand):
             user_id, account_id = owner_of(command)
@@ -137,7 +137,7 @@ class _Placer:
         return shard
 
 
-def _related(command: Command) -> str | None:
+def _related(command: PoolCommand) -> str | None:
     """The trade that a command names beside its own, as far as its loose fields tell."""
     match command:
         case AddTrade(trade=fields) | UpdateTrade(changes=fields):
@@ -147,7 +147,7 @@ def _related(command: Command) -> str | None:
             return None
 
 
-def _trade_id(command: Command) -> str | None:
+def _trade_id(command: PoolCommand) -> str | None:
     """The trade id a caller gave, if it can be one at all."""
     if isinstance(command, TokenCommand):
         return None

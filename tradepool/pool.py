@@ -1,7 +1,7 @@
 """`TradePool`: the whole pool behind one object (the old trade_pool_global, no longer a global).
 
 It only delegates: `core` writes, `queries` reads (`tradepool.pool_reads`), `tokens` keeps balances,
-`audit` checks, `marking` marks. `wiring` builds and connects them.
+`audit` checks (`tradepool.pool_checks`), `marking` marks. `wiring` builds and connects them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tradepool import commanding, wiring
-from tradepool.audit.report import AuditReport
 from tradepool.core import Result, TradeCore
-from tradepool.errors import BatchRejected, Rejected
-from tradepool.model.commands import Command
+from tradepool.errors import BatchRejected, InvalidTrade, Rejected
+from tradepool.model.commands import PoolCommand
 from tradepool.model.ledger import Reservation
 from tradepool.model.receipt import Receipt
 from tradepool.model.trade import Fill, Trade
+from tradepool.pool_checks import PoolChecks
 from tradepool.pool_reads import PoolReads
 from tradepool.settings import Settings, load_settings
 from tradepool.store.connection import Client
@@ -34,7 +34,7 @@ Loose = Mapping[str, Any]
 """A dict as a bot has it: validated where it enters the model."""
 
 
-class TradePool(PoolReads):
+class TradePool(PoolReads, PoolChecks):
     """The trades and balances of a fleet of bots: synchronous, exact, durable on return.
 
     Every write returns a `Receipt`, or the `Reservation` it is about, once the change is fsynced in the
@@ -83,7 +83,7 @@ class TradePool(PoolReads):
 
     # Writing
 
-    def apply(self, commands: Sequence[Command], *, task_id: str = "") -> list[Result]:
+    def apply(self, commands: Sequence[PoolCommand], *, task_id: str = "") -> list[Result]:
         """Apply any number of commands; a receipt or a refusal for each (see `TradeCore.apply`)."""
         return self.core.apply(commands, task_id=task_id)
 
@@ -214,12 +214,29 @@ class TradePool(PoolReads):
         """Give back every reservation of the pool whose time is over; how many. The fleet's beat does it."""
         return self.core.expire_reservations()
 
-    def _reservation(self, command: Command) -> Reservation:
+    def quarantine(self, trade_id: str, reason: str) -> Receipt:
+        """Let nothing change the trade until it is released: other changes are refused as `Quarantined`.
+
+        It can be read, is marked and counted as before, and not archived. Raises: UnknownTrade;
+        IllegalTransition for an archived trade; InvalidTrade for a `reason` that is no text.
+        """
+        if reason is None:
+            raise InvalidTrade("missing", field="reason", cure="say why nothing may change the trade")
+        return self._one(commanding.quarantine(trade_id, reason))
+
+    def release_quarantine(self, trade_id: str) -> Receipt:
+        """Let the trade change again; `duplicate` if it was in no quarantine. The reason goes to its notes.
+
+        Raises: as `quarantine`.
+        """
+        return self._one(commanding.quarantine(trade_id, None))
+
+    def _reservation(self, command: PoolCommand) -> Reservation:
         reservation = self._one(command).reservation
         assert reservation is not None
         return reservation
 
-    def _one(self, command: Command) -> Receipt:
+    def _one(self, command: PoolCommand) -> Receipt:
         result = self.apply([command])[0]
         if isinstance(result, Rejected):
             raise result
@@ -234,26 +251,7 @@ class TradePool(PoolReads):
         """
         return self._services.marking.set_prices(prices, at=at)
 
-    # Checking
-
-    def check_trades(self, user_id: str, *, deep: bool = True) -> AuditReport:
-        """Audit one user: records, indexes, counters, computed figures and (deep) the journal."""
-        return self._services.audit.check_trades(user_id, deep=deep)
-
-    def check_all_trades(
-        self, *, deep: bool = False, repair: bool = False, level: str | None = None, venue: object = None
-    ) -> AuditReport:
-        """Audit the pool at a `level`: `digest` (if none is given), `standard` or `deep`; docs/audit.md.
-
-        `venue` holds positions and balances as venues tell them, to be compared with open trades and ledgers.
-
-        Raises: InvalidQuery for a `venue` that cannot be read, and for an unknown level.
-        """
-        return self._services.audit.check_all_trades(deep=deep, repair=repair, level=level, venue=venue)
-
-    def get_last_audit(self) -> dict[str, Any] | None:
-        """The report of the last `check_all_trades`, as JSON-able data; None before the first."""
-        return self._services.audit.last_report()
+    # Keeping
 
     def write_snapshot(self, journal: Journal | None = None) -> SnapshotInfo:
         """Write `trades.json` and its companions beside the journal, while others go on trading.

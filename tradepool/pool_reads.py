@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 from tradepool import wiring
 from tradepool.archive.querying import ROWS_MAX, QueryResult
 from tradepool.clock import now_us
-from tradepool.errors import InvalidTrade
 from tradepool.model.ledger import Reservation, open_reservations
 from tradepool.model.summary import Summary
 from tradepool.model.trade import Trade
-from tradepool.narrowing import Narrowing, Page, narrow, part
+from tradepool.narrowing import Narrowing, Page, narrow, part, path_of
 from tradepool.placing import known_id
 
 if TYPE_CHECKING:
@@ -129,6 +127,10 @@ class PoolReads:
         wanted = narrow(user_id=user_id, source=source, symbol=symbol, **narrowing)
         return self._services.queries.get_open_trades(wanted)
 
+    def get_quarantined(self, limit: int = 1000) -> list[Trade]:
+        """The newest trades in quarantine: each says why in `quarantine`. Raises: InvalidTrade."""
+        return self._services.queries.get_quarantined(part(limit).limit)
+
     def get_user_summary(
         self, user_id: str, *, source: str | None = None, currency: str | None = None, statistics: bool = True
     ) -> Summary:
@@ -239,15 +241,4 @@ class PoolReads:
         exists and `force` is not given; ResourceUnavailable; Misconfigured as `sql`.
         """
         wanted = narrow(user_id=user_id, source=source, symbol=symbol, **narrowing)
-        return self._services.queries.export(_path_of(path), wanted, file_format=file_format, force=force)
-
-
-def _path_of(given: str | Path) -> Path:
-    try:
-        path = Path(given)
-        names_one = b"\0" not in os.fsencode(path)
-    except (TypeError, UnicodeEncodeError):
-        names_one = False
-    if not names_one:
-        raise InvalidTrade("not a path", field="path", value=given, cure="name a file")
-    return path
+        return self._services.queries.export(path_of(path), wanted, file_format=file_format, force=force)

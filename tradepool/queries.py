@@ -125,6 +125,12 @@ class TradeQueries:
         """A page of a user's or a symbol's trades. Raises: InvalidTrade; with an archive as `Archive`."""
         return self._tiers.page(wanted, part)
 
+    def get_quarantined(self, limit: int) -> list[Trade]:
+        """The newest trades in quarantine. Raises: StoreUnavailable, Corrupt."""
+        places = [(entry.shard, entry.trade_id) for entry in self._store.quarantined(limit)]
+        found = [codec.unpack(value) for value in self._store.read(places) if value is not None]
+        return [trade for trade in found if isinstance(trade, Trade) and trade.quarantine is not None]
+
     def get_recent_trades(self, wanted: TradeFilter, limit: int, *, known_max: int) -> list[Trade]:
         """The newest of the wanted trades; `known_max`: how many of each shard the store lists as recent.
 

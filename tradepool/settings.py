@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tradepool.errors import Misconfigured
 
-__all__ = ["SEGMENT_BYTES", "Durability", "Settings", "load_settings"]
+__all__ = ["SEGMENT_BYTES", "Durability", "Settings", "load_settings", "secret_of"]
 
 SEGMENT_BYTES = 64 << 20
 """The usual size of a part of the journal."""
@@ -66,6 +66,8 @@ class Settings(BaseSettings):
     """The broker's password, in place of the one in `TRADEPOOL_BROKER_URL`."""
     broker_password_file: Path | None = None
     """A file that holds nothing but the broker's password."""
+    broker_transport: Literal["celery", "atomic"] = "celery"
+    """How workers take messages: as Celery does, or `atomic`, in one step with noting them as unfinished."""
     data_dir: Path = Path("pool-data")
     """Where `trade_pool.log` and its segments, `trades.json`, the checkpoint and the archive live."""
 
@@ -101,6 +103,15 @@ class Settings(BaseSettings):
     """How often beat has closed trades archived."""
     audit_every_s: int = Field(default=300, ge=1)
     """How often beat has the whole pool audited, at the digest level."""
+    audits_kept: int = Field(default=500, ge=1)
+    """How many reports of each level are kept, in Redis and in the folder `audits`."""
+    audit_webhook_url: SecretStr | None = None
+    """Where new critical findings are told: the `http(s)://` address of a chat service's webhook, or another.
+    For whatever runs audits, and the workers of the queue `audit`."""
+    audit_webhook_url_file: Path | None = None
+    """A file that holds nothing but that address."""
+    audit_quarantine: bool = True
+    """Whether beat's audits put trades in quarantine whose critical fault nothing can repair."""
     mark_every_s: float = Field(default=1.0, gt=0)
     """How often beat has the open trades marked at the stored prices."""
     expire_every_s: float = Field(default=10.0, gt=0)
@@ -131,6 +142,11 @@ class Settings(BaseSettings):
     flower_basic_auth: SecretStr | None = None
     """`user:password` for Flower."""
 
+    metrics_host: str = "127.0.0.1"
+    """Where `tradepool metrics` listens; it answers whoever can reach it."""
+    metrics_port: int = Field(default=9470, ge=1, le=65535)
+    """The port of `tradepool metrics`."""
+
     @field_validator("pnl_devices")
     @classmethod
     def _has_a_shard_for_each(cls, devices: int, info: ValidationInfo) -> int:
@@ -148,6 +164,21 @@ class Settings(BaseSettings):
         if device is not None and device >= devices:
             raise ValueError(f"there are {devices} devices (TRADEPOOL_PNL_DEVICES), counted from 0")
         return device
+
+
+def secret_of(variable: str, given: SecretStr | None, file: Path | None) -> SecretStr | None:
+    """A secret that is given as `variable`, or in a file that `variable`_FILE names; None when it is not.
+
+    Raises: Misconfigured when it is given both ways, or the file cannot be read.
+    """
+    if file is None:
+        return given
+    if given is not None:
+        raise Misconfigured(f"set {variable} or {variable}_FILE, not both")
+    try:
+        return SecretStr(file.read_text(encoding="utf-8").rstrip("\r\n"))
+    except (OSError, UnicodeDecodeError) as problem:
+        raise Misconfigured(f"{variable}_FILE: {file} cannot be read") from problem
 
 
 def load_settings(**given: Any) -> Settings:

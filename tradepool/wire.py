@@ -26,6 +26,7 @@ from tradepool.model.commands import Command
 __all__ = [
     "APPLY_CHANGES",
     "CONTENT_TYPE",
+    "PAGE_AUDIT",
     "QUEUES",
     "QUEUE_AUDIT",
     "QUEUE_DEAD",
@@ -62,6 +63,9 @@ With several devices there are those of `device_queues` besides.
 APPLY_CHANGES = "tasks.trades.apply_changes"
 """The task that takes a chunk of commands in order; what `PoolClient` sends."""
 
+PAGE_AUDIT = "tasks.audit.page"
+"""The task that tells of an audit, named by its run id."""
+
 _INT64_MAX = 2**63 - 1
 _INTEGER_BITS_MAX = 1024
 _NON_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -87,16 +91,19 @@ def encode(value: object) -> bytes:
 def decode(data: bytes | str | memoryview) -> Any:
     """The value of a JSON message of ours, or of a producer with Celery's own JSON serializer.
 
-    Raises: ValueError when it is not JSON.
+    Raises: ValueError when it is not JSON, or nested too deeply to be read.
     """
     raw = data.encode() if isinstance(data, str) else bytes(data)
-    if _KOMBU_TYPE_MARK in raw:
-        return kombu_json.loads(raw, object_hook=_kombu_value)
     try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        # Python's own encoder writes NaN and Infinity bare, which is not JSON: keep them as names.
-        return json.loads(raw, parse_constant=str)
+        if _KOMBU_TYPE_MARK in raw:
+            return kombu_json.loads(raw, object_hook=_kombu_value)
+        try:
+            return orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            # Python's own encoder writes NaN and Infinity bare, which is not JSON: keep them as names.
+            return json.loads(raw, parse_constant=str)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def register_encoder() -> None:

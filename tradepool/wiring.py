@@ -7,6 +7,7 @@ was one).
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ from tradepool.archive.folder import ARCHIVE_NAME
 from tradepool.archive.reading import Archive
 from tradepool.archiving import ArchiveReport, Archiving
 from tradepool.audit.audits import Audits
+from tradepool.audit.registry import Repair
+from tradepool.audit.repair.fixes import Tools
+from tradepool.audit.repair.repairs import Repairs
+from tradepool.audit.reports import Reports
+from tradepool.audit.reports.figures import PoolFigures
+from tradepool.audit.reports.paging import FleetPager, Pager
 from tradepool.clock import now_us
 from tradepool.core import TradeCore
 from tradepool.errors import Misconfigured
@@ -33,6 +40,7 @@ from tradepool.snapshots import write_snapshot
 from tradepool.store.connection import Client
 from tradepool.store.connection import connect as connect_client
 from tradepool.store.keys import Keys
+from tradepool.store.mending import Mender
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.shard_count import check_shard_count
 from tradepool.store.watermark import POLL_S, Watermark
@@ -47,7 +55,12 @@ class Services:
     """The parts of a connected pool; `close` ends what was started for it, last first."""
 
     def __init__(
-        self, settings: Settings, client: Client, watermark: Watermark, resources: ExitStack
+        self,
+        settings: Settings,
+        client: Client,
+        watermark: Watermark,
+        resources: ExitStack,
+        pager: Pager | None = None,
     ) -> None:
         self.settings = settings
         self.client = client
@@ -64,7 +77,24 @@ class Services:
         self.archiving = Archiving(self.store, watermark, archive.folder, settings, now_us)
         self.tokens = TokenQueries(self.store)
         self.marking = _marking(self.store, settings)
-        self.audit = Audits(self.store, watermark, path, archive, now_us)
+        figures = PoolFigures(self.store, self.marking.get_totals, now_us)
+        self.reports = Reports(self.store, settings, figures, now_us, pager)
+        self.repairs = Repairs(
+            Tools(
+                store=self.store,
+                mender=Mender(client, self.store),
+                apply=self.core.apply,
+                watermark=watermark,
+                journal=path,
+                now_us=now_us,
+                recent_max=settings.recent_max,
+                owner={Repair.SNAPSHOT: partial(self.write_snapshot, None), Repair.BOOK: self._rebuild_book},
+            ),
+            settings,
+        )
+        self.audit = Audits(
+            self.store, watermark, path, archive, now_us, reports=self.reports, repairs=self.repairs
+        )
 
     def write_snapshot(self, journal: Journal | None) -> SnapshotInfo:
         """Write the snapshot; only the process that owns the journal can.
@@ -85,6 +115,14 @@ class Services:
             raise _not_the_owner("archives trades", "archive_closed_trades")
         return self.archiving.run()
 
+    def _rebuild_book(self) -> None:
+        """Build the book anew and compare it again; only a pool whose book is not the gpu worker's can."""
+        if self.journal is None:
+            raise Misconfigured(
+                "the gpu worker keeps the book; restart it without the files in TRADEPOOL_DATA_DIR/book"
+            )
+        self.marking.rebuild_book()
+
     def close(self) -> None:
         """Stop and disconnect everything; calling it twice is fine."""
         self._resources.close()
@@ -100,7 +138,7 @@ def connect(settings: Settings) -> Services:
         client = undo.enter_context(connect_client(settings))
         check_shard_count(client, settings.shard_count)
         watermark = Watermark(client, Keys(settings.shard_count), POLL_S)
-        return Services(settings, client, watermark, undo.pop_all())
+        return Services(settings, client, watermark, undo.pop_all(), FleetPager(settings))
 
 
 def embedded(path: Path, **overrides: Any) -> Services:

@@ -250,7 +250,7 @@ def test_many_trades_of_a_day_become_parts_of_bounded_size(pool, monkeypatch):
         closed_trade(pool, days_ago=20)
     before = everything(pool)
     assert pool.archive_closed_trades().archived == 7
-    names = sorted(part.name for part in (pool.settings.data_dir / "archive").glob("day=*/*"))
+    names = sorted(part.name for part in (pool.settings.data_dir / "archive").glob("day=*/*.parquet"))
     assert names == [f"part-{number:05d}.parquet" for number in range(1, 5)]
     assert everything(pool) == before
 

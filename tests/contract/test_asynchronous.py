@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from tests.loose_trades import buy, entry
-from tradepool import AsyncPoolClient, AsyncTradePool, PoolClient, TradePool, errors
+from tradepool import AsyncPoolClient, AsyncTradePool, PoolClient, TradePool, asynchronous, errors
 from tradepool.core import WINDOW
 from tradepool.files.journal import JOURNAL_NAME
 
@@ -146,10 +146,8 @@ def test_a_client_can_be_awaited(settings):
 
 
 def test_whoever_waits_for_a_client_waits_no_longer_than_it_is_open(settings, tmp_path):
-    nowhere = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
-
     async def wait_and_close():
-        client = await AsyncPoolClient.connect(nowhere, spool=tmp_path / "spool")
+        client = await AsyncPoolClient.connect(nowhere(settings), spool=tmp_path / "spool")
         added = [asyncio.create_task(client.add_trade(buy(trade_id=f"t-{n}"))) for n in range(20)]
         await added[0]
         waits = [client.flush(600), client.confirm(["t-0"], 600)]
@@ -161,3 +159,57 @@ def test_whoever_waits_for_a_client_waits_no_longer_than_it_is_open(settings, tm
     added, waited = asyncio.run(wait_and_close())
     assert added == [f"t-{n}" for n in range(20)]
     assert waited == [False, {"t-0": False}]
+
+
+def test_waits_that_were_cancelled_hold_up_no_other(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(asynchronous, "WAITS", 2)
+
+    async def cancel_and_wait():
+        async with AsyncPoolClient.connect(nowhere(settings), spool=tmp_path / "spool") as client:
+            await client.add_trade(buy(trade_id="t-1"))
+            waits = [client.flush(600), client.confirm(["t-1"], 600), client.flush(600)]
+            waiting = [asyncio.create_task(wait) for wait in waits]
+            await asyncio.wait(waiting, timeout=0.05)
+            for wait in waiting:
+                wait.cancel()
+            ended = await asyncio.gather(*waiting, return_exceptions=True)
+            assert [type(end) for end in ended] == [asyncio.CancelledError] * 3
+            assert await asyncio.wait_for(client.flush(0.01), WAIT_S) is False
+            assert (await client.lag()).commands == 1
+            await client.close(timeout=0)
+
+    asyncio.run(cancel_and_wait())
+
+
+def test_a_client_that_is_closed_while_it_publishes_blocks_no_loop_and_loses_nothing(settings, tmp_path):
+    is_sending, goes_on = threading.Event(), threading.Event()
+
+    def send_slowly(*_: object) -> str:
+        is_sending.set()
+        assert goes_on.wait(WAIT_S)
+        raise errors.StoreUnavailable("cut off")
+
+    async def close_meanwhile():
+        client = await AsyncPoolClient.connect(settings, spool=tmp_path / "spool")
+        client._wrapped._delivery._sender.send = send_slowly
+        await client.add_trade(buy(trade_id="t-1"))
+        assert await asyncio.to_thread(is_sending.wait, WAIT_S)
+        closing = asyncio.create_task(client.close(timeout=0))
+        # The loop goes on meanwhile, and whoever comes now is told.
+        await asyncio.wait([closing], timeout=0)
+        with pytest.raises(errors.StoreUnavailable, match="closed"):
+            await client.add_trade(buy(trade_id="t-2"))
+        assert not closing.done()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        goes_on.set()
+        await client.close()
+
+    asyncio.run(close_meanwhile())
+    with PoolClient.connect(settings, spool=tmp_path / "spool") as again:
+        assert again.pending() == 1
+
+
+def nowhere(settings):
+    return settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})

@@ -114,8 +114,9 @@ def missed_in_files(pool: TradePool, files: list[Path], flips: int, seed: int) -
 def files_of(pool: TradePool) -> list[Path]:
     folder = pool.settings.data_dir
     segments = sorted(folder.glob("trade_pool.*log*"))
+    archive = sorted((folder / "archive").glob("day=*/*"))
     snapshot = [folder / name for name in NAMES if name != SNAPSHOT_NAME]
-    return [*segments, *snapshot]
+    return [*segments, *archive, *snapshot]
 
 
 def test_a_bit_that_turns_over_in_the_server_is_found(pool):

@@ -8,9 +8,10 @@ import shutil
 import pytest
 
 from tests.archived_trades import closed_trade
+from tests.audit_plants import Scene, opened
 from tests.varied_trades import varied_trades
 from tradepool import TradePool
-from tradepool.audit import journal_audit
+from tradepool.audit.parts import snapshot_sift
 from tradepool.audit.registry import Level
 from tradepool.files.durable import fresh_path
 from tradepool.files.snapshot_info import SNAPSHOT_NAME
@@ -75,7 +76,8 @@ def test_an_audit_writes_nothing_to_the_server_but_its_report(pool, level):
     writes = [
         (name.lower(), *keys) for name, *keys in seen if name.lower() in writers_among(pool.redis, names)
     ]
-    assert {(name, key) for name, key, *_ in writes} == {("set", Keys.last_audit)}
+    # The journal's own thread says every few seconds how long it takes.
+    assert {key for _, key, *_ in writes} - {Keys.latencies} == {Keys.audits}
     assert not {"eval", "evalsha", "fcall"} & set(names)
 
 
@@ -125,8 +127,24 @@ def test_a_position_that_never_was_is_found_and_not_waited_for(restored, place, 
     assert not any(report.undecided for report in reports)
 
 
+@pytest.mark.parametrize("place", ["1-1", "9999999999999-1"])
+def test_sums_at_another_place_than_the_last_commit_that_waits_are_found(server, tmp_path, place):
+    """Commits wait, so the journal's position says nothing: what ends the outbox does."""
+    with opened(server, tmp_path / "pool") as (pool, journal):
+        scene = Scene(pool, journal, None)
+        journal.close()
+        scene.forge(scene.open_id)
+        name = scene.keys.digest(scene.shard)
+        pool.redis.hset(name, "position", place)
+
+        (found,) = pool.check_all_trades().findings
+
+    assert (found.rule, found.subject) == ("key_value", name)
+    assert "its outbox ends at" in found.detail
+
+
 def test_a_snapshot_in_the_middle_of_replacing_another_is_undecided(pool, monkeypatch):
-    monkeypatch.setattr(journal_audit, "_CHANGING_S", 0)
+    monkeypatch.setattr(snapshot_sift, "_CHANGING_S", 0)
     folder = pool.settings.data_dir
     vouching, fresh = folder / SNAPSHOT_NAME, fresh_path(folder / SNAPSHOT_NAME)
     old = vouching.read_bytes()
@@ -140,6 +158,24 @@ def test_a_snapshot_in_the_middle_of_replacing_another_is_undecided(pool, monkey
     assert (report.findings, len(report.undecided)) == ((), 1)
     fresh.replace(vouching)
     assert pool.check_all_trades(deep=True).undecided == ()
+
+
+def test_a_snapshot_that_is_replaced_while_it_is_looked_at_is_looked_at_again(pool, monkeypatch):
+    link, linked = snapshot_sift._link, []
+
+    def replaced_before_the_first(file, name):
+        if not linked:
+            pool.add_trades(list(varied_trades(3, 4, seed=8)))
+            pool.write_snapshot()
+        linked.append(file)
+        link(file, name)
+
+    monkeypatch.setattr(snapshot_sift, "_link", replaced_before_the_first)
+
+    report = pool.check_all_trades(deep=True)
+
+    assert (report.findings, report.undecided) == ((), ())
+    assert len(linked) > len(set(linked))
 
 
 @pytest.mark.parametrize("text", [b"{", b'{"tradepool_snapshot":1}'])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
+import msgspec
 import pytest
 
 from tests.audit_plants import LATER_US, PLANTS, Scene, another_snapshot, opened
@@ -28,6 +31,7 @@ OF_THE_POOL = {
     "outbox_stuck",
     "snapshot_damaged",
     "snapshot_different",
+    "unknown_key",
     "venue_average_price",
     "venue_balance",
     "venue_quantity",
@@ -63,6 +67,14 @@ def crowd(server_binary, tmp_path_factory):
         for name, scene in scenes.items():
             PLANTS[name](scene)
         yield pool
+
+
+@pytest.fixture(scope="module")
+def crowd_of_one(server_binary, tmp_path_factory):
+    """A scene that tests leave as they found it."""
+    folder = tmp_path_factory.mktemp("one")
+    with EmbeddedServer(folder / "server") as server, opened(server, folder / "pool") as (pool, journal):
+        yield Scene(pool, journal, None)
 
 
 def found_by(report):
@@ -103,6 +115,22 @@ def test_the_standard_level_finds_what_is_wrong_with_what_is_alive(crowd):
     alive = {name for name in OF_USERS if RULES[name].level is Level.STANDARD} - WHERE_SUMS_DIFFER
     assert found_by(standard) == alive
     assert crowd.check_all_trades(level="digest").ok
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1E+999999"])
+@pytest.mark.parametrize("field", ["funding", "pnl_net", "deposit"])
+def test_a_number_that_nobody_can_add_up_is_found_and_ends_no_audit(crowd_of_one, field, number):
+    scene = crowd_of_one
+    before = scene.value(scene.closed_id)
+    trade = msgspec.structs.replace(scene.pool.get_trade(scene.closed_id), **{field: Decimal(number)})
+    scene.put(scene.closed_id, codec.pack_trade(trade))
+    try:
+        reports = [scene.pool.check_all_trades(deep=True), scene.pool.check_trades("ann")]
+    finally:
+        scene.put(scene.closed_id, before)
+
+    assert [set(report.counts) for report in reports] == [{"corrupt_record"}] * 2
+    assert reports[0].findings == reports[1].findings
 
 
 @pytest.mark.parametrize("name", sorted(OF_THE_POOL))

@@ -8,7 +8,6 @@ import pytest
 
 from tests.audit_plants import opened
 from tests.loose_trades import buy, entry
-from tradepool import errors
 from tradepool.model import codec
 
 
@@ -203,8 +202,3 @@ def test_changes_during_an_audit_are_no_findings(pool):
         for bot in bots:
             bot.join()
     assert [report.findings for report in reports if not report.ok] == []
-
-
-def test_repair_is_refused_in_one_line(pool):
-    with pytest.raises(errors.Misconfigured, match="tradepool recover"):
-        pool.check_all_trades(repair=True)

@@ -46,6 +46,7 @@ COMMANDS = [
     "snapshot",
     "recover",
     "verify-log",
+    "quarantine",
 ]
 NO_SERVER = "redis://127.0.0.1:1/0"
 

@@ -15,7 +15,8 @@ from tradepool.core import TradeCore
 from tradepool.model.commands import Command
 from tradepool.model.ledger import ledger_id, reservation_id
 from tradepool.settings import Durability, Settings
-from tradepool.store.watermark import Watermark
+from tradepool.store.fence import open_fence
+from tradepool.store.watermark import Watermark, watermark_text
 
 OF_A_MESSAGE = 80
 """More than a record remembers."""
@@ -90,3 +91,36 @@ def test_what_was_refused_and_applied_later_counts_as_applied(core, store, redis
     core.refuse(command, refusal)
     core.apply([fund(), command], task_id="replayed")
     assert found_by(Confirmation(redis_client, store), entries_of([command], ledger_id("ann"))) == {0: False}
+
+
+def test_a_trade_is_confirmed_while_others_keep_committing_to_its_shard(core, store, redis_client):
+    confirmation = Confirmation(redis_client, store)
+    core.apply([commanding.add_trade(buy(trade_id="t0", user_id="ann"))])
+    assert confirmation.is_journaled(["t0", "never-sent"]) == {"t0": False, "never-sent": False}
+    for number in range(1, 4):
+        # The journal is always one commit behind the shard.
+        journaled = store.last_positions()
+        core.apply([commanding.add_trade(buy(trade_id=f"t{number}", user_id="ann"))])
+        publish(store, redis_client, journaled)
+        assert confirmation.is_journaled(["t0"]) == {"t0": True}
+        assert not confirmation.is_journaled([f"t{number}"])[f"t{number}"]
+
+
+def test_what_was_seen_before_a_recovery_confirms_nothing(core, store, redis_client):
+    confirmation = Confirmation(redis_client, store)
+    core.apply([commanding.add_trade(buy(trade_id="t0", user_id="ann"))])
+    assert confirmation.is_journaled(["t0"]) == {"t0": False}
+    positions = store.last_positions()
+    shard = store.keys.shard_of_user("ann")
+    redis_client.delete(*redis_client.keys(f"tp:{{{shard:02x}}}:*"))
+    open_fence(redis_client)
+    publish(store, redis_client, positions)
+    assert confirmation.is_journaled(["t0"]) == {"t0": False}
+
+
+def publish(store, redis_client, positions: Sequence[str]) -> None:
+    """Say that the journal has come as far as `positions`."""
+    told = {
+        store.keys.journal_field(shard): watermark_text(at, "0" * 16, 0) for shard, at in enumerate(positions)
+    }
+    redis_client.hset(store.keys.journal, mapping=told)

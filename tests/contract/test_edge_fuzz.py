@@ -60,7 +60,8 @@ UNFIT = {
     "write_snapshot": "takes the journal of its process",
     "archive_closed_trades": "takes the journal of its process",
     "flush": "waits for as long as it is told",
-    "repair": "is an argument of check_all_trades that no release has yet",
+    "repair": "is an argument of check_all_trades: what it writes is tested by itself",
+    "progress": "is an argument of check_all_trades, which calls it",
     "confirm": "waits for as long as it is told: fuzzed by itself",
 }
 RESERVE = {"asset": "USDT", "amount": "1", "ttl_s": 60}
@@ -106,7 +107,15 @@ GOOD_CALLS: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "check_trades": (["ann"], {"deep": False}),
     "check_all_trades": ([], {"deep": False, "level": "standard", "venue": {"at": 1}}),
     "get_last_audit": ([], {}),
+    "get_audits": ([5], {"level": "deep"}),
+    "write_audit_page": (["page.html"], {}),
+    "get_running_audits": ([], {}),
+    "get_quarantined": ([5], {}),
+    "quarantine": (["t-1", "looked into"], {}),
+    "release_quarantine": (["t-1"], {}),
+    "get_audit_progress": (["1f"], {}),
     "pending": ([], {}),
+    "lag": ([], {}),
 }
 HEAD = {"command_id": "c", "as_of": 1}
 GOOD_MESSAGES: list[dict[str, Any]] = [

@@ -77,8 +77,7 @@ def test_a_snapshot_across_a_recovery_is_not_kept(pool, monkeypatch):
 def test_a_client_confirms_nothing_across_a_recovery(pool, monkeypatch):
     trade_id = pool.add("ann").trade_id
     pool.drain()
-    confirmation = Confirmation(pool.client, pool.store)
-    assert confirmation.is_journaled([trade_id]) == {trade_id: True}
+    assert Confirmation(pool.client, pool.store).is_journaled([trade_id]) == {trade_id: True}
     read = pool.store.read
 
     def read_then_recover(records):
@@ -88,7 +87,10 @@ def test_a_client_confirms_nothing_across_a_recovery(pool, monkeypatch):
 
     monkeypatch.setattr(pool.store, "read", read_then_recover)
 
+    confirmation = Confirmation(pool.client, pool.store)
     assert confirmation.is_journaled([trade_id]) == {trade_id: False}
+    monkeypatch.undo()
+    assert confirmation.is_journaled([trade_id]) == {trade_id: True}
 
 
 @pytest.fixture

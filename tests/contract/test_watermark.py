@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from tests.waiting import eventually
 from tradepool.errors import JournalUnavailable
 from tradepool.settings import Settings
+from tradepool.store import watermark as watermarking
 from tradepool.store.connection import connect
 from tradepool.store.keys import Keys
 from tradepool.store.watermark import Watermark, parse_watermark
@@ -103,3 +106,25 @@ def test_a_published_field_has_position_digest_and_count():
     known = parse_watermark(b"17-3 00000000000000ff 12")
     assert (known.position, known.digest, known.count) == ("17-3", "00000000000000ff", 12)
     assert (parse_watermark(None).position, parse_watermark(None).count) == ("0-0", 0)
+
+
+def test_a_journal_that_stands_still_is_asked_rarely_and_often_again_when_it_goes_on(
+    watermark, publish, monkeypatch: pytest.MonkeyPatch
+):
+    pauses: list[float] = []
+    pause = threading.Event()
+
+    def noted(pause_s: float) -> None:
+        pauses.append(pause_s)
+        pause.wait(pause_s)
+
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=noted)
+    monkeypatch.setattr(watermarking, "time", clock)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(watermark.wait, {0: "5-0"}, LONG_S)
+        eventually(lambda: pauses.count(watermarking._POLL_STILL_S) > 2)
+        assert pauses[0] == watermarking.POLL_S
+        publish(s00="4-0")
+        eventually(lambda: pauses[-1] == watermarking.POLL_S)
+        publish(s00="5-0")
+        waiting.result()

@@ -105,6 +105,34 @@ def test_a_trade_that_changes_after_the_crash_is_archived_in_its_new_version_onl
     assert pool.get_trade(trade_id).strategy == "late"
 
 
+@pytest.mark.parametrize(
+    "name", ["after a part's checksum is written", "before a part's checksum is settled"]
+)
+def test_a_run_that_ends_while_rows_are_dropped_accuses_no_part(pool, monkeypatch, name):
+    """The part is about to be another one, or just is: its checksum vouches for both until the next run."""
+    trade_id = closed_trade(pool)
+    kept = closed_trade(pool)
+
+    def die():
+        raise Died
+
+    with monkeypatch.context() as broken:
+        stop_at(STEPS["after a part is written"], die, broken.setattr)
+        with pytest.raises(Died):
+            pool.archive_closed_trades()
+    changed(pool, trade_id)
+    before = everything(pool)
+    with monkeypatch.context() as broken:
+        stop_at(STEPS[name], die, broken.setattr)
+        with pytest.raises(Died):
+            pool.archive_closed_trades()
+    report = pool.check_all_trades(deep=True)
+    assert (report.findings, report.undecided) == ((), ())
+    assert_whole(pool, before, [trade_id, kept])
+    seals = (pool.settings.data_dir / "archive").glob("day=*/*.sha256")
+    assert [seal.read_text().count("\n") for seal in seals] == [1, 1]
+
+
 def test_a_commit_whose_answer_is_lost_is_settled_by_the_next_run(pool, monkeypatch):
     old = one_day(pool)
     before = everything(pool)

@@ -40,8 +40,8 @@ class Fleet:
         )
         resources.callback(self.foreign.close)
 
-    def start(self, queues: str, *options: str, threads: int = 2) -> WorkerNode:
-        node = start_worker(self.settings, queues, *options, threads=threads)
+    def start(self, queues: str, *options: str, threads: int = 2, app: str = "tasks") -> WorkerNode:
+        node = start_worker(self.settings, queues, *options, threads=threads, app=app)
         self._resources.callback(node.teardown)
         self.nodes.append(node)
         return node
@@ -74,15 +74,15 @@ class Fleet:
 
 
 @contextmanager
-def running_fleet(data_dir: Path) -> Iterator[Fleet]:
-    """A server, and no workers yet."""
+def running_fleet(data_dir: Path, **options: object) -> Iterator[Fleet]:
+    """A server, and no workers yet; `options` are settings."""
     with ExitStack() as resources:
         server = resources.enter_context(EmbeddedServer(data_dir, port=0))
         settings = Settings(
             redis_url=server.url,
             data_dir=data_dir,
             shard_count=4,
-            visibility_timeout_s=VISIBILITY_TIMEOUT_S,
+            **{"visibility_timeout_s": VISIBILITY_TIMEOUT_S} | options,
         )
         yield Fleet(settings, server, resources)
 

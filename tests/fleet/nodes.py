@@ -109,12 +109,14 @@ class WorkerNode(CeleryTestNode):
         self.process.stop()
 
 
-def start_worker(settings: Settings, queues: str, *options: str, threads: int = 2) -> WorkerNode:
-    """Start a worker of the fleet; the caller tears it down."""
+def start_worker(
+    settings: Settings, queues: str, *options: str, threads: int = 2, app: str = "tasks"
+) -> WorkerNode:
+    """Start a worker of the fleet, or of another `app`; the caller tears it down."""
     folder = settings.data_dir / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{queues.replace(',', '-')}-{len(list(folder.iterdir()))}"
-    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-Q", queues, "-n", f"{name}@%h"]
+    command = [sys.executable, "-m", "celery", "-A", app, "worker", "-Q", queues, "-n", f"{name}@%h"]
     options = ("--loglevel", "INFO", "-P", "threads", "-c", str(threads), *options)
     process = LocalProcess(name, [*command, *options], environment(settings), folder / f"{name}.log")
     return WorkerNode(WorkerContainer(process))

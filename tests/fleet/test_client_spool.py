@@ -28,10 +28,11 @@ CONFIRM_S = 20.0
 
 BOT = """
 import sys
+from uuid import uuid4
 from tradepool import PoolClient
 client = PoolClient.connect(spool=sys.argv[1])
 for number in range(1_000_000):
-    trade = {"trade_id": f"bot-{number}", "user_id": "bot", "symbol": "ETH/USDT", "side": "buy",
+    trade = {"trade_id": f"{uuid4()}", "user_id": "bot", "symbol": "ETH/USDT", "side": "buy",
              "amount": 1, "price": 2000}
     print(client.add_trade(trade), flush=True)
 """
@@ -169,17 +170,7 @@ def test_a_second_bot_on_the_same_spool_is_told(fleet: Fleet, tmp_path: Path):
 
 def test_a_killed_bot_has_lost_nothing_it_was_told_is_kept(fleet: Fleet, tmp_path: Path):
     spool = tmp_path / "spool"
-    bot = subprocess.Popen(
-        [sys.executable, "-c", BOT, str(spool)],
-        stdout=subprocess.PIPE,
-        env=environment(fleet.settings),
-        text=True,
-    )
-    try:
-        told = [bot.stdout.readline().strip() for _ in range(150)]
-    finally:
-        bot.send_signal(signal.SIGKILL)
-        told += bot.communicate()[0].split()
+    told = killed_bot(fleet, spool)
     with PoolClient.connect(fleet.settings, spool=spool) as successor:
         assert all(successor.confirm(told, CONFIRM_S).values())
     versions = journaled_versions(fleet.settings)
@@ -193,3 +184,29 @@ def test_all_threads_of_a_closed_client_have_ended(fleet: Fleet):
     eventually(lambda: not any(thread.name.startswith("tradepool-") for thread in threading.enumerate()))
     with pytest.raises(StoreUnavailable):
         client.add_trade(new_trade())
+
+
+def killed_bot(fleet: Fleet, spool: Path | str) -> list[str]:
+    """What a bot was told is kept before it was killed."""
+    command = [sys.executable, "-c", BOT, str(spool)]
+    bot = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(fleet.settings), text=True)
+    try:
+        told = [bot.stdout.readline().strip() for _ in range(150)]
+    finally:
+        bot.send_signal(signal.SIGKILL)
+        told += bot.communicate()[0].split()
+    return told
+
+
+@pytest.mark.slow
+def test_what_a_killed_bot_left_in_a_shared_folder_is_sent_by_one_that_lives(fleet: Fleet, tmp_path: Path):
+    folder = f"{tmp_path / 'spools'}/"
+    nowhere = fleet.settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
+    with PoolClient.connect(fleet.settings, spool=folder) as living:
+        dead = PoolClient.connect(nowhere, spool=folder)
+        trade_ids = dead.add_trades(new_trades(700))
+        dead.close(timeout=0)
+        told = killed_bot(fleet, folder)
+        eventually(lambda: all(living.confirm([*trade_ids, *told], timeout=1).values()), 2 * CONFIRM_S)
+    versions = journaled_versions(fleet.settings)
+    assert {versions[trade_id, 1] for trade_id in [*trade_ids, *told]} == {1}

@@ -222,7 +222,7 @@ def test_the_clock_sends_no_ticks_to_a_queue_that_nobody_takes_them_from(own_set
     clock_of.add_defaults(celery_settings(own_settings))
     scheduler = TickScheduler(clock_of, lazy=True)
     due = SimpleNamespace(task=mark_to_market.name)
-    assert not scheduler._is_full()
+    assert not scheduler._is_full("gpu")
     for number in range(TICKS_WAITING_MAX):
         send(number)
     with structlog.testing.capture_logs() as logs:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 
+import psutil
 import pytest
 
+from tasks.pool_task import WORKERS_LOST_MAX
 from tests.fleet.conftest import Fleet
 from tests.fleet.nodes import WorkerNode
 from tests.fleet.trades import journaled_versions, new_trade, new_trades
@@ -48,7 +50,9 @@ def test_a_message_that_dies_between_broker_and_worker_is_sent_again(
     frozen.process.kill(signal.SIGSTOP)
     with PoolClient.connect(bare_fleet.settings, resend_s=0.5) as client:
         trade_id = client.add_trade(new_trade())
-        eventually(lambda: not client.confirm([trade_id], 0)[trade_id] and broker.llen("trades") == 0)
+        # Published, and given to the frozen worker: the only one that asks for messages.
+        eventually(lambda: client._delivery.unsent() == 0 and broker.llen("trades") == 0)
+        assert client.confirm([trade_id], 0) == {trade_id: False}
         frozen.process.kill(signal.SIGKILL)
         assert broker.hlen("unacked") == 0
         another = bare_fleet.start("trades")
@@ -99,3 +103,42 @@ def test_a_worker_asked_to_end_finishes_and_leaves_nothing_behind(
                 trades_worker.process.restart()
         assert all(client.confirm(trade_ids, CONFIRM_S).values())
     assert_journaled_once(bare_fleet, trade_ids)
+
+
+@pytest.mark.slow
+def test_what_a_killed_prefork_child_was_at_is_done_by_the_next_one_at_once(
+    bare_fleet: Fleet, files_worker: WorkerNode
+):
+    """Not after Celery's three minutes, and not only because the client sends it again."""
+    for node in bare_fleet.nodes:
+        if node is not files_worker:
+            node.teardown()
+    worker = bare_fleet.start("trades", "-P", "prefork", "-c", "1")
+    worker.wait_ready()
+    files_worker.kill(signal.SIGSTOP)
+    with PoolClient.connect(bare_fleet.settings, resend_s=1000) as client:
+        trade_id = client.add_trade(new_trade())
+        eventually(lambda: bare_fleet.pool.store.outbox_lengths() != [0] * bare_fleet.settings.shard_count)
+        (child,) = psutil.Process(worker.process.pid).children()
+        child.kill()
+        worker.wait_for_log("Worker exited prematurely")
+        files_worker.kill(signal.SIGCONT)
+        assert client.confirm([trade_id], CONFIRM_S) == {trade_id: True}
+        eventually(lambda: bare_fleet.pool.redis.hlen("unacked") == 0)
+    worker.teardown()
+    assert_journaled_once(bare_fleet, [trade_id])
+
+
+@pytest.mark.slow
+def test_a_message_over_which_one_child_after_the_other_dies_is_parked(
+    bare_fleet: Fleet, files_worker: WorkerNode
+):
+    worker = bare_fleet.start("trades", "-P", "prefork", "-c", "1")
+    worker.wait_ready()
+    lost = bare_fleet.foreign.send_task(
+        "tasks.trades.add_trade", args=[new_trade()], queue="trades", retries=WORKERS_LOST_MAX + 1
+    )
+    eventually(lambda: bare_fleet.letters(lost.id))
+    (letter,) = bare_fleet.letters(lost.id)
+    assert "died over it" in letter.reason["problem"]
+    worker.teardown()

@@ -8,15 +8,27 @@ import signal
 import pytest
 from kombu import Connection
 from kombu.transport.redis import Channel, QoS
+from redis.lock import Lock
 
 from tasks import reliability
+from tasks.config import celery_settings
 from tests.fleet.conftest import Fleet
+from tests.fleet.nodes import WorkerNode
 from tests.fleet.trades import journaled_versions, new_trades
 from tests.waiting import eventually
 from tradepool.client import PoolClient
 from tradepool.server.embedded import EmbeddedServer
+from tradepool.settings import Settings
+from tradepool.store.address import broker_address
 
 CONFIRM_S = 60.0
+RESTARTS_MAX = 20
+"""Plain Celery ended over two of five, one way or the other."""
+RESTARTS = 6
+QUEUE, NAP = "naps", "plain.nap"
+"""As in tests/fleet/plain.py, whose import wants a broker."""
+NAPS = 200
+TAKEN = 40
 
 
 @pytest.fixture
@@ -78,6 +90,20 @@ def test_the_guard_is_set_once_and_restores_as_before_while_connected(holding_ch
     assert holding_channel._size("held") == 1
 
 
+def test_a_worker_that_dies_over_the_look_for_overdue_messages_keeps_others_from_it_but_shortly(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+):
+    """kombu's lock would last for 300 s."""
+    options = celery_settings(Settings(redis_url=server.url))["broker_transport_options"]
+    address = broker_address(Settings(redis_url=server.url)).celery_url
+    monkeypatch.setattr(Lock, "release", lambda _: None)
+    with Connection(address, transport_options=options) as connection, server.client() as client:
+        channel = connection.channel()
+        channel.qos.restore_visible(interval=options["unacked_restore_throttle"])
+        assert 0 < client.ttl(channel.unacked_mutex_key) <= 2 * options["unacked_restore_interval"]
+        client.delete(channel.unacked_mutex_key)
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_live_through_restarts_of_the_server(own_fleet: Fleet, how: signal.Signals):
     pids = [node.process.pid for node in own_fleet.nodes]
@@ -92,3 +118,36 @@ def test_workers_live_through_restarts_of_the_server(own_fleet: Fleet, how: sign
     versions = journaled_versions(own_fleet.settings)
     assert {trade_id: versions[trade_id, 1] for trade_id in trade_ids} == dict.fromkeys(trade_ids, 1)
     eventually(lambda: own_fleet.pool.check_all_trades(deep=True).ok)
+
+
+def ends_within(fleet: Fleet, worker: WorkerNode, restarts: int) -> bool:
+    """Whether the worker ends over one of so many graceful restarts of the server, at work each time."""
+    for _ in range(restarts):
+        received = worker.logs().count(" received")
+        for _ in range(NAPS):
+            fleet.foreign.send_task(NAP, queue=QUEUE)
+        eventually(lambda received=received: worker.logs().count(" received") > received + TAKEN)
+        connected = worker.logs().count("Connected to")
+        fleet.restart_server(signal.SIGTERM)
+        eventually(
+            lambda connected=connected: (
+                worker.process.exit_code is not None or worker.logs().count("Connected to") > connected
+            ),
+            CONFIRM_S,
+        )
+        if worker.process.exit_code is not None:
+            return True
+    return False
+
+
+@pytest.mark.slow
+def test_plain_celery_ends_over_graceful_restarts_that_a_guarded_worker_lives_through(bare_fleet: Fleet):
+    """The test of the test: what the guard is for is still there, and the guard is what helps."""
+    plain = bare_fleet.start(QUEUE, threads=8, app="tests.fleet.plain")
+    plain.wait_ready()
+    assert ends_within(bare_fleet, plain, RESTARTS_MAX)
+    assert "Unrecoverable error: AttributeError" in plain.logs()
+    guarded = bare_fleet.start(QUEUE, threads=8, app="tests.fleet.plain_guarded")
+    guarded.wait_ready()
+    assert not ends_within(bare_fleet, guarded, RESTARTS)
+    assert "Unrecoverable" not in guarded.logs()

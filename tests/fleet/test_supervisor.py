@@ -11,13 +11,16 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from tests.fleet.trades import new_trades
 from tests.waiting import eventually
+from tradepool.cli.running import stopped_by_signals
 from tradepool.client import PoolClient
 from tradepool.errors import Misconfigured, PoolLocked
 from tradepool.fleet.programs import Program, environment
@@ -65,6 +68,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
             snapshot_every_s=1,
             audit_every_s=1,
             flower_port=free_port(),
+            metrics_port=free_port(),
             flower_basic_auth=SecretStr("operator:secret"),
         )
 
@@ -131,6 +135,100 @@ def test_a_program_that_dies_is_started_again_and_a_stubborn_one_is_killed(
         pid = supervisor.status()[1].pid
     assert not is_alive(pid)
     assert [state.pid for state in supervisor.status()] == [None, None]
+
+
+PARENT = """
+import os, signal
+if child := os.fork():
+    print(child, flush=True)
+signal.pause()
+"""
+LAST_WORDS = """
+import signal, sys, time
+def end(*_):
+    print(time.monotonic(), flush=True)
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+print("up", flush=True)
+signal.pause()
+"""
+
+
+def said(data_dir: Path, program: str) -> list[str]:
+    log = data_dir / "logs" / f"{program}.log"
+    return log.read_text(encoding="utf-8").split() if log.is_file() else []
+
+
+def test_what_a_killed_program_leaves_behind_ends_with_it(tmp_path: Path):
+    """As a prefork worker leaves its children."""
+    parent = Program(name="parent", arguments=("-c", PARENT))
+    with Supervisor(Settings(data_dir=tmp_path), [parent]) as supervisor:
+        eventually(lambda: said(tmp_path, "parent"))
+        os.kill(supervisor.status()[0].pid, signal.SIGKILL)
+        eventually(lambda: supervisor.status()[0].starts == 2)
+        assert not is_alive(int(said(tmp_path, "parent")[0]))
+
+
+def test_a_program_that_cannot_be_started_is_tried_again_and_harms_no_other(tmp_path: Path):
+    in_its_way = tmp_path / "logs" / "blocked.log"
+    in_its_way.mkdir(parents=True)
+    programs = [Program(name=name, arguments=("-c", SLEEPER)) for name in ("blocked", "sleeper")]
+    with Supervisor(Settings(data_dir=tmp_path), programs) as supervisor:
+        eventually(lambda: "up" in said(tmp_path, "sleeper") and supervisor.status()[0].starts >= 2)
+        assert supervisor.status()[0].pid is None
+        in_its_way.rmdir()
+        eventually(lambda: "up" in said(tmp_path, "blocked"))
+
+
+def test_the_pause_before_a_restart_doubles_in_a_crash_loop_and_says_where_to_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tradepool.fleet.supervisor.RESTART_PAUSE_MIN_S", 0.01)
+    brief = Program(name="brief", arguments=("-c", "raise SystemExit(7)"))
+    with capture_logs() as logs, Supervisor(Settings(data_dir=tmp_path), [brief]) as supervisor:
+        eventually(lambda: supervisor.status()[0].starts > 3)
+    assert [entry["restart_in_s"] for entry in logs][:3] == [0.01, 0.02, 0.04]
+    assert {entry["exit_code"] for entry in logs} == {7}
+    assert {entry["log"] for entry in logs} == {str(tmp_path / "logs" / "brief.log")}
+
+
+def test_a_program_that_ran_for_a_while_is_in_no_crash_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tradepool.fleet.supervisor.RESTART_PAUSE_MIN_S", 0.01)
+    monkeypatch.setattr("tradepool.fleet.supervisor.STEADY_AFTER_S", 0.0)
+    brief = Program(name="brief", arguments=("-c", ""))
+    with capture_logs() as logs, Supervisor(Settings(data_dir=tmp_path), [brief]) as supervisor:
+        eventually(lambda: supervisor.status()[0].starts > 3)
+    assert {entry["restart_in_s"] for entry in logs} == {0.01}
+
+
+def test_the_journals_worker_is_asked_to_end_after_all_others_have(tmp_path: Path):
+    programs = [
+        Program(name="journal", arguments=("-c", LAST_WORDS), ends_last=True),
+        Program(name="worker", arguments=("-c", LAST_WORDS)),
+    ]
+    with Supervisor(Settings(data_dir=tmp_path), programs):
+        eventually(lambda: said(tmp_path, "journal") and said(tmp_path, "worker"))
+    assert float(said(tmp_path, "worker")[1]) < float(said(tmp_path, "journal")[1])
+
+
+def test_a_supervisor_in_a_hurry_kills_what_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tradepool.fleet.supervisor.STOP_TIMEOUT_S", 10_000.0)
+    stubborn = Program(name="stubborn", arguments=("-c", STUBBORN))
+    with Supervisor(Settings(data_dir=tmp_path), [stubborn]) as supervisor:
+        eventually(lambda: said(tmp_path, "stubborn"))
+        pid = supervisor.status()[0].pid
+        supervisor.hurry()
+    assert not is_alive(pid)
+
+
+def test_a_second_signal_is_told_from_the_first():
+    again: list[int] = []
+    with ExitStack() as stack:
+        stopping = stopped_by_signals(stack, again=lambda: again.append(1))
+        signal.raise_signal(signal.SIGTERM)
+        assert (stopping.is_set(), again) == (True, [])
+        signal.raise_signal(signal.SIGINT)
+    assert again == [1]
 
 
 def test_the_fleet_ends_with_a_supervisor_that_is_killed(tmp_path: Path):

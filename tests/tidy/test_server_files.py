@@ -81,7 +81,7 @@ def test_the_compose_files_are_valid(file: Path):
 
 
 def test_compose_runs_the_whole_fleet(services: Services):
-    roles = {"store", "broker", "trades", "tokens", "audit", "gpu", "files", "beat", "flower"}
+    roles = {"store", "broker", "trades", "tokens", "audit", "gpu", "files", "beat", "flower", "metrics"}
     assert {name for name, service in services.items() if "profiles" not in service} == roles
     assert services["beat"]["deploy"]["replicas"] == 2
     assert {service["restart"] for service in services.values()} == {"always"}
@@ -97,7 +97,21 @@ def test_flower_is_reachable_from_this_machine_only_and_asks_for_a_password(serv
     flower = services["flower"]
     assert all(port.startswith("127.0.0.1:") for port in flower["ports"])
     assert flower["environment"]["FLOWER_BASIC_AUTH"].startswith("${TRADEPOOL_FLOWER_BASIC_AUTH:?")
-    assert [name for name, service in services.items() if "ports" in service] == ["flower"]
+    assert [name for name, service in services.items() if "ports" in service] == [
+        "flower",
+        "prometheus",
+        "grafana",
+    ]
+
+
+def test_whoever_watches_is_asked_for_and_pinned_and_seen_from_this_machine_only(services: Services):
+    for name in ("prometheus", "grafana"):
+        service = services[name]
+        assert service["profiles"] == ["watching"]
+        assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", service["image"])
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        mounted = [mount.split(":")[0] for mount in service["volumes"] if mount.startswith("./")]
+        assert [path for path in mounted if not (ROOT / path).exists()] == []
 
 
 def test_each_queue_has_its_worker(services: Services):

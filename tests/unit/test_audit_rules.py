@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from tests.trade_builders import NOW_US, new_fill, new_trade
+from tradepool.audit.file_rules import BOOK_CHECK_MAX_US, BookReport, BookRow
 from tradepool.audit.index_rules import summary_fold
 from tradepool.audit.ledger_rules import BALANCE_MAX_US, EXPIRED_MAX_US, check_ledger
 from tradepool.audit.registry import Level, Repair
@@ -164,6 +165,14 @@ def ledger_findings(**fields):
 def test_a_frozen_asset_is_a_warning_and_a_wrong_reserve_is_critical():
     found = ledger_findings(assets={"USDT": Balance(free=Decimal(1), reserved=Decimal(2))})
     assert found == {("frozen_asset", "warning"), ("balance_conservation", "critical")}
+
+
+def test_what_the_last_check_of_the_book_did_not_tell_is_undecided():
+    row = BookRow(trade_id="t", what="cost", book="1", store="2")
+    told = BookReport(differences=(row,), different=3, undecided=("u",), at=NOW_US)
+    assert len(list(told.untold(NOW_US + BOOK_CHECK_MAX_US))) == 2
+    assert len(list(told.untold(NOW_US + BOOK_CHECK_MAX_US + 1))) == 3
+    assert list(BookReport(differences=(row,), different=1, at=NOW_US).untold(NOW_US)) == []
 
 
 def test_more_spent_than_reserved_is_found():

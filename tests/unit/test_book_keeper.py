@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from tests.waiting import eventually
-from tradepool.errors import ChecksumMismatch, ResourceUnavailable, StoreUnavailable
+from tradepool.errors import ChecksumMismatch, Fenced, ResourceUnavailable, StoreUnavailable
 from tradepool.marking import keeper as keeping
 from tradepool.marking.keeper import BookKeeper
 from tradepool.marking.service import Readiness
@@ -115,16 +115,42 @@ def test_each_cause_of_a_failure_is_logged_once_and_none_ends_the_thread(marking
         assert keeper.wait_tried(30)
         eventually(lambda: "catch_up" in marking.calls[8:])
     assert [line["event"] for line in logs] == [
-        *["the book cannot be kept"] * 4,
+        "the book waits for the pool to open",
+        *["the book cannot be kept"] * 3,
         "book ready",
         "works again",
     ]
-    assert [line["problem"].split(":")[0] for line in logs[:4]] == [
-        "StoreUnavailable",
+    assert [line["problem"].split(":")[0] for line in logs[1:4]] == [
         "ChecksumMismatch",
         "RuntimeError",
         "OSError",
     ]
+
+
+def test_a_pool_that_is_away_is_a_failure_only_if_that_lasts_or_the_book_was_ready(
+    marking: FakeMarking, keep, monkeypatch: pytest.MonkeyPatch
+):
+    away = [Fenced("recovery has not opened it yet")] * 3
+    marking.failures = {"catch_up": [*away]}
+    with structlog.testing.capture_logs() as at_start:
+        keeper = keep()
+        eventually(lambda: marking.calls.count("prepare") == 1)
+        marking.failures = {"catch_up": [*away]}
+        eventually(lambda: not marking.failures["catch_up"])
+        eventually(lambda: at_start[-1]["event"] == "works again")
+        keeper.stop()
+    assert [(line["log_level"], line["event"]) for line in at_start] == [
+        ("info", "the book waits for the pool to open"),
+        ("info", "book ready"),
+        ("error", "the book cannot be kept"),
+        ("info", "works again"),
+    ]
+    monkeypatch.setattr(keeping, "START_S", 0.0)
+    marking.failures = {"catch_up": [*away]}
+    with structlog.testing.capture_logs() as lasting:
+        keep()
+        eventually(lambda: lasting and lasting[-1]["event"] == "works again")
+    assert lasting[0]["event"] == "the book cannot be kept"
 
 
 def test_a_disk_that_is_full_stops_the_saving_and_not_the_following(marking: FakeMarking, keep):

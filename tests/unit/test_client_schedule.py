@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradepool.client.schedule import Schedule
+from tradepool.client.schedule import POSTPONED_MAX, Schedule
 from tradepool.client.spool import SpoolEntry
 
 
@@ -46,8 +46,30 @@ def test_what_is_not_confirmed_is_sent_again_less_and_less_often():
     assert [e.seq for e in schedule.overdue(10, now_s=10)] == [1]
     assert schedule.overdue(10, now_s=29) == []
     assert [e.seq for e in schedule.overdue(10, now_s=30)] == [1]
-    schedule.postpone(now_s=100)
+    schedule.postpone([], now_s=100)
     assert schedule.overdue(10, now_s=109) == []
+
+
+def test_what_waits_behind_a_queue_that_stays_long_is_sent_again_in_the_end():
+    schedule = schedule_of(entry(1, "a"), entry(2, "b"))
+    schedule.next_batch(10, now_s=0)
+    for turn in range(1, POSTPONED_MAX + 1):
+        again = schedule.overdue(10, now_s=10 * turn)
+        assert [e.seq for e in again] == [1, 2]
+        assert schedule.postpone(again, now_s=10 * turn) == []
+    last_s = 10 * (POSTPONED_MAX + 1)
+    again = schedule.overdue(10, now_s=last_s)
+    assert schedule.postpone(again, now_s=last_s) == again
+    assert schedule.overdue(10, now_s=last_s + 19) == [], "it was sent, and the next pause is longer"
+    assert schedule.overdue(10, now_s=last_s + 20) == again
+
+
+def test_what_has_finished_meanwhile_is_not_postponed():
+    schedule = schedule_of(entry(1, "a"), entry(2, "b"))
+    schedule.next_batch(10, now_s=0)
+    again = schedule.overdue(10, now_s=10)
+    schedule.finish(again[0])
+    assert schedule.postpone(again, now_s=10) == []
 
 
 def test_a_records_commands_are_sent_again_together_and_in_order():

@@ -12,7 +12,8 @@ from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
 
 from tasks import delivery, pool_task
-from tasks.delivery import Envelope, deliver
+from tasks.decoding import Envelope
+from tasks.delivery import deliver
 from tasks.trades import add_trade
 from tradepool import wire
 from tradepool.errors import (
@@ -27,7 +28,7 @@ from tradepool.errors import (
     VersionConflict,
 )
 from tradepool.model.commands import AddTrade, Command
-from tradepool.model.ids import slot_of_id, slot_of_user
+from tradepool.model.ids import derive_id, slot_of_id, slot_of_user
 from tradepool.model.ledger import Reservation, ReservationStatus
 from tradepool.model.receipt import Receipt
 from tradepool.settings import Settings
@@ -97,6 +98,7 @@ def test_a_trade_without_an_id_gets_the_same_one_at_every_delivery(letters):
         deliver(app, ENVELOPE, [{"op": "add_trade", "trade": {"user_id": "u"}}] * 2)
     minted = [c.trade["trade_id"] for c in app.services.core.applied if isinstance(c, AddTrade)]
     assert minted[:2] == minted[2:]
+    assert minted[:2] == [derive_id("u", at_us=ENVELOPE.sent_at, seed=f"task-1:{n}") for n in (0, 1)]
     assert minted[0] != minted[1]
     assert slot_of_id(minted[0]) == slot_of_user("u")
 
@@ -161,6 +163,17 @@ def test_a_client_is_told_of_a_command_that_cannot_be_read(letters):
     assert [command.command_id for command, _ in app.services.core.refused] == ["c-1"]
     assert [letter["payload"] for letter in letters] == [unreadable, {**unreadable, "command_id": 5}]
     assert len(app.services.core.applied) == 1
+
+
+def test_what_is_parked_is_the_same_command_when_it_is_sent_again(letters):
+    app = app_with(lambda _: IllegalTransition("no", field="status"))
+    add = {"op": "add_trade", "trade": {"user_id": "u"}}
+    deliver(app, ENVELOPE, [add, {**add, "reserve": 5}, CLOSE])
+    first = [letter["payload"] for letter in letters]
+    assert [letter["sent_at"] for letter in letters] == [ENVELOPE.sent_at] * 3
+    later = Envelope(task_id="task-1", task_name=ENVELOPE.task_name, sent_at=ENVELOPE.sent_at + 10**9)
+    deliver(app, later, first[::-1])
+    assert [letter["payload"] for letter in letters[3:]] == first[::-1]
 
 
 def test_a_corrupt_record_is_tried_again_later_and_holds_up_nobody(letters):

@@ -24,7 +24,7 @@ from tradepool.files.header import encode_header
 from tradepool.files.history import read_history
 from tradepool.files.journal import Journal
 from tradepool.files.lines import Commit, encode_commit, encode_lines
-from tradepool.files.reading import newest_versions, read_groups, read_lines
+from tradepool.files.reading import read_groups, read_lines
 from tradepool.files.segments import active_header
 from tradepool.model.codec import split
 
@@ -294,20 +294,6 @@ def test_history_is_every_version_of_one_record(log):
     write_groups(log, [[entry("a", 1), entry("ab", 1)], [entry("a", 2, position="9-0")]])
     assert [(line.record_id, line.version) for line in read_history(log, "a")] == [("a", 1), ("a", 2)]
     assert list(read_history(log, "nobody")) == []
-
-
-def test_the_newest_versions_are_told_by_shard(log):
-    entries = [entry("a", 1), entry("b", 1), entry("c", 1, shard=2)]
-    newest = entry("a", 2, position="9-0")
-    write_groups(log, [entries, [newest]])
-
-    found = newest_versions(log)
-
-    assert {name: row.version for name, row in found.shards[1].items()} == {"a": 2, "b": 1}
-    assert found.shards[1]["a"] == (2, newest.digest.decode(), "9-0")
-    assert set(found.shards[2]) == {"c"}
-    assert found.end.offset == log.stat().st_size
-    assert list(read_lines(log, since=found.end)) == []
 
 
 def test_reading_can_begin_after_any_commit_and_nowhere_else(log):

@@ -27,7 +27,7 @@ from tradepool.files import sealing
 from tradepool.files.checkpoint import checkpoint_of, load_checkpoint
 from tradepool.files.history import read_history
 from tradepool.files.journal import Journal
-from tradepool.files.reading import newest_versions, points_back, read_groups, read_lines
+from tradepool.files.reading import points_back, read_groups, read_lines, read_segment, segment_start
 from tradepool.files.segments import active_header, compressed_path, finished_segments, sealed_path
 
 GROUPS = 20
@@ -93,17 +93,17 @@ def test_a_place_that_no_line_ends_at_is_refused_in_every_segment(log, places):
             list(read_lines(log, since=msgspec.structs.replace(place, offset=place.offset - 1)))
 
 
-def test_history_and_newest_versions_cross_segments(log):
+def test_reading_crosses_segments_and_one_can_be_read_alone(log):
     with opened(log) as journal:
         for version in range(1, 13):
             journal.append([entry("a", version, size=500, position=f"{version}-0"), entry(f"b{version}", 1)])
             journal.commit({1: f"{version}-0"})
     assert active_header(log)[0].segment > 2
     assert [line.version for line in read_history(log, "a")] == list(range(1, 13))
-    newest = newest_versions(log)
-    assert newest.shards[1]["a"].version == 12
-    assert len(newest.shards[1]) == 13
-    assert list(read_lines(log, since=newest.end)) == []
+    groups = list(read_groups(log))
+    starts = [segment_start(log, number) for number in range(1, active_header(log)[0].segment + 1)]
+    assert [group for start in starts for group in read_segment(log, start)] == groups
+    assert list(read_lines(log, since=groups[-1].end)) == []
 
 
 @pytest.mark.parametrize("with_checkpoint", [True, False])
@@ -147,7 +147,7 @@ def test_old_segments_that_were_moved_away_fail_only_those_who_need_them(log, pl
     for path in gone:
         path.rename(log.parent.parent / path.name)
     names = re.escape(f"{compressed_path(log, 1).name} to {compressed_path(log, 2).name} (2 files) missing")
-    for read in (read_lines, newest_versions, lambda log: list(read_history(log, "1-a"))):
+    for read in (read_lines, lambda log: list(read_history(log, "1-a"))):
         with pytest.raises(SequenceGap, match=names):
             list(read(log))
     end_of_second = max((p for p in places if p.segment == 2), key=lambda place: place.offset)

@@ -42,9 +42,10 @@ def test_the_production_fleet_is_what_the_plan_says():
         "files",
         *(f"trades-{n}" for n in range(1, 6)),
         "tokens-1",
-        "audit-1",
+        *(f"audit-{n}" for n in range(1, 9)),
         "gpu",
         "beat",
+        "metrics",
         "flower",
     ]
     assert [program.name for program in programs if program.ends_last] == ["files"]

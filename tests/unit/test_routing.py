@@ -19,6 +19,7 @@ QUEUES_OF_TASKS = {
     "tasks.tokens.update_available_tokens": "tokens",
     "tasks.tokens.expire_reservations": "tokens",
     "tasks.audit.check_all_trades": "audit",
+    "tasks.audit.check_part": "audit",
     "tasks.pnl.mark_to_market": "gpu",
     "tasks.pnl.stress_test": "gpu",
     "tasks.pnl.check_book": "gpu",
@@ -43,7 +44,7 @@ PINNED_TASKS = {
         "expire_reservations",
     },
     "tasks.pnl": {"mark_to_market", "stress_test", "check_book"},
-    "tasks.audit": {"check_all_trades", "check_trades"},
+    "tasks.audit": {"check_all_trades", "check_part", "check_trades"},
     "tasks.files": {"write_snapshot", "archive_closed_trades"},
 }
 

@@ -44,7 +44,7 @@ _DERIVED_MONEY = tuple(name for name in DERIVED_NAMES if name not in _DERIVED_TE
 IN_RECORD_ONLY = frozenset(
     {
         *("fills", "fees", "signals", "signal_metrics", "market_conditions", "extra", "notes", "applied"),
-        *("field_times", "schema_version"),
+        *("field_times", "schema_version", "quarantine"),
     }
 )
 """Fields without a column of their own: `record->'$.fees'` has them."""

@@ -96,6 +96,13 @@ class ArchiveFolder:
             )
         return self.path / match[1] / match[2]
 
+    def unsettled_since(self) -> int | None:
+        """When a part was last marked unsettled, µs; None while all are settled."""
+        try:
+            return (self.path / _UNSETTLED_NAME).stat().st_mtime_ns // 1000
+        except FileNotFoundError:
+            return None
+
     def mark_settled(self) -> None:
         """Every row of every part is of an archived trade."""
         (self.path / _UNSETTLED_NAME).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tradepool.archive.columns import COLUMNS, Stored
 from tradepool.archive.database import connected, duckdb_module, parts_table, quoted, translated
 from tradepool.archive.folder import ArchiveFolder
-from tradepool.archive.parts import write_part
+from tradepool.archive.parts import write_rows
 from tradepool.errors import InvalidQuery, ResourceUnavailable
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def run_query(
     with tempfile.TemporaryDirectory(prefix="tradepool-sql-") as temporary:
         work = Path(temporary)
         live_part = work / "live.parquet"
-        write_part(live_part, live, sort=False)
+        write_rows(live_part, live)
         with connected(work / "spill") as database:
             with translated(str(folder.path)):
                 _create_view(database, live_part, folder.parts())

@@ -16,6 +16,7 @@ from tradepool.archive.columns import Stored
 from tradepool.archive.database import connected, parts_table, translated
 from tradepool.archive.folder import ArchiveFolder, day_of
 from tradepool.archive.parts import Row
+from tradepool.archive.seals import check_seal, is_sealed
 from tradepool.errors import Corrupt
 from tradepool.model import codec
 from tradepool.model.archived import Archived
@@ -91,12 +92,21 @@ class Archive:
         parts = [part for day in self._days_of(wanted) for part in self.folder.parts_of(day)]
         return self._select(parts, *_condition(wanted))
 
+    def check(self, part: Path) -> bool:
+        """Whether every byte of a part could be held against its checksum: one of an older release has none.
+
+        Raises: also Corrupt for a part that is not what its checksum vouches for.
+        """
+        with translated(str(part)):
+            check_seal(part)
+        return is_sealed(part)
+
     def rows(self, part: Path, *, user_id: str | None = None) -> Iterator[Row]:
         """Which trades (of a user) one part holds; the digests are those of the JSON as it is now."""
         condition, values = _condition(TradeFilter(user_id=user_id))
-        columns = "trade_id, version, record"
-        for trade_id, version, record in self._fetch([part], columns, condition, values):
-            yield Row(trade_id, version, codec.digest_of(record.encode()))
+        columns = "trade_id, version, record, user_id"
+        for trade_id, version, record, owner in self._fetch([part], columns, condition, values):
+            yield Row(trade_id, version, codec.digest_of(record.encode()), owner)
 
     def _days_of(self, wanted: TradeFilter) -> list[str]:
         """A trade stands under a day on or after the one it was created on."""

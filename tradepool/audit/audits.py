@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
+import re
+import secrets
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from tradepool.archive.reading import Archive
 from tradepool.audit.archive_audit import check_archive
-from tradepool.audit.digest_audit import DigestAudit
-from tradepool.audit.file_rules import BookReport, book, digest, journal_damaged
-from tradepool.audit.journal_audit import JournalAudit
-from tradepool.audit.key_rules import key_ttl, key_type, key_value
-from tradepool.audit.open_audit import OpenAudit
-from tradepool.audit.registry import Level
+from tradepool.audit.file_rules import digest, journal_damaged
+from tradepool.audit.finishing import Finishing, Repairs, Reports
+from tradepool.audit.key_rules import key_value
+from tradepool.audit.parts.fleet_runs import FleetRuns, Send
+from tradepool.audit.parts.part import Run
+from tradepool.audit.parts.run_board import Ended, RunningAudit
+from tradepool.audit.parts.runner import ATTEMPTS_MAX, Progress, Runner, recovered_each_time
+from tradepool.audit.parts.stages import Stages
+from tradepool.audit.parts.work import PartWork, UnusableKeys
+from tradepool.audit.registry import Level, known_level
 from tradepool.audit.report import AuditReport, Finding
 from tradepool.audit.shard_audit import ShardAudit, newest_of_user
-from tradepool.audit.venue_audit import VenueAudit, VenueSnapshot
-from tradepool.errors import Corrupt, InvalidQuery, Misconfigured, StoreUnavailable
-from tradepool.files.segments import active_header
-from tradepool.model.archived import Archived
+from tradepool.audit.venue_audit import VenueSnapshot
+from tradepool.errors import Corrupt, InvalidQuery, StoreUnavailable
+from tradepool.files.reading import Latest
 from tradepool.placing import known_id
-from tradepool.store.inspection import StoredKey
-from tradepool.store.keys import Keys
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
 
 __all__ = ["Audits"]
 
-_ATTEMPTS_MAX = 3
 _CLOSER_RULES = {digest.name, key_value.name}
 """What the digest level says of a whole shard: its records say more."""
-_BOOK_DECODER = msgspec.json.Decoder(BookReport)
+_RUN_ID_BYTES = 8
+_RUN_ID = re.compile("[0-9A-Za-z-]{1,64}")
 
 
 class Audits:
-    """Audits of one pool; they only read."""
+    """Audits of one pool; they only read, unless a repair is asked for."""
 
     def __init__(
         self,
@@ -49,12 +48,20 @@ class Audits:
         journal: Path,
         archive: Archive,
         now_us: Callable[[], int],
+        *,
+        reports: Reports,
+        repairs: Repairs,
     ) -> None:
         self._store = store
         self._watermark = watermark
         self._journal = journal
         self._archive = archive
         self._now_us = now_us
+        self._finishing = Finishing(repairs, reports)
+        work = PartWork(store, watermark, journal, archive, self._now)
+        stages = Stages(journal, archive.folder)
+        self._runner = Runner(store, stages, work, self._now)
+        self._fleet = FleetRuns(store, self._runner, stages, work, self._finishing, self._now)
 
     def check_all_trades(
         self,
@@ -63,207 +70,174 @@ class Audits:
         repair: bool = False,
         level: str | None = None,
         venue: object = None,
+        progress: Progress | None = None,
     ) -> AuditReport:
         """Audit the pool at a level of `Level`; without one at the digest level, or (deep) at the deepest.
 
-        `venue` is what venues tell of positions and balances, in the form of `VenueSnapshot`.
+        `venue` is what venues tell of positions and balances, in the form of `VenueSnapshot`. The report's
+        `repairs` are what would be written, or (repair) what was.
 
-        Raises: Misconfigured for `repair`, which this release does not have; InvalidQuery for an unknown
-        level and for a `venue` that cannot be read; StoreUnavailable, JournalUnavailable.
+        Raises: InvalidQuery for an unknown level and for a `venue` that cannot be read; StoreUnavailable,
+        JournalUnavailable; above the digest level ResourceUnavailable when there is no room for work files.
         """
-        if repair:
-            raise Misconfigured(
-                "this release cannot repair; `tradepool recover` rebuilds Redis from the journal"
-            )
-        wanted = _level(level, deep=deep)
-        told = None if venue is None else VenueSnapshot.read(venue)
-        report = self._undisturbed(lambda: self._run(_Run(self._now_us(), wanted), told))
-        self._store.write_last_audit(msgspec.json.encode(report.to_dict()))
-        return report
+        asked = self._asked(_level(level, deep=deep), repair=repair, venue=venue)
+        return self._finishing.kept(self._done(asked, progress))
 
-    def watch(self) -> AuditReport:
+    def start(
+        self,
+        run_id: str,
+        send: Send,
+        *,
+        level: str,
+        repair: bool = False,
+        quarantine: bool = False,
+        venue: object = None,
+    ) -> None:
+        """Begin an audit whose parts others do; what was begun as `run_id` goes on. The digest level is done
+        at once.
+
+        `send` has `check_part` called for parts of a run. Raises: as `check_all_trades`.
+        """
+        _check_run_id(run_id)
+        asked = self._asked(
+            _level(level, deep=False), repair=repair, quarantine=quarantine, venue=venue, run_id=run_id
+        )
+        if asked.level is Level.DIGEST:
+            self._fleet.end_at_once(run_id, self._finishing.kept(self._done(asked)))
+        else:
+            self._fleet.start(asked, send)
+
+    def check_part(self, run_id: str, part: str, send: Send) -> None:
+        """Do one part of an audit that was started, and what follows; done twice it changes nothing.
+
+        Raises: Unavailable, Misconfigured; then it has to be done again.
+        """
+        self._fleet.do_part(run_id, part, send)
+
+    def running(self) -> tuple[RunningAudit, ...]:
+        """The audits that the fleet is doing, the oldest first."""
+        return self._fleet.running()
+
+    def sweep(self) -> None:
+        """Tell of audits that were lost, and remove what dead ones have left."""
+        self._fleet.sweep()
+
+    def progress(self, run_id: str) -> RunningAudit | Ended | None:
+        """How far a started audit is, also when it had to begin again; None: nobody has begun it.
+
+        Raises: InvalidQuery for what cannot be the name of one.
+        """
+        _check_run_id(run_id)
+        for _ in range(ATTEMPTS_MAX):
+            # In this order: a run that has ended says so before it leaves the list.
+            found = next((run for run in self.running() if run.run_id == run_id), None)
+            ended = self._fleet.board.ended(run_id)
+            if ended is None:
+                return found
+            if not ended.successor:
+                return ended
+            run_id = ended.successor
+        return None
+
+    def watch(self, *, quarantine: bool = False) -> AuditReport:
         """The digest level; where the sums of a shard differ, at once the standard level in its place.
+
+        With `quarantine` the trades that nothing may change any more are set apart.
 
         Raises: as `check_all_trades`.
         """
-        report = self.check_all_trades(level=Level.DIGEST)
+        report = self._done(self._asked(Level.DIGEST, quarantine=quarantine))
         if report.counts.keys() & _CLOSER_RULES:
-            return self.check_all_trades(level=Level.STANDARD)
-        return report
+            report = self._done(self._asked(Level.STANDARD, quarantine=quarantine))
+        return self._finishing.kept(report)
 
     def last_report(self) -> dict[str, Any] | None:
         """The last report of `check_all_trades`, from whichever process; None before the first."""
-        value = self._store.read_last_audit()
-        return None if value is None else msgspec.json.decode(value, type=dict[str, Any])
+        return self._finishing.last()
 
-    def check_trades(self, user_id: str, *, deep: bool = True) -> AuditReport:
+    def check_trades(self, user_id: str, *, deep: bool = True, repair: bool = False) -> AuditReport:
         """One user's records against rules, indexes, counters and keys, and (deep) the journal."""
         known_id("user_id", user_id)
-        return self._undisturbed(lambda: self._check_user(user_id, deep=deep))
-
-    def _undisturbed(self, check: Callable[[], AuditReport]) -> AuditReport:
-        """A report of one generation of the server: a recovery in between takes back what was seen.
-
-        Raises: StoreUnavailable when the server does not stay up for one audit.
-        """
-        for _ in range(_ATTEMPTS_MAX):
+        for _ in range(ATTEMPTS_MAX):
             generation = self._store.generation()
-            report = check()
+            report = self._of_user(user_id, deep=deep)
             if self._store.generation() == generation:
-                return report
-        raise StoreUnavailable(f"the server was recovered during each of {_ATTEMPTS_MAX} audits")
+                return self._finishing.repaired(report, repair=repair, user_id=user_id)
+        raise StoreUnavailable(recovered_each_time())
 
-    def _run(self, run: _Run, told: VenueSnapshot | None) -> AuditReport:
-        shards = self._store.keys.shards
-        run.checked["shards"], run.checked["records"] = len(shards), 0
-        sums = DigestAudit(self._store, self._watermark, now_us=run.started_at)
-        sums.run()
-        run.findings += sums.findings
-        run.findings += self._of_book()
-        if run.level is Level.DIGEST:
-            run.undecided += [f"shard {shard:02x}, which stood never still" for shard in sums.restless]
-        elif run.level is Level.STANDARD:
-            doubtful = [*sums.different, *sums.restless, *sums.unreadable]
-            self._audit_shards(run, doubtful, _Keys(), sums)
-            self._audit_open(run, [shard for shard in shards if shard not in doubtful])
-        else:
-            keys = _Keys(self._store.stored_keys())
-            run.findings += keys.findings
-            archived = self._audit_shards(run, shards, keys, sums)
-            if self._archive.is_here:
-                run.findings += check_archive(self._archive, archived)
-        if told is not None:
-            audit = VenueAudit(self._store, told)
-            run.findings += audit.findings()
-            run.undecided += audit.undecided
-        return run.report()
+    def _now(self) -> int:
+        return self._now_us()
 
-    def _of_book(self) -> Iterator[Finding]:
-        """What the last check of the book of open positions found."""
-        for report in self._store.read_book_check():
-            for row in _BOOK_DECODER.decode(report).differences:
-                yield from book(row)
+    def _asked(
+        self,
+        level: Level,
+        *,
+        repair: bool = False,
+        quarantine: bool = False,
+        venue: object = None,
+        run_id: str | None = None,
+    ) -> Run:
+        return Run(
+            run_id=run_id or secrets.token_hex(_RUN_ID_BYTES),
+            level=level,
+            started_at=self._now_us(),
+            generation="",
+            repair=repair,
+            quarantine=quarantine,
+            venue=None if venue is None else VenueSnapshot.read(venue),
+        )
 
-    def _of_meta(self) -> Iterator[Finding]:
-        """What the store says of itself: a recovery that believed it would refuse, or fill it anew."""
-        with contextlib.suppress(Corrupt):
-            journal_id = active_header(self._journal)[0].id
-            if self._store.journal_id() != journal_id:
-                yield from key_value(Keys.meta, f"journal: {self._store.journal_id()}, not {journal_id}")
-        count = self._store.stored_shard_count()
-        if count != f"{self._store.keys.shard_count}":
-            yield from key_value(Keys.meta, f"shard_count: {count}, not {self._store.keys.shard_count}")
+    def _done(self, asked: Run, progress: Progress | None = None) -> AuditReport:
+        if asked.level is not Level.DIGEST:
+            self.sweep()
+        report = self._runner.report(asked, progress)
+        return self._finishing.repaired(report, repair=asked.repair, quarantine=asked.quarantine)
 
-    def _audit_shards(
-        self, run: _Run, shards: Iterable[int], keys: _Keys, sums: DigestAudit
-    ) -> dict[str, Archived]:
-        """Every record of the shards; what is left of archived trades, by id. A shard's state goes."""
-        archived: dict[str, Archived] = {}
-        usable = [shard for shard in shards if shard not in keys.unusable_shards]
-        run.undecided += [f"shard {shard:02x}, a key of which is unusable" for shard in keys.unusable_shards]
-        if not usable:
-            return archived
-        run.findings += self._of_meta()
-        journal = JournalAudit(self._journal)
-        journal.run()
-        run.findings += journal.findings
-        run.undecided += journal.undecided
-        for shard in usable:
-            audit = self._shard_audit(shard, run, sums)
-            audit.run(journal.newest, unusable=keys.unusable_users[shard])
-            run.take(audit)
-            archived.update(audit.archived)
-        return archived
-
-    def _audit_open(self, run: _Run, shards: Iterable[int]) -> None:
-        for shard in shards:
-            audit = OpenAudit(self._store, shard, now_us=run.started_at)
-            audit.run()
-            run.take(audit)
-
-    def _check_user(self, user_id: str, *, deep: bool) -> AuditReport:
-        run = _Run(self._now_us(), Level.DEEP if deep else Level.STANDARD)
+    def _of_user(self, user_id: str, *, deep: bool) -> AuditReport:
+        started_at, start = self._now_us(), time.monotonic()
         shard = self._store.keys.shard_of_user(user_id)
-        keys = _Keys(self._store.keys_of_user(user_id))
-        run.findings += keys.findings
-        if keys.unusable_shards or keys.unusable_users:
-            run.undecided.append(f"user {user_id}, a key of whom is unusable")
-            return run.report()
-        journaled = None
-        if deep:
-            try:
-                journaled = newest_of_user(self._journal, shard, user_id)
-            except Corrupt as problem:
-                run.findings += journal_damaged(str(problem))
-        audit = self._shard_audit(shard, run)
-        audit.run_user(user_id, journaled)
-        run.take(audit)
-        if deep and self._archive.is_here:
-            run.findings += check_archive(self._archive, audit.archived, user_id=user_id)
-        return run.report()
-
-    def _shard_audit(self, shard: int, run: _Run, sums: DigestAudit | None = None) -> ShardAudit:
-        return ShardAudit(
-            self._store,
-            self._watermark,
-            self._journal,
-            shard,
-            now_us=run.started_at,
-            stuck=sums is not None and shard in {*sums.stuck, *sums.unreadable},
-            sums_differ=sums is not None and shard in sums.different,
-        )
-
-
-class _Run:
-    """One audit under way: what it has found so far."""
-
-    def __init__(self, started_at: int, level: Level) -> None:
-        self.started_at = started_at
-        self.level = level
-        self.checked = {"records": 0}
-        self.findings: list[Finding] = []
-        self.undecided: list[str] = []
-        self._start = time.monotonic()
-
-    def take(self, audit: ShardAudit | OpenAudit) -> None:
-        """Add what an audit of one shard found."""
-        self.checked["records"] += audit.records
-        self.findings += audit.findings
-        self.undecided += audit.undecided
-
-    def report(self) -> AuditReport:
-        """What was found; the same finding by two ways is one."""
+        findings: list[Finding] = []
+        undecided: list[str] = []
+        records = 0
+        keys = UnusableKeys()
+        for key in self._store.keys_of_user(user_id):
+            keys.look_at(key)
+        findings += keys.findings
+        if keys.shards or keys.users:
+            undecided.append(f"user {user_id}, a key of whom is unusable")
+        else:
+            audit = ShardAudit(self._store, self._watermark, self._journal, shard, now_us=started_at)
+            journaled, problems = self._journaled(shard, user_id) if deep else (None, [])
+            audit.run_user(user_id, journaled)
+            findings += [*problems, *audit.findings]
+            undecided += audit.undecided
+            records = audit.records
+            if deep and self._archive.is_here:
+                findings += check_archive(self._archive, audit.archived, user_id=user_id)
         return AuditReport(
-            level=self.level,
-            started_at=self.started_at,
-            duration_s=time.monotonic() - self._start,
-            checked=self.checked,
-            findings=tuple(sorted(set(self.findings))),
-            undecided=tuple(self.undecided),
+            level=Level.DEEP if deep else Level.STANDARD,
+            started_at=started_at,
+            duration_s=time.monotonic() - start,
+            checked={"records": records},
+            findings=tuple(sorted(set(findings))),
+            undecided=tuple(undecided),
         )
 
+    def _journaled(self, shard: int, user_id: str) -> tuple[Mapping[str, Latest] | None, list[Finding]]:
+        """What the journal holds of the user; or what is wrong with it."""
+        try:
+            return newest_of_user(self._journal, shard, user_id), []
+        except Corrupt as problem:
+            return None, journal_damaged(str(problem))
 
-class _Keys:
-    """Keys of a wrong type hide what they hold: whom they concern is left out of the rest."""
 
-    def __init__(self, keys: Iterable[StoredKey] = ()) -> None:
-        self.findings: list[Finding] = []
-        self.unusable_shards: set[int] = set()
-        self.unusable_users: defaultdict[int, set[str]] = defaultdict(set)
-        for key in keys:
-            self.findings += key_ttl(key)
-            found = key_type(key)
-            self.findings += found
-            if found and key.user_id is None:
-                self.unusable_shards.add(key.shard)
-            elif found and key.user_id is not None:
-                self.unusable_users[key.shard].add(key.user_id)
+def _check_run_id(run_id: object) -> None:
+    if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
+        cure = "letters, digits and dashes, at most 64"
+        raise InvalidQuery("no name of an audit", field="run_id", value=run_id, cure=cure)
 
 
 def _level(name: str | None, *, deep: bool) -> Level:
     if name is None:
         return Level.DEEP if deep else Level.DIGEST
-    try:
-        return Level(name)
-    except ValueError:
-        raise InvalidQuery("no audit level", field="level", value=name, cure=", ".join(Level)) from None
+    return known_level(name)

@@ -14,6 +14,7 @@ from tradepool.model.archived import Archived
 from tradepool.model.positions import parse_position
 
 __all__ = [
+    "BOOK_CHECK_MAX_US",
     "OUTBOX_MAX_US",
     "BookReport",
     "BookRow",
@@ -32,6 +33,8 @@ __all__ = [
     "snapshot_different",
 ]
 
+BOOK_CHECK_MAX_US = 24 * 3600 * 1_000_000
+"""How old the last comparison of the book may be: by itself it is made more often."""
 OUTBOX_MAX_US = 5 * 60 * 1_000_000
 """How long a commit may wait for the journal: longer than a writer takes to recover a large store."""
 
@@ -75,6 +78,20 @@ class BookReport(msgspec.Struct, frozen=True):
     """What an audit needs of the report of a check of the book."""
 
     differences: tuple[BookRow, ...]
+    """The first thousand."""
+    different: int = 0
+    undecided: tuple[str, ...] = ()
+    at: int | None = None
+    """When the book was compared, µs."""
+
+    def untold(self, now_us: int) -> Iterator[str]:
+        """What it does not tell: an audit compares no book, and takes the word of the last check."""
+        if self.at is not None and self.at < now_us - BOOK_CHECK_MAX_US:
+            yield f"the book of open positions, last compared at {self.at} (µs)"
+        if self.different > len(self.differences):
+            yield f"{self.different - len(self.differences)} more trades that the book has otherwise"
+        if self.undecided:
+            yield f"{len(self.undecided)} trades or shards that changed while the book was compared"
 
 
 @rule(Severity.CRITICAL, Level.DIGEST, Repair.COUNTERS)

@@ -254,11 +254,15 @@ def _has_fill(name: str, trade: Trade) -> bool:
 
 def _misplaced(listed: Mapping[str, float], here: Mapping[str, float]) -> set[str]:
     """Ids that stand in one of the two, or elsewhere in the other."""
+    if listed == here:
+        return set()
     return {trade_id for trade_id, _ in listed.items() ^ here.items()}
 
 
 def _differing(held: Mapping[str, str], used: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Names that are claimed by another trade than uses them, and the trade to look at."""
+    if held == used:
+        return
     for name in held.keys() | used.keys():
         if held.get(name) != used.get(name):
             yield name, held.get(name) or used[name]

@@ -42,16 +42,18 @@ class Compared(NamedTuple):
 
 
 @rule(Severity.CRITICAL, Level.STANDARD, Repair.JOURNAL)
-def corrupt_record(record_id: str, value: bytes) -> Iterator[Fault]:
-    """A stored value has a header, matches its digest and can be read by this release."""
+def corrupt_record(record_id: str, value: bytes, problem: str = "") -> Iterator[Fault]:
+    """A stored value has a header, matches its digest, and can be read and computed by this release."""
     try:
         header, body = codec.split(value)
         if codec.digest_of(body) != header.digest:
             yield record_id, "its JSON does not match its digest"
         else:
             codec.decode(header.kind, body)
-    except Corrupt as problem:
-        yield record_id, str(problem)
+            if problem:
+                yield record_id, problem
+    except Corrupt as unreadable:
+        yield record_id, str(unreadable)
 
 
 @rule(Severity.CRITICAL, Level.STANDARD, Repair.JOURNAL)
@@ -98,7 +100,7 @@ def different_in_redis(record: Compared) -> Iterator[Fault]:
         yield record.record_id, f"version {seen.version} is another one in the journal"
 
 
-@rule(Severity.CRITICAL, Level.STANDARD)
+@rule(Severity.CRITICAL, Level.STANDARD, Repair.QUARANTINE)
 def missing_in_journal(record: Compared) -> Iterator[Fault]:
     """What the store has is in the journal, once that has caught up."""
     seen, journaled = record.seen, record.journaled

@@ -12,8 +12,9 @@ from enum import StrEnum
 from typing import Generic, ParamSpec
 
 from tradepool.audit.report import Finding, Severity
+from tradepool.errors import InvalidQuery
 
-__all__ = ["RULES", "Fault", "Level", "Repair", "Rule", "rule"]
+__all__ = ["RULES", "Fault", "Level", "Repair", "Rule", "known_level", "rule"]
 
 Given = ParamSpec("Given")
 Fault = tuple[str, str]
@@ -37,6 +38,14 @@ class Level(StrEnum):
         return frozenset(levels[: levels.index(self) + 1])
 
 
+def known_level(name: object) -> Level:
+    """The level of that name. Raises: InvalidQuery when there is none."""
+    try:
+        return Level(name)  # type: ignore[arg-type]
+    except ValueError:
+        raise InvalidQuery("no audit level", field="level", value=name, cure=", ".join(Level)) from None
+
+
 class Repair(StrEnum):
     """What a repair would do about a finding; NONE: a person has to decide."""
 
@@ -49,6 +58,7 @@ class Repair(StrEnum):
     SNAPSHOT = "write a new snapshot"
     BOOK = "build the book again from the store"
     ARCHIVE = "restore the day's archive from a backup"
+    QUARANTINE = "put the trade in quarantine"
 
 
 class Rule(Generic[Given]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tradepool.audit.registry import Fault, Level, rule
+from tradepool.audit.registry import Fault, Level, Repair, rule
 from tradepool.audit.report import Severity
 from tradepool.audit.trade_rules import AHEAD_MAX_US
 from tradepool.model.kinds import Role
@@ -37,14 +37,14 @@ class Related(NamedTuple):
     """Ids from the named trade on, up to the first that names none or was on the way before."""
 
 
-@rule(Severity.CRITICAL, Level.DEEP)
+@rule(Severity.CRITICAL, Level.DEEP, Repair.QUARANTINE)
 def duplicate_key(first: Trade, second: Trade) -> Iterator[Fault]:
     """An idempotency key belongs to one trade of its user."""
     if first.idempotency_key is not None and first.idempotency_key == second.idempotency_key:
         yield second.trade_id, f"idempotency key {first.idempotency_key!r} as {first.trade_id}"
 
 
-@rule(Severity.CRITICAL, Level.DEEP)
+@rule(Severity.CRITICAL, Level.DEEP, Repair.QUARANTINE)
 def duplicate_fill(first: Trade, second: Trade) -> Iterator[Fault]:
     """A venue's fill is booked once; the same trade twice: within one trade."""
     if first.trade_id == second.trade_id:
@@ -70,14 +70,14 @@ def related_missing(related: Related, now_us: int) -> Iterator[Fault]:
         yield related.trade.trade_id, f"names {related.trade.related_trade_id}, and there is no such trade"
 
 
-@rule(Severity.CRITICAL, Level.DEEP)
+@rule(Severity.CRITICAL, Level.DEEP, Repair.QUARANTINE)
 def related_foreign(related: Related) -> Iterator[Fault]:
     """Trades name trades of their own user."""
     if related.owner not in (None, related.trade.user_id):
         yield related.trade.trade_id, f"names {related.trade.related_trade_id}, a trade of {related.owner}"
 
 
-@rule(Severity.CRITICAL, Level.DEEP)
+@rule(Severity.CRITICAL, Level.DEEP, Repair.QUARANTINE)
 def related_cycle(related: Related) -> Iterator[Fault]:
     """From no trade a way of relations leads back to it."""
     if related.trade.trade_id in related.way:

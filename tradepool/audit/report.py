@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
-__all__ = ["AuditReport", "Finding", "RepairState", "RepairStep", "Severity"]
+__all__ = ["AuditReport", "Finding", "RepairState", "RepairStep", "Severity", "by_severity", "severities_of"]
 
 
 class Severity(StrEnum):
@@ -21,6 +22,9 @@ class Severity(StrEnum):
     NOTICE = "notice"
     WARNING = "warning"
     CRITICAL = "critical"
+
+
+_WORST_FIRST = list(reversed(Severity))
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, order=True):
@@ -81,6 +85,27 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
         """Findings by rule."""
         return dict(Counter(finding.rule for finding in self.findings))
 
+    @property
+    def severities(self) -> dict[str, int]:
+        """Findings by severity, the worst first."""
+        return severities_of(self.findings)
+
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-able data, with `ok` and `counts`."""
-        return {**msgspec.to_builtins(self), "ok": self.ok, "counts": self.counts}
+        """The report as JSON-able data, with `ok`, `counts` and `severities`."""
+        return {
+            **msgspec.to_builtins(self),
+            "ok": self.ok,
+            "counts": self.counts,
+            "severities": self.severities,
+        }
+
+
+def severities_of(findings: Iterable[Finding]) -> dict[str, int]:
+    """How many findings there are of each severity that occurs, the worst first."""
+    counts = Counter(finding.severity for finding in findings)
+    return {str(severity): counts[severity] for severity in _WORST_FIRST if severity in counts}
+
+
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings, the worst first, else in their order."""
+    return sorted(findings, key=lambda finding: _WORST_FIRST.index(finding.severity))

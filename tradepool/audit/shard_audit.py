@@ -26,7 +26,7 @@ from tradepool.audit.shard_records import ShardRecords
 from tradepool.batching import batched
 from tradepool.errors import Corrupt
 from tradepool.files.point import Place
-from tradepool.files.reading import Latest, Newest, read_lines
+from tradepool.files.reading import Latest, read_lines
 from tradepool.model.archived import Archived
 from tradepool.store.progress import ShardDigest
 from tradepool.store.redis_store import RedisStore
@@ -85,10 +85,17 @@ class ShardAudit:
         """What was found."""
         return self._records.findings + self._findings
 
-    def run(self, journaled: Newest | None, *, unusable: Collection[str] = ()) -> None:
+    def run(
+        self,
+        journaled: Mapping[str, Latest] | None,
+        end: Place | None,
+        *,
+        unusable: Collection[str] = (),
+    ) -> None:
         """Compare everything of the shard with what the journal held a moment ago; None: it is not known.
 
-        `unusable` are users with a key of a wrong type: their indexes and counters are left out.
+        `end` is the place up to which it was read. `unusable` are users with a key of a wrong type: their
+        indexes and counters are left out.
         """
         users = {user_id for user_id in self._store.users(self._shard) if user_id not in unusable}
         noted = self._noted(sorted(users))
@@ -99,7 +106,7 @@ class ShardAudit:
             self._records.look_at(record_id, value)
         stood_still = self._sums() == sums
         if journaled is not None:
-            self._compare_journal(journaled.shards.get(self._shard, {}), journaled.end)
+            self._compare_journal(journaled, end)
         if sums is not None and stood_still and not (self._do_sums_differ or self._records.unsound):
             self._compare_sums(sums)
         self._compare_others(before, unusable, noted)

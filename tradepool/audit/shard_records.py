@@ -10,6 +10,7 @@ from tradepool.audit.file_rules import Sums
 from tradepool.audit.record_rules import Seen
 from tradepool.audit.relation_rules import order_of
 from tradepool.audit.report import Finding
+from tradepool.audit.sound_trades import is_sound
 from tradepool.errors import Corrupt
 from tradepool.model import codec
 from tradepool.model.archived import Archived
@@ -21,7 +22,9 @@ from tradepool.store.plan import claims_of
 
 __all__ = ["Pair", "ShardRecords", "UserClaims"]
 
-_digest_of = codec.digest_of
+# Bound once: every record of a deep audit passes here.
+_split, _digest_of, _decode = codec.split, codec.digest_of, codec.decode
+_seen = tuple.__new__
 
 
 class Pair(NamedTuple):
@@ -81,9 +84,9 @@ class ShardRecords:
         """Digest and count of the records that were read, by bucket."""
         digests: defaultdict[int, int] = defaultdict(int)
         counts: defaultdict[int, int] = defaultdict(int)
-        for record_id, seen in self.seen.items():
+        for record_id, (_, digest) in self.seen.items():
             bucket = keys.bucket_of(record_id)
-            digests[bucket] ^= int(seen.digest, 16)
+            digests[bucket] ^= int(digest, 16)
             counts[bucket] += 1
         return {bucket: Sums(f"{digest:016x}", counts[bucket]) for bucket, digest in digests.items()}
 
@@ -92,27 +95,45 @@ class ShardRecords:
         if record_id in self.seen or record_id in self.unsound:
             return
         try:
-            header, body = codec.split(value)
-            record = codec.decode(header.kind, body) if _digest_of(body) == header.digest else None
+            header, body = _split(value)
+            is_whole = _digest_of(body) == (digest := header.digest)
+            record = _decode(header.kind, body) if is_whole else None
         except Corrupt:
             record = None
         if record is None:
             self.unsound.add(record_id)
             self.findings += record_rules.corrupt_record(record_id, value)
             return
-        self.seen[record_id] = Seen(header.version, header.digest)
+        try:
+            self._check(record_id, header, record)
+        except (ArithmeticError, ValueError) as problem:
+            # What is written as a number need not be one: `NaN` has a digest like any other text.
+            self.unsound.add(record_id)
+            told = f"it cannot be computed: {problem!r}"
+            self.findings += record_rules.corrupt_record(record_id, value, told)
+            return
+        self.seen[record_id] = _seen(Seen, (header.version, digest))
+
+    def _check(self, record_id: str, header: codec.Header, record: codec.Record) -> None:
+        if isinstance(record, Trade):
+            said = (record_id, header.version, header.status)
+            if said != (record.trade_id, record.version, record.status.code):
+                self.findings += record_rules.record_header(record_id, header, record)
+            self._note_trade(record)
+            return
         self.findings += record_rules.record_header(record_id, header, record)
-        match record:
-            case Trade():
-                self._note_trade(record)
-            case Archived():
-                self.archived[record.trade_id] = record
-                self.users.add(record.user_id)
-            case _:
-                self._note_ledger(record)
+        if isinstance(record, Archived):
+            self.archived[record.trade_id] = record
+            self.users.add(record.user_id)
+        else:
+            self._note_ledger(record)
 
     def _note_trade(self, trade: Trade) -> None:
         trade_id, user_id = trade.trade_id, trade.user_id
+        counted = contribution(trade)
+        if not is_sound(trade, self._now_us):
+            self.findings += trade_rules.check_trade(trade, now_us=self._now_us)
+        add_counters(self.totals[user_id], counted)
         self.trades[trade_id] = user_id
         self.created[trade_id] = float(trade.created_at)
         self.users.add(user_id)
@@ -121,23 +142,25 @@ class ShardRecords:
             self.open.add(trade_id)
         if trade.related_trade_id is not None:
             self.related[trade_id] = trade.related_trade_id
-        add_counters(self.totals[user_id], contribution(trade))
         self._note_claims(trade, self.used[user_id])
-        self.findings += trade_rules.check_trade(trade, now_us=self._now_us)
 
     def _note_claims(self, trade: Trade, used: UserClaims) -> None:
-        trade_id, key = trade.trade_id, trade.idempotency_key
+        trade_id, key, fills = trade.trade_id, trade.idempotency_key, trade.fills
         if key is not None:
             self._note(used.idempotency_keys, key, trade_id)
-        if not trade.fills:
-            return
-        for claim in claims_of(trade):
-            self._note(used.fills, claim, trade_id)
-        if len(trade.fills) > 1 and len({fill.fill_id for fill in trade.fills}) < len(trade.fills):
-            self.pairs.add(Pair(trade_id, trade_id))
-        if any(fill.order_id for fill in trade.fills):
+        own = f"{trade_id}:"
+        is_claiming = is_ordered = False
+        for fill in fills:
+            is_claiming = is_claiming or not fill.fill_id.startswith(own)
+            is_ordered = is_ordered or bool(fill.order_id)
+        if is_claiming:
+            for claim in claims_of(trade):
+                self._note(used.fills, claim, trade_id)
+        if is_ordered:
             for order in order_of(trade):
                 self._note(used.orders, order, trade_id)
+        if len(fills) > 1 and len({fill.fill_id for fill in fills}) < len(fills):
+            self.pairs.add(Pair(trade_id, trade_id))
 
     def _note(self, owners: dict[str, str], name: str, trade_id: str) -> None:
         owner = owners.setdefault(name, trade_id)
@@ -145,6 +168,7 @@ class ShardRecords:
             self.pairs.add(Pair(owner, trade_id))
 
     def _note_ledger(self, ledger: Ledger) -> None:
+        self.findings += ledger_rules.check_ledger(ledger, now_us=self._now_us)
         record_id = ledger_id(ledger.user_id, ledger.account_id)
         self.users.add(ledger.user_id)
         self.expiries[record_id] = next_expiry(ledger)
@@ -152,4 +176,3 @@ class ShardRecords:
         self.holds += [
             (record_id, key) for key, hold in ledger.reservations.items() if hold.reserved_at <= old
         ]
-        self.findings += ledger_rules.check_ledger(ledger, now_us=self._now_us)

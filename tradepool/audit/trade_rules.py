@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 
-from tradepool.audit.registry import RULES, Fault, Level, rule
+from tradepool.audit.registry import RULES, Fault, Level, Repair, rule
 from tradepool.audit.report import Finding, Severity
 from tradepool.errors import Rejected
 from tradepool.model import pnl
@@ -64,7 +64,7 @@ def check_trade(trade: Trade, *, now_us: int) -> list[Finding]:
     return found
 
 
-@rule(Severity.CRITICAL, Level.STANDARD)
+@rule(Severity.CRITICAL, Level.STANDARD, Repair.QUARANTINE)
 def quantities(trade: Trade) -> Iterable[Fault]:
     """0 ≤ closed ≤ filled ≤ amount holds for every trade."""
     if 0 <= trade.closed <= trade.filled <= trade.amount:
@@ -72,7 +72,7 @@ def quantities(trade: Trade) -> Iterable[Fault]:
     return [(trade.trade_id, f"closed {trade.closed}, filled {trade.filled}, amount {trade.amount}")]
 
 
-@rule(Severity.CRITICAL, Level.STANDARD)
+@rule(Severity.CRITICAL, Level.STANDARD, Repair.QUARANTINE)
 def lifecycle(trade: Trade) -> Iterable[Fault]:
     """The status says what the quantities say: nothing is filled before the first fill, nothing is left open
     in a completed trade unless its result was reported.
@@ -104,7 +104,7 @@ def time_order(trade: Trade) -> Iterable[Fault]:
     return [(trade.trade_id, times)]
 
 
-@rule(Severity.CRITICAL, Level.STANDARD)
+@rule(Severity.CRITICAL, Level.STANDARD, Repair.QUARANTINE)
 def recomputed_figures(trade: Trade) -> Iterator[Fault]:
     """The stored quantities, costs and PnL are what the trade's own fills come to."""
     try:
@@ -118,7 +118,7 @@ def recomputed_figures(trade: Trade) -> Iterator[Fault]:
             yield trade.trade_id, f"{field}: stored {stored}, its fills come to {recomputed}"
 
 
-@rule(Severity.CRITICAL, Level.STANDARD)
+@rule(Severity.CRITICAL, Level.STANDARD, Repair.QUARANTINE)
 def cash_identity(trade: Trade) -> Iterable[Fault]:
     """The PnL of a flat spot trade is the signed sum of its quote cash flows, without the books."""
     if trade.status is not _COMPLETED or trade.market is not _SPOT or trade.fee_unpriced or not trade.closed:

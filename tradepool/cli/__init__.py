@@ -13,14 +13,17 @@ from collections.abc import Callable, Sequence
 import typer
 
 from tradepool.cli.archive import export, sql
+from tradepool.cli.audit_report import audit_report
 from tradepool.cli.auditing import check_all_trades, check_trades
 from tradepool.cli.exits import INTERRUPTED, OK, report_failure
 from tradepool.cli.importing import import_trades
 from tradepool.cli.keeping import recover, snapshot, verify_log
+from tradepool.cli.metrics import metrics
 from tradepool.cli.parked import replay_dead
+from tradepool.cli.quarantine import quarantine
 from tradepool.cli.reading import summary, trades
 from tradepool.cli.running import demo, up
-from tradepool.cli.standing import status
+from tradepool.cli.standing import health, status
 from tradepool.cli.stressing import stress
 from tradepool.cli.tokens import release, reserve, settle, tokens
 
@@ -32,6 +35,8 @@ _COMMANDS: tuple[tuple[str, Callable[..., int], str], ...] = (
     ("demo", demo, "tradepool demo --seconds 30"),
     ("up", up, "tradepool up --embedded pool-data"),
     ("status", status, "tradepool status --json"),
+    ("health", health, "tradepool health && echo fine"),
+    ("metrics", metrics, "tradepool metrics --once"),
     ("trades", trades, "tradepool trades --user alice --status completed --limit 20"),
     ("summary", summary, "tradepool summary alice --source backtest"),
     ("tokens", tokens, "tradepool tokens alice --reservations"),
@@ -44,10 +49,12 @@ _COMMANDS: tuple[tuple[str, Callable[..., int], str], ...] = (
     ("sql", sql, "tradepool sql 'SELECT symbol, sum(pnl) FROM trades GROUP BY symbol'"),
     ("check-trades", check_trades, "tradepool check-trades alice"),
     ("check-all-trades", check_all_trades, "tradepool check-all-trades --deep"),
+    ("audit-report", audit_report, "tradepool audit-report --output audits.html"),
     ("snapshot", snapshot, "tradepool snapshot --embedded pool-data"),
     ("recover", recover, "tradepool recover --embedded pool-data"),
     ("verify-log", verify_log, "tradepool verify-log --embedded pool-data"),
     ("replay-dead", replay_dead, "tradepool replay-dead --list"),
+    ("quarantine", quarantine, "tradepool quarantine 018bcfe5-68ef-8091-9aef-e00040dae6d8 --release"),
 )
 
 

@@ -9,23 +9,31 @@ import typer
 
 from tradepool.audit.registry import Level
 from tradepool.audit.report import AuditReport
+from tradepool.cli.audit_output import print_report
 from tradepool.cli.exits import FINDINGS, OK
+from tradepool.cli.fleet_audit import audited_by_fleet
 from tradepool.cli.opening import AsJson, Embedded, User, open_pool
-from tradepool.cli.output import figures_table, print_json, print_table, rows_table
+from tradepool.cli.output import print_json, progress_bar
+from tradepool.errors import Misconfigured
 
 __all__ = ["check_all_trades", "check_trades"]
+
+Repair = Annotated[
+    bool, typer.Option("--repair", help="Write what is safe; else what would be written is shown.")
+]
 
 
 def check_trades(
     user: User,
     *,
     shallow: Annotated[bool, typer.Option("--shallow", help="Leave the journal out.")] = False,
+    repair: Repair = False,
     embedded: Embedded = None,
     as_json: AsJson = False,
 ) -> int:
     """Audit one user: records, indexes, counters, computed figures and the journal."""
     with open_pool(embedded) as pool:
-        return _shown(pool.check_trades(user, deep=not shallow), as_json=as_json)
+        return _shown(pool.check_trades(user, deep=not shallow, repair=repair), as_json=as_json)
 
 
 def check_all_trades(
@@ -40,14 +48,26 @@ def check_all_trades(
             "--venue", help="JSON of a venue's positions and balances, compared as well.", exists=True
         ),
     ] = None,
-    repair: Annotated[bool, typer.Option("--repair", hidden=True, help="Not in this release.")] = False,
+    repair: Repair = False,
+    fleet: Annotated[
+        bool, typer.Option("--fleet", help="Have the fleet's audit workers do it, all of them together.")
+    ] = False,
     embedded: Embedded = None,
     as_json: AsJson = False,
 ) -> int:
     """Audit the pool: the store against the journal, indexes and counters against the records."""
+    if fleet and embedded is not None:
+        raise Misconfigured(
+            "--fleet and --embedded: an embedded pool has no audit workers; give one of the two"
+        )
+    told = None if venue is None else venue.read_bytes()
     with open_pool(embedded) as pool:
-        told = None if venue is None else venue.read_bytes()
-        report = pool.check_all_trades(deep=deep, repair=repair, level=level, venue=told)
+        if fleet:
+            wanted = level or (Level.DEEP if deep else Level.DIGEST)
+            asked = {"level": wanted, "repair": repair, "venue": None if told is None else told.decode()}
+            return _shown(audited_by_fleet(pool, asked), as_json=as_json)
+        with progress_bar("audit") as show:
+            report = pool.check_all_trades(deep=deep, repair=repair, level=level, venue=told, progress=show)
         return _shown(report, as_json=as_json)
 
 
@@ -55,14 +75,5 @@ def _shown(report: AuditReport, *, as_json: bool) -> int:
     if as_json:
         print_json(report.to_dict())
     else:
-        _print_report(report)
+        print_report(report)
     return OK if report.ok else FINDINGS
-
-
-def _print_report(report: AuditReport) -> None:
-    checked = {f"{name} checked": count for name, count in report.checked.items()}
-    figures = checked | {"undecided": len(report.undecided), "findings": len(report.findings)}
-    print_table(f"audit ({report.level}, {report.duration_s:.2f} s)", figures_table(figures))
-    if report.findings:
-        rows = [(found.severity, found.rule, found.subject, found.detail) for found in report.findings]
-        print_table("findings", rows_table(("severity", "rule", "subject", "detail"), rows))

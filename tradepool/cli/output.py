@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tradepool.model.money import CONTEXT, DECIMALS_MAX, plain
+from tradepool.printable import printable
 
 __all__ = [
     "counted",
@@ -128,13 +129,15 @@ def _console() -> Console:
 
 
 def _cell(value: Any) -> Text:
-    """A value for people, taken literally: a user may well be called `[red]`."""
+    r"""A value for people, taken literally: a user may well be called `[red]`, or `\x1b[2J`."""
     match value:
         case None:
             return Text("")
+        case Text():
+            return value
         case Decimal():
             return Text(_number_text(value))
-    return Text(str(value))
+    return Text(printable(str(value)))
 
 
 def _number_text(number: Decimal) -> str:

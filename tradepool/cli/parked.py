@@ -11,7 +11,7 @@ import typer
 from tradepool.cli.exits import OK
 from tradepool.cli.opening import AsJson
 from tradepool.cli.output import counted, figures_table, print_json, print_table, rows_table, time_text
-from tradepool.fleet.dead_letters import DeadLetter, DeadLetters
+from tradepool.fleet.dead_letters import DeadLetter, DeadLetters, Wanted
 from tradepool.settings import load_settings
 
 __all__ = ["replay_dead"]
@@ -19,16 +19,28 @@ __all__ = ["replay_dead"]
 
 def replay_dead(
     *,
-    only_list: Annotated[bool, typer.Option("--list", help="Show them; send nothing.")] = False,
+    only_list: Annotated[
+        bool, typer.Option("--list", help="Show what would be sent, and where; send nothing.")
+    ] = False,
+    task: Annotated[str | None, typer.Option(help="Only those of this task, as add_trade.")] = None,
+    reason: Annotated[
+        str | None,
+        typer.Option(help="Only those with this error (UnknownTrade), or this text in its reason."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--id", help="Only those of this task, command, trade, user or reservation id."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many at most, oldest first.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Send the fleet's parked commands again, under their old ids, once their reason is gone."""
+    """Send the fleet's parked commands again, under their old ids and times, once their reason is gone."""
+    wanted = Wanted(task=task, reason=reason, name=name)
     with DeadLetters(load_settings()) as dead:
         if only_list:
-            _show(list(islice(dead.letters(), limit)), as_json=as_json)
+            _show(list(islice(dead.letters(wanted), limit)), as_json=as_json)
             return OK
-        replayed = dead.replay(limit=limit)._asdict()
+        replayed = dead.replay(wanted, limit=limit)._asdict()
     if as_json:
         print_json(replayed)
     else:
@@ -38,10 +50,14 @@ def replay_dead(
 
 def _show(letters: list[DeadLetter], *, as_json: bool) -> None:
     if as_json:
-        print_json([msgspec.to_builtins(letter) for letter in letters])
+        print_json([msgspec.to_builtins(letter) | {"queue": letter.queue} for letter in letters])
         return
-    rows = [(time_text(letter.parked_at), letter.task, _reason(letter)) for letter in letters]
-    print_table(counted(len(rows), "dead letter"), rows_table(("parked", "task", "reason"), rows))
+    rows = [
+        (time_text(letter.parked_at), letter.task, letter.task_id, letter.queue or "stays", _reason(letter))
+        for letter in letters
+    ]
+    titles = ("parked", "task", "id", "goes to", "reason")
+    print_table(counted(len(rows), "dead letter"), rows_table(titles, rows))
 
 
 def _reason(letter: DeadLetter) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -27,7 +28,7 @@ from tradepool.store.address import broker_address
 from tradepool.store.connection import connect
 from tradepool.store.shard_count import check_shard_count
 
-__all__ = ["demo", "up"]
+__all__ = ["demo", "stopped_by_signals", "up"]
 
 _REFRESH_S = 1.0
 
@@ -49,7 +50,7 @@ def demo(
 
 
 def up(*, embedded: Embedded = None) -> int:
-    """Run the fleet on this machine and restart what dies, until Ctrl-C.
+    """Run the fleet on this machine and restart what dies, until Ctrl-C; a second Ctrl-C kills what is left.
 
     It uses the server of TRADEPOOL_REDIS_URL, or with --embedded a private one that keeps its data in DIR.
     """
@@ -63,21 +64,25 @@ def up(*, embedded: Embedded = None) -> int:
         check_shard_count(stack.enter_context(connect(settings)), settings.shard_count)
         broker_address(settings)
         free_port(settings.flower_port)
+        free_port(settings.metrics_port)
         if settings.flower_basic_auth is None:
             settings = settings.model_copy(update={"flower_basic_auth": generated_login()})
-        stopping = _stopped_by_signals(stack)
-        supervisor = stack.enter_context(Supervisor(settings))
+        supervisor = Supervisor(settings)
+        stopping = stopped_by_signals(stack, again=supervisor.hurry)
+        stack.enter_context(supervisor)
         _say_where(settings, is_private=embedded is not None)
         _show(supervisor, stopping)
     return OK
 
 
-def _stopped_by_signals(stack: ExitStack) -> threading.Event:
-    """An event that Ctrl-C and the usual signals set, while `stack` is open."""
+def stopped_by_signals(stack: ExitStack, *, again: Callable[[], None] | None = None) -> threading.Event:
+    """An event that Ctrl-C and the usual signals set, while `stack` is open; a second one calls `again`."""
     stopping = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
+        if stopping.is_set() and again is not None:
+            again()
         stopping.set()
 
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -92,6 +97,7 @@ def _say_where(settings: Settings, *, is_private: bool) -> None:
         typer.echo(f"  export TRADEPOOL_DATA_DIR='{settings.data_dir.absolute()}'")
     login = settings.flower_basic_auth.get_secret_value() if settings.flower_basic_auth else ""
     typer.echo(f"Flower: http://{settings.flower_host}:{settings.flower_port}, login {login}")
+    typer.echo(f"Metrics: http://{settings.metrics_host}:{settings.metrics_port}/metrics")
     typer.echo("Ctrl-C stops everything")
 
 

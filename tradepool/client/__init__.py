@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tradepool.client.confirmation import Rejection
+from tradepool.client.lag import Lag
 from tradepool.client.pool_client import PoolClient
 
-__all__ = ["PoolClient", "Rejection"]
+__all__ = ["Lag", "PoolClient", "Rejection"]

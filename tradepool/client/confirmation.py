@@ -8,7 +8,7 @@ the journal's, so what was learned under another generation of the store is forg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -79,6 +79,10 @@ class Confirmation:
         self._client = client
         self._store = store
         self._applied: dict[int, _Applied] = {}
+        self._seen: dict[str, tuple[int, Position]] = {}
+        """Trades found by `is_journaled`: their shard, and where it stood then."""
+        self._seen_in: str | None = None
+        """The generation that `_seen` belongs to."""
 
     def check(self, entries: Sequence[SpoolEntry]) -> list[Finished]:
         """Those that have finished, of `entries` and of what earlier calls found applied."""
@@ -87,26 +91,41 @@ class Confirmation:
         return refused + self._take_journaled()
 
     def is_journaled(self, trade_ids: Sequence[str]) -> dict[str, bool]:
-        """Whether each trade is in the store and the journal has passed its shard's newest commit.
+        """Whether each trade is in the store, and the journal has passed where its shard stood then.
 
-        None is, when the server was recovered between the looks: what was seen may be gone.
+        Then is when a call first saw the trade there, not now: while others keep committing to the
+        shard, the journal never has its newest commit. What was seen before the server was recovered
+        counts no more, for it may be gone.
 
         Raises: Fenced while the server waits for its recovery.
         """
         generation = self._store.generation()
-        shards = dict(zip(trade_ids, self._store.shards_of_trades(trade_ids), strict=True))
-        known = [(shard, trade_id) for trade_id, shard in shards.items() if shard is not None]
-        values = dict(zip(known, self._store.read(known), strict=True))
-        positions = self._store.last_positions()
+        if generation != self._seen_in:
+            self._seen, self._seen_in = {}, generation
+        self._look_for([trade_id for trade_id in trade_ids if trade_id not in self._seen])
         _, reached = self._watermark()
-        is_same = self._store.generation() == generation
-        return {
-            trade_id: is_same
-            and shard is not None
-            and values[shard, trade_id] is not None
-            and parse_position(positions[shard]) <= reached.get(shard, _NOWHERE)
-            for trade_id, shard in shards.items()
-        }
+        if self._store.generation() != generation:
+            return dict.fromkeys(trade_ids, False)
+        return {trade_id: self._has_passed(trade_id, reached) for trade_id in trade_ids}
+
+    def _look_for(self, trade_ids: Sequence[str]) -> None:
+        """Note where the shards of those of `trade_ids` stand that are in the store."""
+        if not trade_ids:
+            return
+        placed = zip(trade_ids, self._store.shards_of_trades(trade_ids), strict=True)
+        known = [(shard, trade_id) for trade_id, shard in placed if shard is not None]
+        values = self._store.read(known)
+        # After the reads: whatever they saw stands at or before these positions.
+        positions = self._store.last_positions()
+        for (shard, trade_id), value in zip(known, values, strict=True):
+            if value is not None:
+                self._seen[trade_id] = (shard, parse_position(positions[shard]))
+
+    def _has_passed(self, trade_id: str, reached: Mapping[int, Position]) -> bool:
+        if trade_id not in self._seen:
+            return False
+        shard, position = self._seen[trade_id]
+        return position <= reached.get(shard, _NOWHERE)
 
     def _note_each(self, entries: Sequence[SpoolEntry]) -> list[Finished]:
         """Like `_note_applied`; an entry that cannot be looked up holds up none but itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -13,10 +14,12 @@ import orjson
 from tradepool import wire
 from tradepool.broker import ChangeSender
 from tradepool.client.confirmation import Confirmation, Finished, Rejection
+from tradepool.client.lag import Fullness, Lag
 from tradepool.client.schedule import Schedule
 from tradepool.client.spool import NewEntry, Spool, SpoolEntry
+from tradepool.client.spool_folder import LOOK_EVERY_S, Siblings
 from tradepool.errors import InvalidTokens, Misconfigured, StoreUnavailable
-from tradepool.logger import Logger
+from tradepool.logger import CauseLog, Logger
 from tradepool.model.token_commands import ReserveTokens
 from tradepool.settings import Settings
 from tradepool.store.connection import connect
@@ -51,11 +54,13 @@ class Pace:
 class Delivery:
     """Takes commands from `spool` to the fleet until the pool has them.
 
-    Owns the spool from here on. Threads may call everything; `changed` is notified when commands
-    have been sent or have finished.
+    Owns the spool from here on, and takes over what `siblings` that have died left in theirs, at first
+    and now and then. Threads may call everything; `changed` is notified of what was sent or has finished.
     """
 
-    def __init__(self, settings: Settings, spool: Spool, pace: Pace) -> None:
+    def __init__(
+        self, settings: Settings, spool: Spool, pace: Pace, siblings: Siblings | None = None
+    ) -> None:
         self.changed = threading.Condition()
         self.rejections: deque[Rejection] = deque(maxlen=REJECTIONS_KEPT_MAX)
         self._spool = spool
@@ -63,13 +68,20 @@ class Delivery:
         self._schedule = Schedule(resend_s=pace.resend_s)
         self._unfinished: dict[str, int] = {}
         self._unsent: set[int] = set()
+        self._given_at_s: dict[int, float] = {}
+        self._siblings = siblings
+        self._sending = CauseLog(log, "cannot send", is_warning=True)
+        self._confirming = CauseLog(log, "cannot confirm", is_warning=True)
+        self._fullness = Fullness()
         self._sender = ChangeSender(settings)
         self._client = connect(settings)
         self._store = RedisStore(self._client, Keys(settings.shard_count), settings)
         self._stopping = threading.Event()
+        self._pid = os.getpid()
         self._idle_s = min(IDLE_PAUSE_S, pace.resend_s)
         with self.changed:
             self._take(spool.entries())
+        self._take_over(patience_s=0.0)
         self._threads = [
             threading.Thread(target=self._send_until_stopped, name="tradepool-send", daemon=True),
             threading.Thread(target=self._confirm_until_stopped, name="tradepool-confirm", daemon=True),
@@ -78,11 +90,35 @@ class Delivery:
             thread.start()
 
     def give(self, entries: Sequence[NewEntry]) -> None:
-        """Keep commands and send them soon. Raises: StoreUnavailable when the spool is full; none is kept."""
+        """Keep commands and send them soon.
+
+        Raises: StoreUnavailable when the spool is full, Misconfigured in a forked child; none is kept then.
+        """
+        if os.getpid() != self._pid:
+            raise Misconfigured("this client is a parent process's; connect another one after the fork")
         with self.changed:
             if self._stopping.is_set():
                 raise StoreUnavailable("the client is closed")
-            self._take(self._spool.append(entries))
+            try:
+                kept = self._spool.append(entries)
+            except StoreUnavailable as refusal:
+                if problem := self._problem():
+                    raise StoreUnavailable(f"{refusal} (now: {problem})") from refusal
+                raise
+            self._take(kept)
+            self._fullness.tell(self._spool, self._problem())
+
+    def lag(self) -> Lag:
+        """How far the pool is behind."""
+        with self.changed:
+            oldest_at_s = next(iter(self._given_at_s.values()), None)
+            return Lag(
+                commands=len(self._spool),
+                unsent=len(self._unsent),
+                room=self._spool.room,
+                oldest_s=0.0 if oldest_at_s is None else time.monotonic() - oldest_at_s,
+                problem=self._problem(),
+            )
 
     def unfinished(self, record_id: str | None = None) -> int:
         """Commands, of one record or of all, that the pool has neither journaled nor refused."""
@@ -111,21 +147,37 @@ class Delivery:
         self._spool.close()
 
     def _take(self, entries: Iterable[SpoolEntry]) -> None:
+        now_s = time.monotonic()
         for entry in entries:
             self._schedule.add(entry)
+            self._given_at_s[entry.seq] = now_s
             self._unsent.add(entry.seq)
             self._unfinished[entry.record_id] = self._unfinished.get(entry.record_id, 0) + 1
         self.changed.notify_all()
 
-    # Sending
+    def _take_over(self, **options: float) -> None:
+        """Take over, page by page, what siblings have left; threads that give commands come in between."""
+        while self._siblings is not None and not self._stopping.is_set():
+            with self.changed:
+                taken = self._siblings.take_over(self._spool, **options)
+                self._take(taken)
+            if not taken:
+                return
+
+    def _problem(self) -> str:
+        return self._sending.cause or self._confirming.cause
 
     def _send_until_stopped(self) -> None:
         look_again_at = 0.0
+        take_over_at = time.monotonic() + LOOK_EVERY_S
         while not self._stopping.is_set():
             self._send_persistently(self._wait_for_batch())
             if time.monotonic() >= look_again_at:
                 self._send_persistently(self._overdue())
                 look_again_at = time.monotonic() + self._idle_s
+            if time.monotonic() >= take_over_at:
+                self._take_over()
+                take_over_at = time.monotonic() + LOOK_EVERY_S
 
     def _wait_for_batch(self) -> list[SpoolEntry]:
         with self.changed:
@@ -151,8 +203,9 @@ class Delivery:
             return []
         if backlog > BACKLOG_MESSAGES_MAX:
             with self.changed:
-                self._schedule.postpone(now_s)
-            return []
+                again = self._schedule.postpone(again, now_s)
+            if not again:
+                return []
         log.info("sending again", commands=len(again))
         return again
 
@@ -162,9 +215,10 @@ class Delivery:
         while batch:
             try:
                 self._send(batch)
+                self._sending.worked()
                 return
             except Exception as problem:  # noqa: BLE001 - the thread's boundary: a client must not fall silent
-                log.warning("cannot send", problem=repr(problem), pause_s=pause_s)
+                self._sending.failed(problem)
             if self._stopping.wait(pause_s):
                 return
             pause_s = min(2 * pause_s, RETRY_PAUSE_MAX_S)
@@ -176,8 +230,6 @@ class Delivery:
         with self.changed:
             self._unsent -= {entry.seq for entry in batch}
             self.changed.notify_all()
-
-    # Confirming
 
     def _confirm_until_stopped(self) -> None:
         confirmation = self.confirmation()
@@ -200,8 +252,9 @@ class Delivery:
             if finished:
                 self._finish(finished)
         except Exception as problem:  # noqa: BLE001 - the thread's boundary: a client must not fall silent
-            log.warning("cannot confirm", problem=repr(problem))
+            self._confirming.failed(problem)
             return 0
+        self._confirming.worked()
         return len(finished)
 
     def _finish(self, finished: Sequence[Finished]) -> None:
@@ -213,6 +266,7 @@ class Delivery:
                 self._forget(one.entry)
                 if rejection is not None:
                     self.rejections.append(rejection)
+            self._fullness.tell(self._spool, self._problem())
             self.changed.notify_all()
 
     def _not_reserved(self, finished: Finished) -> Rejection | None:
@@ -236,6 +290,7 @@ class Delivery:
         )
 
     def _forget(self, entry: SpoolEntry) -> None:
+        del self._given_at_s[entry.seq]
         left = self._unfinished[entry.record_id] - 1
         if left:
             self._unfinished[entry.record_id] = left

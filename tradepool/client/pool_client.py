@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import secrets
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import msgspec
-
-from tradepool import commanding, wire
-from tradepool.client.checks import check, checked_ids, readable_json
+from tradepool import commanding
+from tradepool.client.checks import check, checked_ids
 from tradepool.client.confirmation import Confirmation, Rejection
 from tradepool.client.delivery import Delivery, Pace
-from tradepool.client.spool import NewEntry, Spool
+from tradepool.client.entries import spool_entry, with_trade_id
+from tradepool.client.lag import Lag
+from tradepool.client.spool_folder import open_spool
 from tradepool.errors import StoreUnavailable, Unavailable
-from tradepool.model import ids
-from tradepool.model.commands import AddFill, AddTrade, CloseTrade, Command, UpdateTrade, UpdateTradePnl
+from tradepool.model.commands import AddTrade, Command
 from tradepool.model.fill import Fill
-from tradepool.model.ledger import ledger_id, reservation_id
-from tradepool.model.token_commands import owner_of
+from tradepool.model.ledger import reservation_id
 from tradepool.model.trade import Trade
-from tradepool.model.trade_reservations import ledger_beside
 from tradepool.settings import Settings, load_settings
 
 __all__ = ["CLOSE_TIMEOUT_S", "PoolClient"]
@@ -33,6 +30,8 @@ SPOOL_MAX = 100_000
 RESEND_S = 60.0
 CLOSE_TIMEOUT_S = 10.0
 CONFIRM_PAUSE_S = 0.05
+GIVE_UP_LOOK_S = 0.2
+"""How often whoever waits looks whether that was given up."""
 
 Loose = Mapping[str, Any]
 
@@ -47,8 +46,14 @@ class PoolClient:
     With `spool` (a file) every command is on disk before its call returns and stays there until the
     journal has it; unconfirmed ones are sent again after `resend_s`, also by a later client on the same
     file. Without it the same happens in memory: a crash of the bot loses what the broker has not taken.
-    Either way at most `spool_max` commands may be unconfirmed. Threads may share a client; a forked
-    child needs its own.
+    Either way at most `spool_max` commands may be unconfirmed; `lag` tells long before. Threads may share
+    a client; a forked child needs its own.
+
+    `spool` may also be a folder (one that is there, or a path that ends in a separator) which many
+    processes share. Each has a file of its own in it; what a process that died has left is sent by the
+    next one that opens the folder, or after ten to twenty seconds by one that has it open. Between
+    processes there is no order: where the changes of one trade come from a single bot, also after it was
+    killed, give it a file.
     """
 
     def __init__(self, delivery: Delivery, *, durable: bool) -> None:
@@ -69,13 +74,13 @@ class PoolClient:
     ) -> Self:
         """A client of the fleet with these settings (the environment's when None); nothing need run yet.
 
-        Raises: PoolLocked when another process has the spool open, StoreUnavailable when it cannot be
-        opened, Misconfigured for a setting that is wrong.
+        Raises: PoolLocked when another process has the spool's file open, StoreUnavailable when it cannot
+        be opened, Misconfigured for a setting that is wrong.
         """
         settings = settings or load_settings()
-        kept = Spool(None if spool is None else Path(spool), entries_max=spool_max)
+        kept, siblings = open_spool(spool, entries_max=spool_max)
         pace = Pace(linger_s=linger_ms / 1000, batch_max=min(batch_max, BATCH_MAX), resend_s=resend_s)
-        return cls(Delivery(settings, kept, pace), durable=spool is not None)
+        return cls(Delivery(settings, kept, pace, siblings), durable=spool is not None)
 
     def add_trade(self, trade: Trade | Loose, *, reserve: Loose | None = None) -> str:
         """Add a trade; its id, the caller's or a new one. Raises: Rejected, StoreUnavailable (spool full).
@@ -181,11 +186,13 @@ class PoolClient:
         """Commands that are neither journaled nor refused yet."""
         return self._delivery.unfinished()
 
+    def lag(self) -> Lag:
+        """How far the pool is behind: what waits, since when, why, and how much more may be given."""
+        return self._delivery.lag()
+
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` s until nothing is pending, or for `close`; whether that was reached."""
-        with self._delivery.changed:
-            self._delivery.changed.wait_for(lambda: self._closed or self.pending() == 0, timeout)
-            return self.pending() == 0
+        return self._flush(timeout, None)
 
     def confirm(self, trade_ids: Iterable[str], timeout: float) -> dict[str, bool]:
         """Wait up to `timeout` s, or for `close`; for each trade, whether all we sent of it is journaled.
@@ -193,18 +200,7 @@ class PoolClient:
         False for a trade that is still under way, unknown to the pool, or had a command refused. Raises:
         InvalidTrade for what is no list of ids.
         """
-        deadline = time.monotonic() + timeout
-        wanted = checked_ids(trade_ids)
-        with self._delivery.changed:
-            self._delivery.changed.wait_for(lambda: self._closed or not self._under_way(wanted), timeout)
-        confirmation = self._delivery.confirmation()
-        refused = {rejection.record_id for rejection in self.rejections}
-        candidates = [i for i in wanted if i not in refused and not self._delivery.unfinished(i)]
-        while True:
-            journaled = _journaled(confirmation, candidates)
-            if all(journaled.values()) or self._closed or time.monotonic() >= deadline:
-                return {trade_id: journaled.get(trade_id, False) for trade_id in wanted}
-            time.sleep(CONFIRM_PAUSE_S)
+        return self._confirm(trade_ids, timeout, None)
 
     def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:
         """Send what waits, within `timeout` s, and stop; calling it twice is fine.
@@ -227,47 +223,52 @@ class PoolClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _flush(self, timeout: float, given_up: threading.Event | None) -> bool:
+        """`flush`, which also ends soon after another thread has set `given_up`."""
+        self._wait_for(lambda: self.pending() == 0, timeout, given_up)
+        return self.pending() == 0
+
+    def _confirm(
+        self, trade_ids: Iterable[str], timeout: float, given_up: threading.Event | None
+    ) -> dict[str, bool]:
+        """`confirm`, which also ends soon after another thread has set `given_up`."""
+        deadline = time.monotonic() + timeout
+        wanted = checked_ids(trade_ids)
+        self._wait_for(lambda: not self._under_way(wanted), timeout, given_up)
+        confirmation = self._delivery.confirmation()
+        refused = {rejection.record_id for rejection in self.rejections}
+        candidates = [i for i in wanted if i not in refused and not self._delivery.unfinished(i)]
+        while True:
+            journaled = _journaled(confirmation, candidates)
+            left_s = min(CONFIRM_PAUSE_S, deadline - time.monotonic())
+            if all(journaled.values()) or left_s <= 0 or self._wait_for(lambda: False, left_s, given_up):
+                return {trade_id: journaled.get(trade_id, False) for trade_id in wanted}
+
+    def _wait_for(
+        self, reached: Callable[[], bool], timeout: float, given_up: threading.Event | None
+    ) -> bool:
+        """Wait until `reached`, `close` or `given_up`, for `timeout` s at most; whether one of them came."""
+        deadline = time.monotonic() + timeout
+        with self._delivery.changed:
+            while not (self._closed or (given_up is not None and given_up.is_set()) or reached()):
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    return False
+                self._delivery.changed.wait(left_s if given_up is None else min(left_s, GIVE_UP_LOOK_S))
+        return True
+
     def _under_way(self, trade_ids: Sequence[str]) -> list[str]:
         return [trade_id for trade_id in trade_ids if self._delivery.unfinished(trade_id)]
 
     def _add(self, commands: Sequence[AddTrade]) -> list[str]:
-        named = [_with_id(command) for command in commands]
+        named = [with_trade_id(command) for command in commands]
         self._give(named)
         return [command.trade["trade_id"] for command in named]
 
     def _give(self, commands: Sequence[Command]) -> None:
         for command in commands:
             check(command)
-        self._delivery.give([_entry(command) for command in commands])
-
-
-def _with_id(command: AddTrade) -> AddTrade:
-    """The command with a trade id in it, so that the caller has it before the fleet does."""
-    user_id = command.trade.get("user_id")
-    if command.trade.get("trade_id") is not None or not isinstance(user_id, str):
-        return command
-    key = command.trade.get("idempotency_key")
-    if isinstance(key, str):
-        # A repeated add under the same key must return the id that the first one got.
-        trade_id = ids.derive_id(user_id, at_us=0, seed=f"key:{user_id}\x1f{key}")
-    else:
-        trade_id = ids.mint_id(user_id, at_us=command.as_of, random_bits=secrets.randbits(64))
-    return msgspec.structs.replace(command, trade={**command.trade, "trade_id": trade_id})
-
-
-def _entry(command: Command) -> NewEntry:
-    body = readable_json(command)
-    match command:
-        case AddTrade(trade=trade):
-            record_id, user_id, beside = trade["trade_id"], trade["user_id"], ledger_beside(command)
-            return NewEntry(command.command_id, wire.QUEUE_TRADES, record_id, user_id, body, beside)
-        case AddFill() | CloseTrade() | UpdateTrade() | UpdateTradePnl():
-            named = command.user_id if isinstance(command, AddFill) else None
-            return NewEntry(command.command_id, wire.QUEUE_TRADES, command.trade_id, named, body)
-        case _:
-            user_id, account_id = owner_of(command)
-            record_id = ledger_id(user_id, account_id)
-            return NewEntry(command.command_id, wire.QUEUE_TOKENS, record_id, user_id, body)
+        self._delivery.give([spool_entry(command) for command in commands])
 
 
 def _journaled(confirmation: Confirmation, trade_ids: Sequence[str]) -> dict[str, bool]:

@@ -17,8 +17,10 @@ from itertools import islice
 
 from tradepool.client.spool import SpoolEntry
 
-__all__ = ["Schedule"]
+__all__ = ["POSTPONED_MAX", "Schedule"]
 
+POSTPONED_MAX = 5
+"""How often sending again is put off while the fleet's queue is long."""
 RESEND_DOUBLINGS_MAX = 6
 """A command that stays unconfirmed is sent again after 1, 2, 4 … 64 times the first pause."""
 
@@ -31,6 +33,8 @@ class _Sent:
     due_at: float
     """When to send again, in seconds of the caller's clock."""
     resends: int = 0
+    postponed: int = 0
+    """How often in a row it was not sent again because the queue was long."""
 
 
 @dataclass(slots=True)
@@ -111,10 +115,23 @@ class Schedule:
             sent.due_at = now_s + self._resend_s * 2**sent.resends
         return sorted(sent.entry for sent in again)
 
-    def postpone(self, now_s: float) -> None:
-        """Wait another pause before sending again: what is overdue is still queued at the fleet."""
+    def postpone(self, again: Iterable[SpoolEntry], now_s: float) -> list[SpoolEntry]:
+        """Have what is overdue wait another pause, for it may still be in a long queue.
+
+        `again` is what `overdue` has just told. What of it has waited so for too long comes back, to be sent
+        all the same: its message may be lost, and the queue long for ever.
+        """
         for sent in self._sent.values():
             sent.due_at = max(sent.due_at, now_s + self._resend_s)
+        late = []
+        for sent in (self._sent[entry.seq] for entry in again if entry.seq in self._sent):
+            sent.postponed = (sent.postponed + 1) % (POSTPONED_MAX + 1)
+            if not sent.postponed:
+                late.append(sent.entry)
+                continue
+            sent.resends -= 1
+            sent.due_at = now_s + self._resend_s
+        return late
 
     def finish(self, entry: SpoolEntry) -> None:
         """The pool has the entry, or refused it: the next of its records may go."""

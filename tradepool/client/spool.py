@@ -74,28 +74,45 @@ class Spool:
         self._entries_max = entries_max
         self._lock = threading.RLock()
         self._lock_file = _locked(path) if path is not None else None
-        with _translated():
-            self._db = sqlite3.connect(
-                path or ":memory:", timeout=_BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None
-            )
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute(_SCHEMA)
-            self._add_missing_column()
-            self._count = int(self._db.execute("SELECT count(*) FROM commands").fetchone()[0])
+        try:
+            with _translated():
+                self._open(path)
+        except BaseException:
+            if self._lock_file is not None:
+                self._lock_file.close()
+            raise
 
     def append(self, entries: Sequence[NewEntry]) -> list[SpoolEntry]:
         """Keep all of `entries` or none. Raises: StoreUnavailable when full, or the disk refuses."""
         with self._lock, _translated():
-            if self._count + len(entries) > self._entries_max:
+            if len(entries) > self.room:
                 raise StoreUnavailable(
                     f"the spool holds {self._count} commands that the pool has not confirmed, and may hold "
-                    f"{self._entries_max}; start the fleet, or raise spool_max"
+                    f"{self._entries_max}; start the fleet, or more workers, or raise spool_max"
                 )
             with self._transaction():
                 kept = [self._insert(entry) for entry in entries]
             self._count += len(kept)
             return kept
+
+    @property
+    def room(self) -> int:
+        """How many more commands it may hold."""
+        return max(0, self._entries_max - self._count)
+
+    def take_over(self, other: Spool) -> list[SpoolEntry]:
+        """Move up to 500 of the oldest commands of `other` to the end of this one, as far as there is room.
+
+        They are on disk here before they go there: a crash in between leaves some in both, and to send a
+        command twice is harmless.
+        """
+        with self._lock, other._lock, _translated():
+            rows = other._oldest(min(self.room, _VARIABLES_MAX))
+            with self._transaction():
+                kept = [self._insert(entry) for _, entry in rows if not self._has(entry)]
+            self._count += len(kept)
+        other.remove([seq for seq, _ in rows])
+        return kept
 
     def entries(self) -> list[SpoolEntry]:
         """Everything kept, oldest first."""
@@ -139,11 +156,33 @@ class Spool:
             raise
         self._db.execute("COMMIT")
 
+    def _open(self, path: Path | None) -> None:
+        self._db = sqlite3.connect(
+            path or ":memory:", timeout=_BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None
+        )
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute(_SCHEMA)
+        self._add_missing_column()
+        self._count = int(self._db.execute("SELECT count(*) FROM commands").fetchone()[0])
+
     def _add_missing_column(self) -> None:
         """A spool of an older bot has no `beside`; what it holds still has to be sent."""
         columns = {row[1] for row in self._db.execute("PRAGMA table_info(commands)")}
         if "beside" not in columns:
             self._db.execute("ALTER TABLE commands ADD COLUMN beside TEXT")
+
+    def _oldest(self, count_max: int) -> list[tuple[int, NewEntry]]:
+        rows = self._db.execute(
+            "SELECT seq, command_id, queue, record_id, user_id, body, beside FROM commands"
+            " ORDER BY seq LIMIT ?",
+            (count_max,),
+        )
+        return [(seq, NewEntry(*entry)) for seq, *entry in rows]
+
+    def _has(self, entry: NewEntry) -> bool:
+        query = "SELECT 1 FROM commands WHERE command_id = ?"
+        return self._db.execute(query, (entry.command_id,)).fetchone() is not None
 
     def _insert(self, entry: NewEntry) -> SpoolEntry:
         done = self._db.execute(
@@ -166,7 +205,9 @@ def _locked(path: Path) -> IO[str]:
         fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as problem:
         lock_file.close()
-        raise PoolLocked(f"another process has the spool {path} open; give each bot its own") from problem
+        raise PoolLocked(
+            f"another process has the spool {path} open; give each bot its own, or all of them one folder"
+        ) from problem
     return lock_file
 
 

@@ -94,7 +94,7 @@ def _flow(reading: Reading) -> Table:
     table.add_column(style="bold")
     table.add_row("trades accepted", f"{reading.accepted:,}   {reading.pending:,} changes under way")
     table.add_row("journaled", f"{reading.journaled_per_s:,.0f} changes/s   {health.records:,} records")
-    table.add_row("queue depth", "  ".join(f"{name} {depth}" for name, depth in health.queues.items()))
+    table.add_row("queue depth", "  ".join(f"{name} {queue.depth}" for name, queue in health.queues.items()))
     table.add_row("journal lag", f"{health.journal_lag:,} outbox entries")
     table.add_row("open book PnL", _totals(health.last_marks))
     table.add_row("last audit", _last_audit(health.last_audit))

@@ -31,6 +31,7 @@ def demo_settings(server: EmbeddedServer, data_dir: Path) -> Settings:
         mark_every_s=1.0,
         flower_host="127.0.0.1",
         flower_port=free_port(),
+        metrics_port=free_port(),
         flower_basic_auth=generated_login(FLOWER_USER),
     )
 

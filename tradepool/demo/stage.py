@@ -19,6 +19,7 @@ from tradepool.demo.proof import prove
 from tradepool.files.journal import JOURNAL_NAME
 from tradepool.files.snapshot_info import load_snapshot
 from tradepool.fleet.health import read_health
+from tradepool.fleet.state import Watcher
 from tradepool.fleet.supervisor import Supervisor
 from tradepool.pool import TradePool
 
@@ -79,6 +80,7 @@ class Stage:
         self._supervisor = supervisor
         self._live = live
         self._sender = ChangeSender(pool.settings)
+        self._watcher = Watcher(pool.settings)
         self._journal = JournalCount(pool.settings.data_dir / JOURNAL_NAME)
         self._started = time.monotonic()
         self._looked = (self._started, 0)
@@ -111,7 +113,7 @@ class Stage:
 
     def _is_ready(self) -> bool:
         """Whether the store takes writes and every program has come up."""
-        return not read_health(self._pool, self._sender).is_fenced and all(self._running().values())
+        return not read_health(self._watcher).is_fenced and all(self._running().values())
 
     def _is_played(self) -> bool:
         """Whether all is sent, and beat has had the pool audited and marked at least once."""
@@ -140,7 +142,7 @@ class Stage:
             accepted=len(self._traders.trade_ids),
             pending=self._client.pending(),
             journaled_per_s=self._rate(),
-            health=read_health(self._pool, self._sender),
+            health=read_health(self._watcher),
             programs=self._running(),
             flower=f"http://{settings.flower_host}:{settings.flower_port}"
             + (f"   login {secret.get_secret_value()}" if secret else ""),

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tradepool.archive.columns import Stored
-from tradepool.archive.parts import write_part
+from tradepool.archive.parts import write_rows
 from tradepool.errors import InvalidTrade, ResourceUnavailable
 from tradepool.exporters.freqtrade_file import freqtrade_chunks
 from tradepool.exporters.lines import csv_lines, json_lines
@@ -53,7 +53,7 @@ def write_export(
     """
     _check_place(path, force=force)
     if file_format is ExportFormat.PARQUET:
-        return write_part(path, trades, sort=False)
+        return write_rows(path, trades)
     counted = _Counted(trades)
     try:
         with replacing(path) as file:

@@ -34,6 +34,7 @@ from tradepool.files.reading import read_groups
 from tradepool.files.rotation import begin_segment, take_back
 from tradepool.files.sealing import Sealer
 from tradepool.files.segments import active_header, holds
+from tradepool.latencies import Latencies
 from tradepool.logger import Logger
 from tradepool.model.positions import parse_position
 from tradepool.settings import SEGMENT_BYTES
@@ -64,6 +65,8 @@ class Journal:
 
     def __init__(self, path: Path, shard_count: int, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.path = path
+        self.fsyncs = Latencies()
+        """How long the disk took to make a group durable."""
         self._segment_bytes = self._rotate_at = segment_bytes
         self._entries: list[NewLine] = []
         self._fd: int | None = None
@@ -191,7 +194,8 @@ class Journal:
             failed.callback(self._close_file)
             fd = self._check_unchanged()
             write_all(fd, data, self._point.offset)
-            os.fdatasync(fd)
+            with self.fsyncs.measured():
+                os.fdatasync(fd)
             failed.pop_all()
 
     def _opened_at_last_commit(self) -> int:

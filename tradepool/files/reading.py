@@ -6,7 +6,7 @@ that it has open, and finds the next one by its number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,13 +22,12 @@ from tradepool.files.segments import active_header, check_present, ending_of, op
 __all__ = [
     "Group",
     "Latest",
-    "Look",
-    "Newest",
     "holds_place",
-    "newest_versions",
     "points_back",
     "read_groups",
     "read_lines",
+    "read_segment",
+    "segment_start",
 ]
 
 
@@ -38,17 +37,6 @@ class Latest(NamedTuple):
     version: int
     digest: str
     position: str
-
-
-Look = Callable[[Group, dict[int, dict[str, Latest]]], None]
-"""What is done with each group of a pass: given it, and the newest versions by shard and id before it."""
-
-
-class Newest(NamedTuple):
-    """The newest versions by shard and record id, and the place up to which the journal was read."""
-
-    shards: dict[int, dict[str, Latest]]
-    end: Place
 
 
 def read_groups(path: Path, *, since: Place | None = None) -> Iterator[Group]:
@@ -84,23 +72,20 @@ def read_lines(
         yield from group.entries()
 
 
-def newest_versions(path: Path, look: Look | None = None) -> Newest:
-    """The newest journaled version of every record, in one pass. Memory grows with the records.
+def segment_start(path: Path, number: int) -> Place:
+    """The place behind the header of segment `number`. Raises: as `open_segment`."""
+    with open_segment(path, number) as segment:
+        return segment.start
 
-    `look` is given each group, and what the journal held before it.
 
-    Raises: as `read_groups`.
+def read_segment(path: Path, since: Place) -> Iterator[Group]:
+    """Every committed group that follows `since` in its segment, in order, checked.
+
+    Ends at the segment's end, or at the last commit of the active one. Memory is bounded by one group.
+
+    Raises: as `read_groups`, of this segment.
     """
-    shards: dict[int, dict[str, Latest]] = {}
-    end: Place = _beginning(path)
-    for group in read_groups(path, since=end):
-        if look is not None:
-            look(group, shards)
-        for entry in group.entries():
-            latest = Latest(entry.version, entry.digest, entry.position)
-            shards.setdefault(entry.shard, {})[entry.record_id] = latest
-        end = group.end
-    return Newest(shards, end)
+    yield from _rest_of_segment(path, since)
 
 
 def points_back(path: Path) -> Iterator[JournalPoint]:
@@ -142,8 +127,7 @@ def holds_place(path: Path, place: Place) -> bool:
 def _beginning(path: Path) -> Place:
     """The place behind the very first header. Raises: SequenceGap unless every segment is there."""
     check_present(path, 1)
-    with open_segment(path, 1) as segment:
-        return segment.start
+    return segment_start(path, 1)
 
 
 def _rest_of_segment(path: Path, place: Place) -> Generator[Group, None, Place | None]:

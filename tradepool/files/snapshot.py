@@ -38,6 +38,7 @@ from tradepool.model.trade import Trade
 __all__ = [
     "SnapshotFiles",
     "StoredRecord",
+    "bodies_between",
     "read_archived_counters",
     "read_snapshot",
     "save_snapshot",
@@ -160,6 +161,24 @@ def snapshot_bodies(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield kind, body
 
 
+def bodies_between(path: Path, begin: int, end: int) -> Iterator[bytes]:
+    """The elements of a file of a snapshot whose lines begin from byte `begin` on, before `end`.
+
+    Raises: OSError.
+    """
+    with path.open("rb") as file:
+        if begin:
+            # The line that is under way there belongs to whoever reads what stands before.
+            file.seek(begin - 1)
+            file.readline()
+        at = file.tell()
+        while at < end and (line := file.readline()):
+            at += len(line)
+            body = line.rstrip(b",\n")
+            if body not in (b"[", b"]"):
+                yield body
+
+
 def read_archived_counters(folder: Path) -> Iterator[tuple[str, dict[str, int]]]:
     """(user id, what the user's archived trades count for) of the snapshot in `folder`.
 
@@ -228,8 +247,4 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 
 
 def _bodies(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        for line in file:
-            body = line.rstrip(b",\n")
-            if body not in (b"[", b"]"):
-                yield body
+    return bodies_between(path, 0, path.stat().st_size)

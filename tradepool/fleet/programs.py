@@ -12,7 +12,12 @@ from pydantic import SecretStr
 
 from tradepool import wire
 from tradepool.errors import Misconfigured
-from tradepool.fleet.pool_sizes import pool_sizes, process_sizes
+from tradepool.fleet.pool_sizes import (
+    AUDIT_PROCESS_THREADS,
+    PROCESS_THREADS_MAX,
+    pool_sizes,
+    process_sizes,
+)
 from tradepool.settings import Settings
 
 __all__ = ["Program", "environment", "fleet_programs", "generated_login"]
@@ -39,7 +44,8 @@ def fleet_programs(settings: Settings) -> tuple[Program, ...]:
     """
     workers = (_files_worker(), *_cpu_workers(settings.cpu_threads), *_gpu_workers(settings.pnl_devices))
     beat = Program(name="beat", arguments=_celery("beat", "--loglevel", "WARNING", "--pidfile="))
-    return (*workers, beat, _flower(settings))
+    metrics = Program(name="metrics", arguments=("-m", "tradepool.cli", "metrics"))
+    return (*workers, beat, metrics, _flower(settings))
 
 
 def generated_login(user: str = "tradepool") -> SecretStr:
@@ -59,7 +65,8 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def _cpu_workers(cpu_threads: int) -> Iterator[Program]:
     for pool, threads in pool_sizes(cpu_threads).items():
-        for number, size in enumerate(process_sizes(threads), start=1):
+        threads_max = AUDIT_PROCESS_THREADS if pool == wire.QUEUE_AUDIT else PROCESS_THREADS_MAX
+        for number, size in enumerate(process_sizes(threads, threads_max), start=1):
             yield _worker(f"{pool}-{number}", pool, "-P", "threads", "-c", str(size))
 
 

@@ -32,8 +32,9 @@ LOCK_NAME = "fleet.lock"
 CHECK_EVERY_S = 0.2
 RESTART_PAUSE_MIN_S = 0.5
 RESTART_PAUSE_MAX_S = 30.0
-STEADY_AFTER_S = 60.0
-"""A program that ran this long starts again at once when it dies."""
+STEADY_AFTER_S = 10.0
+"""A program that ran this long is in no crash loop: when it dies, its pause is the first one again."""
+STOP_CHECK_EVERY_S = 0.05
 STOP_TIMEOUT_S = 45.0
 """Above the longest wait of a task, so that what is running finishes."""
 LOG_BYTES_MAX = 64 << 20
@@ -62,11 +63,12 @@ class Supervisor:
         self._log_dir = log_dir
         self._stopping = threading.Event()
         self._started = threading.Event()
+        self._hurried = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock: FileLock | None = None
 
     def start(self) -> None:
-        """Start every program and return; they may not be ready yet.
+        """Start every program and return; they may not be ready yet. What cannot be started is tried again.
 
         Raises: PoolLocked when the folder has a fleet already, ResourceUnavailable when it cannot be written.
         """
@@ -76,6 +78,7 @@ class Supervisor:
             raise ResourceUnavailable(f"{self._log_dir} cannot be written: {problem}") from problem
         self._lock = FileLock(self._settings.data_dir / LOCK_NAME)
         self._stopping.clear()
+        self._hurried.clear()
         self._thread = threading.Thread(target=self._run, name="supervisor")
         self._thread.start()
         try:
@@ -94,6 +97,10 @@ class Supervisor:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def hurry(self) -> None:
+        """Have `stop`, also one that is under way, kill at once: what is unfinished is delivered again."""
+        self._hurried.set()
 
     def status(self) -> list[ProgramState]:
         """What runs, in starting order."""
@@ -117,8 +124,8 @@ class Supervisor:
                     kept.restart_if_dead()
         finally:
             self._started.set()
-            _end([kept for kept in self._kept if not kept.program.ends_last])
-            _end([kept for kept in self._kept if kept.program.ends_last])
+            _end([kept for kept in self._kept if not kept.program.ends_last], self._hurried)
+            _end([kept for kept in self._kept if kept.program.ends_last], self._hurried)
 
 
 class _Kept:
@@ -135,10 +142,52 @@ class _Kept:
         self._restart_at: float | None = None
 
     def start(self) -> None:
+        """Start it; what keeps the system from that (no memory, no room for its log) may pass."""
+        self._starts += 1
+        self._started_at = time.monotonic()
+        self._restart_at = None
+        try:
+            self._process = self._spawned()
+        except OSError as problem:
+            self._process = None
+            self._start_later("program cannot be started", problem=str(problem))
+
+    def restart_if_dead(self) -> None:
+        if self._restart_at is not None:
+            if time.monotonic() >= self._restart_at:
+                self.start()
+        elif self._process is not None and not self.is_alive():
+            self._reap()
+            if time.monotonic() - self._started_at >= STEADY_AFTER_S:
+                self._pause_s = RESTART_PAUSE_MIN_S
+            self._start_later("program ended", exit_code=self._process.returncode)
+
+    def is_alive(self) -> bool:
+        """Whether its process runs; one that has ended is not reaped by asking, so its id stays its own."""
+        if self._process is None or self._process.returncode is not None:
+            return False
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def terminate(self) -> None:
+        if self._process is not None and self.is_alive():
+            self._process.send_signal(signal.SIGTERM)
+
+    def end(self) -> None:
+        """Be done with it: what is still there of it, or of its children, is killed."""
+        if self.is_alive():
+            log.warning("program killed", program=self.program.name)
+        self._reap()
+
+    def state(self) -> ProgramState:
+        process = self._process
+        running = process is not None and process.returncode is None
+        return ProgramState(self.program.name, process.pid if process and running else None, self._starts)
+
+    def _spawned(self) -> subprocess.Popen[bytes]:
         _put_aside(self._log)
         tied = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid())]
         with self._log.open("ab") as out:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [*tied, sys.executable, *self.program.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -147,52 +196,36 @@ class _Kept:
                 # Ctrl-C reaches a whole session; the supervisor alone decides in which order they end.
                 start_new_session=True,
             )
-        self._starts += 1
-        self._started_at = time.monotonic()
-        self._restart_at = None
 
-    def restart_if_dead(self) -> None:
-        if self._process is None or self._process.poll() is None:
+    def _start_later(self, event: str, **about: object) -> None:
+        """Note when to start it, and say so; each time in a row the pause doubles."""
+        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, RESTART_PAUSE_MAX_S)
+        self._restart_at = time.monotonic() + pause_s
+        told = {**about, "restart_in_s": pause_s, "log": str(self._log)}
+        log.warning(event, program=self.program.name, starts=self._starts, **told)
+
+    def _reap(self) -> None:
+        """Kill what is left of its process group and take its exit code.
+
+        A prefork worker that is killed leaves children that nobody gives work to, and nobody ends.
+        """
+        if self._process is None or self._process.returncode is not None:
             return
-        now_s = time.monotonic()
-        if self._restart_at is None:
-            if now_s - self._started_at >= STEADY_AFTER_S:
-                self._pause_s = RESTART_PAUSE_MIN_S
-            self._restart_at = now_s + self._pause_s
-            name, code = self.program.name, self._process.returncode
-            log.warning("program ended", program=name, exit_code=code, restart_in_s=self._pause_s)
-            self._pause_s = min(2 * self._pause_s, RESTART_PAUSE_MAX_S)
-        elif now_s >= self._restart_at:
-            self.start()
-
-    def terminate(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-
-    def wait(self, timeout_s: float) -> None:
-        """Wait for the end; what is left of its process group after `timeout_s` is killed."""
-        if self._process is None:
-            return
-        try:
-            self._process.wait(max(0.0, timeout_s))
-        except subprocess.TimeoutExpired:
-            log.warning("program killed", program=self.program.name)
+        # Before it is reaped: until then nobody else can have its id.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
-    def state(self) -> ProgramState:
-        process = self._process
-        running = process is not None and process.poll() is None
-        return ProgramState(self.program.name, process.pid if process and running else None, self._starts)
 
-
-def _end(programs: Sequence[_Kept]) -> None:
+def _end(programs: Sequence[_Kept], hurried: threading.Event) -> None:
     for kept in programs:
         kept.terminate()
     deadline = time.monotonic() + STOP_TIMEOUT_S
+    while any(kept.is_alive() for kept in programs) and time.monotonic() < deadline:
+        if hurried.wait(STOP_CHECK_EVERY_S):
+            break
     for kept in programs:
-        kept.wait(deadline - time.monotonic())
+        kept.end()
 
 
 def _put_aside(log_file: Path) -> None:

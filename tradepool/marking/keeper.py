@@ -20,6 +20,9 @@ IDLE_EVERY_S = 0.5
 """How often it looks while the pool does not."""
 PAUSE_MIN_S = 0.2
 PAUSE_MAX_S = 30.0
+START_S = 60.0
+"""How long the pool may be away when a worker starts, without that being a failure: workers start side by
+side, and the one that recovers the server takes its time."""
 STOP_WAIT_S = 10.0
 """How long `stop` waits: for a batch and the save, not for a book that is being built."""
 
@@ -39,6 +42,7 @@ class BookKeeper:
         self._follower = threading.Thread(target=self._run, name="book-keeper", daemon=True)
         self._checker: threading.Thread | None = None
         self._is_ready = False
+        self._waits = False
         self._following = CauseLog(log, "the book cannot be kept")
         self._saving = CauseLog(log, "the book cannot be saved")
 
@@ -74,7 +78,7 @@ class BookKeeper:
                 pause_s = self._follow(started_s)
             except Exception as problem:  # noqa: BLE001 - the process boundary: the thread outlives every cause
                 pause_s, failing_s = failing_s, min(2 * failing_s, PAUSE_MAX_S)
-                self._following.failed(problem)
+                self._tell(problem, started_s)
             else:
                 failing_s = PAUSE_MIN_S
                 self._following.worked()
@@ -83,6 +87,15 @@ class BookKeeper:
                 save_at_s = time.monotonic() + self._save_every_s
                 self._save()
         self._save()
+
+    def _tell(self, problem: Exception, started_s: float) -> None:
+        """Say why the book cannot be kept; at a start, that it waits for the server to be recovered."""
+        is_usual = not self._is_ready and time.monotonic() - started_s < START_S
+        if not (is_usual and isinstance(problem, Unavailable)):
+            self._following.failed(problem)
+        elif not self._waits:
+            self._waits = True
+            log.info("the book waits for the pool to open", problem=str(problem))
 
     def _follow(self, started_s: float) -> float:
         """Catch up once; how long to pause then, in seconds."""

@@ -109,6 +109,11 @@ class OpenBook:
             return False
         return self._saved.save(self._settled, self._contents, nullcontext() if lock is None else lock)
 
+    def discard(self) -> None:
+        """Let the next `catch_up` build the book from the store. Raises: ResourceUnavailable."""
+        self._saved.discard()
+        self._following = self._rereading = self._refused = None
+
     def _settled(self) -> Following | None:
         following = self._following
         return following if following is not None and following.is_settled else None

@@ -98,6 +98,13 @@ class SavedBook:
             raise ResourceUnavailable(f"{self.path} cannot be written: {problem.strerror}") from problem
         return True
 
+    def discard(self) -> None:
+        """Have the next book be built from the store. Raises: ResourceUnavailable."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as problem:
+            raise ResourceUnavailable(f"{self.path} cannot be removed: {problem.strerror}") from problem
+
 
 def _write(file: BinaryIO, following: Following | None, contents: Callable[[str], Contents]) -> None:
     if following is None:

@@ -158,6 +158,12 @@ class Marking:
         """
         return check_book(self._open_book, self._lock, self._now_us())
 
+    def rebuild_book(self) -> BookCheck:
+        """Build the book from the store, forget the saved one, and compare it; as `check_book`."""
+        with self._lock:
+            self._open_book.discard()
+        return self.check_book()
+
     def prepare(self) -> Readiness:
         """Choose the backend, have it take the book and its code compiled, so that the next tick need not.
 

@@ -29,9 +29,9 @@ from tradepool.model.money import (
     round_ratio,
 )
 from tradepool.model.trade import Trade
-from tradepool.model.valuation import NO_FEE, FeeEffect, fee_effect, gross, notional
+from tradepool.model.valuation import NO_FEE, FeeEffect, Terms, fee_effect, gross, notional
 
-__all__ = ["BLANK", "FILLS_MAX", "Books"]
+__all__ = ["BLANK", "FILLS_MAX", "Books", "return_on_cost"]
 
 FILLS_MAX = 10_000
 """Fills that one trade can hold."""
@@ -148,7 +148,11 @@ class Books:
             "pnl_gross": quantise(price_gain),
             "pnl_net": quantise(net) if self._open_fee else cash_net,
             "pnl_cash_net": cash_net,
-            "roi_net": self._return_on_cost(net) if self._closed else None,
+            "roi_net": (
+                return_on_cost(self._terms, self._entry_cost, self._entry_fee, net, self._trade.leverage)
+                if self._closed
+                else None
+            ),
         }
 
     def _enter(self, fill: Fill, effect: FeeEffect) -> None:
@@ -216,14 +220,18 @@ class Books:
                 gain = CONTEXT.subtract(gain, cost)
         return CONTEXT.add(gain, self._trade.funding) if self._trade.funding else gain
 
-    def _return_on_cost(self, net: Decimal) -> Decimal | None:
-        stake = CONTEXT.multiply(self._entry_cost, self._terms.contract_size)
-        paid = CONTEXT.add if self._terms.side is _BUY else CONTEXT.subtract
-        stake = paid(stake, self._entry_fee)
-        if stake <= ZERO:
-            return None
-        ratio = CONTEXT.multiply(CONTEXT.divide(net, stake), self._trade.leverage)
-        return round_ratio(ratio) if ratio.adjusted() < _RETURN_DIGITS_MAX else None
+
+def return_on_cost(
+    terms: Terms, entry_cost: Decimal, entry_fee: Decimal, net: Decimal, leverage: Decimal
+) -> Decimal | None:
+    """`net` over the entries' cost and fee, times leverage, to 18 places; None for a stake of nothing."""
+    stake = CONTEXT.multiply(entry_cost, terms.contract_size)
+    paid = CONTEXT.add if terms.side is _BUY else CONTEXT.subtract
+    stake = paid(stake, entry_fee)
+    if stake <= ZERO:
+        return None
+    ratio = CONTEXT.multiply(CONTEXT.divide(net, stake), leverage)
+    return round_ratio(ratio) if ratio.adjusted() < _RETURN_DIGITS_MAX else None
 
 
 def _share(cost: Decimal, part: Decimal, whole: Decimal) -> Decimal:

@@ -8,10 +8,18 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from tradepool.errors import IdempotencyConflict, IllegalTransition, VersionMismatch
+from tradepool.errors import IdempotencyConflict, IllegalTransition, Quarantined, VersionMismatch
 from tradepool.model.archived import Archived
-from tradepool.model.commands import AddFill, AddTrade, CloseTrade, TradeCommand, UpdateTrade, UpdateTradePnl
-from tradepool.model.fields import json_group, reject
+from tradepool.model.commands import (
+    AddFill,
+    AddTrade,
+    CloseTrade,
+    QuarantineTrade,
+    TradeCommand,
+    UpdateTrade,
+    UpdateTradePnl,
+)
+from tradepool.model.fields import json_group, reject, text
 from tradepool.model.fill_intake import fill_from_dict
 from tradepool.model.ids import SHORT_ID_CHARS, short_id
 from tradepool.model.intake import JSON_NAMES, checked_changes, trade_from_dict
@@ -24,11 +32,15 @@ from tradepool.model.status_words import read_status, status_word
 from tradepool.model.times import check_time, parse_time
 from tradepool.model.trade import OPEN_STATUSES, Trade
 
-__all__ = ["APPLIED_MAX", "Change", "add", "change", "is_applied"]
+__all__ = ["APPLIED_MAX", "RELEASED", "Change", "add", "change", "is_applied"]
 
 APPLIED_MAX = 32
 """Applied commands that a record remembers; older repeats are caught by their `as_of`."""
 
+RELEASED = "released from quarantine: "
+"""How the note of a release begins; the reason of the quarantine follows."""
+
+_REASON = text(1024)
 _FIGURE_NAMES = ("funding", "interest", "leverage")
 _ORDER_NAMES = ("amount", "price")
 _ORDERED = frozenset({Status.PENDING, Status.SUBMITTED, Status.PARTIALLY_FILLED})
@@ -87,12 +99,12 @@ def _is_version_of(trade: Trade, fields: Mapping[str, Any]) -> bool:
     )
 
 
-def change(trade: Trade, command: TradeCommand) -> Change:
+def change(trade: Trade, command: TradeCommand | QuarantineTrade) -> Change:
     """`trade` after `command`, one version on; or what it found instead.
 
     `duplicate`: this command, this fill or this state is there already. `stale`: something newer is.
 
-    Raises: InvalidTrade, IllegalTransition and IdempotencyConflict; then nothing may be written.
+    Raises: InvalidTrade, IllegalTransition, IdempotencyConflict and Quarantined; then nothing may be written.
     """
     check_time("as_of", command.as_of)
     if isinstance(command, AddTrade):
@@ -100,6 +112,13 @@ def change(trade: Trade, command: TradeCommand) -> Change:
     short = short_id(command.command_id)
     if is_applied(trade, short):
         return Change("duplicate", trade)
+    if trade.quarantine is not None and not isinstance(command, QuarantineTrade):
+        raise Quarantined(
+            f"the trade is in quarantine ({trade.quarantine})",
+            field="trade_id",
+            value=trade.trade_id,
+            cure="look into it, then `tradepool quarantine TRADE --release`",
+        )
     after = _after(trade, command, short)
     if after is None:
         return Change("stale", trade)
@@ -109,7 +128,7 @@ def change(trade: Trade, command: TradeCommand) -> Change:
 
 
 def _after(
-    trade: Trade, command: AddFill | CloseTrade | UpdateTrade | UpdateTradePnl, short: str
+    trade: Trade, command: AddFill | CloseTrade | UpdateTrade | UpdateTradePnl | QuarantineTrade, short: str
 ) -> Trade | None:
     match command:
         case AddFill():
@@ -120,6 +139,8 @@ def _after(
             return _with_update(trade, command)
         case UpdateTradePnl():
             return _with_reported_pnl(trade, command)
+        case QuarantineTrade():
+            return _with_quarantine(trade, command.reason)
 
 
 def is_applied(record: Trade | Archived, short: str) -> bool:
@@ -254,6 +275,16 @@ def _with_reported_pnl(trade: Trade, command: UpdateTradePnl) -> Trade | None:
     if pnl == trade.pnl_reported and after.status is trade.status:
         return trade
     return msgspec.structs.replace(after, pnl_as_of=command.as_of)
+
+
+def _with_quarantine(trade: Trade, reason: str | None) -> Trade:
+    reason = None if reason is None else _REASON("reason", reason)
+    if reason == trade.quarantine:
+        return trade
+    notes = trade.notes
+    if reason is None:
+        notes = (*notes, f"{RELEASED}{trade.quarantine}")
+    return msgspec.structs.replace(trade, quarantine=reason, notes=notes)
 
 
 def _still_valid_roi(trade: Trade, pnl: Decimal) -> Decimal | None:

@@ -15,6 +15,8 @@ __all__ = [
     "AddTrade",
     "CloseTrade",
     "Command",
+    "PoolCommand",
+    "QuarantineTrade",
     "TradeCommand",
     "UpdateTrade",
     "UpdateTradePnl",
@@ -66,5 +68,15 @@ class UpdateTradePnl(CommandBase, frozen=True, kw_only=True, tag_field="op", tag
     status: str = "completed"
 
 
+class QuarantineTrade(CommandBase, frozen=True, kw_only=True, tag_field="op", tag="quarantine"):
+    """Let nothing change a trade any more, for `reason`; or (None) release it."""
+
+    trade_id: str
+    reason: str | None
+
+
 TradeCommand = AddTrade | AddFill | CloseTrade | UpdateTrade | UpdateTradePnl
 Command = TradeCommand | TokenCommand
+"""What the fleet's messages carry."""
+PoolCommand = Command | QuarantineTrade
+"""What a pool applies: also what only its operators and audits ask for."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from tradepool.model.kinds import Outcome, Source, Status
-from tradepool.model.money import CONTEXT, DECIMALS_MAX, ZERO, canonical, plus, to_units
+from tradepool.model.money import CONTEXT, DECIMALS_MAX, ONE, ZERO, canonical, plus, to_units
 from tradepool.model.trade import OPEN_STATUSES, Trade
 from tradepool.model.valuation import settlement
 
@@ -138,19 +138,23 @@ def from_fine_units(units: int) -> Decimal:
 
 
 def _count_money(counts: dict[str, int], trade: Trade, *, closed: bool) -> None:
-    pnl, gross = trade.pnl, trade.pnl_gross
-    for name, amount in (
-        ("pnl", pnl),
-        ("net", trade.pnl_net),
-        ("gross", gross),
-        ("funding", trade.funding),
-        ("interest", trade.interest),
-        ("volume", CONTEXT.multiply(trade.contract_size, plus(trade.entry_cost, trade.exit_value))),
-        ("deposit", trade.deposit),
-    ):
-        # Most amounts of most trades are 0, and this runs in every commit.
-        if amount:
-            counts[name] = to_units(amount)
+    pnl, gross, size = trade.pnl, trade.pnl_gross, trade.contract_size
+    volume = plus(trade.entry_cost, trade.exit_value)
+    # Most amounts of most trades are 0, and this runs in every commit.
+    if pnl:
+        counts["pnl"] = to_units(pnl)
+    if net := trade.pnl_net:
+        counts["net"] = to_units(net)
+    if gross:
+        counts["gross"] = to_units(gross)
+    if trade.funding:
+        counts["funding"] = to_units(trade.funding)
+    if trade.interest:
+        counts["interest"] = to_units(trade.interest)
+    if volume:
+        counts["volume"] = to_units(volume if size is ONE else CONTEXT.multiply(size, volume))
+    if trade.deposit:
+        counts["deposit"] = to_units(trade.deposit)
     if closed:
         counts["profit" if pnl > ZERO else "loss_sum"] = abs(counts.get("pnl", 0))
         counts["gross_profit" if gross > ZERO else "gross_loss"] = abs(counts.get("gross", 0))

@@ -81,6 +81,7 @@ class _Memory(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
     pnl_as_of: int = 0
     field_times: dict[str, int] = {}
+    quarantine: str | None = None
 
 
 def _memory_of(fields: object) -> _Memory:
@@ -90,6 +91,8 @@ def _memory_of(fields: object) -> _Memory:
         raise InvalidTrade(f"not a trade's record: {problem}") from problem
     if memory.notes:
         json_group({"notes": [_NOTE("notes", note) for note in memory.notes]})
+    if memory.quarantine is not None:
+        _NOTE("quarantine", memory.quarantine)
     for name, time_us in memory.field_times.items():
         if name not in CHANGEABLE_NAMES:
             reject("field_times", "names a field that no update changes", name, _CHANGEABLE_CURE)
@@ -102,7 +105,11 @@ def _with_memory(trade: Trade, memory: _Memory) -> Trade:
     if not memory.payload:
         return trade
     return msgspec.structs.replace(
-        trade, notes=memory.notes, pnl_as_of=memory.pnl_as_of, field_times=memory.field_times
+        trade,
+        notes=memory.notes,
+        pnl_as_of=memory.pnl_as_of,
+        field_times=memory.field_times,
+        quarantine=memory.quarantine,
     )
 
 

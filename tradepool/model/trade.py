@@ -149,6 +149,8 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     """Short ids of the last 32 applied commands, 16 hex each, newest last."""
     field_times: dict[str, int] = {}
     """`as_of` of the last change of each field changed by an update."""
+    quarantine: str | None = None
+    """Why nothing may change the trade until somebody releases it; None: it is not in quarantine."""
 
     @property
     def direction(self) -> Direction:

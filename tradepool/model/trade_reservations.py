@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from tradepool.errors import IdempotencyConflict, InvalidTokens, Rejected
-from tradepool.model.commands import AddTrade, Command
+from tradepool.model.commands import AddTrade, PoolCommand
 from tradepool.model.ledger import Ledger, ReservationStatus, find_reservation, ledger_id
 from tradepool.model.ledger_change import LedgerChange, is_forgotten
 from tradepool.model.reservations import asked_for
@@ -19,7 +19,7 @@ _REQUIRED = ("asset", "amount", "ttl_s")
 _NAMES = {*_REQUIRED, "key"}
 
 
-def ledger_beside(command: Command) -> str | None:
+def ledger_beside(command: PoolCommand) -> str | None:
     """The ledger of an add that sets tokens aside, as far as its loose fields tell the account."""
     if not isinstance(command, AddTrade) or command.reserve is None:
         return None

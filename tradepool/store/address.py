@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from redis import connection as redis_connection
 
 from tradepool.errors import Misconfigured
-from tradepool.settings import Settings
+from tradepool.settings import Settings, secret_of
 from tradepool.store.translation import STORE, ServerName
 
 __all__ = ["Address", "Topology", "broker_address", "broker_name", "shown", "store_address"]
@@ -146,13 +146,7 @@ def shown(url: str) -> str:
 
 def _login(name: str, username: str | None, password: SecretStr | None, file: Path | None) -> dict[str, Any]:
     """What takes the place of the URL's credentials, as fields of an Address."""
-    if password is not None and file is not None:
-        raise Misconfigured(f"set TRADEPOOL_{name}_PASSWORD or TRADEPOOL_{name}_PASSWORD_FILE, not both")
-    if file is not None:
-        try:
-            password = SecretStr(file.read_text(encoding="utf-8").rstrip("\r\n"))
-        except (OSError, UnicodeDecodeError) as problem:
-            raise Misconfigured(f"TRADEPOOL_{name}_PASSWORD_FILE: {file} cannot be read") from problem
+    password = secret_of(f"TRADEPOOL_{name}_PASSWORD", password, file)
     given = {"username": username, "password": password}
     return {name: value for name, value in given.items() if value is not None}
 

@@ -57,13 +57,13 @@ class DigestChange(msgspec.Struct, gc=False):
     xor: int = 0
     count: int = 0
 
-    def replace(self, before: bytes | None, after: bytes) -> None:
-        """A record of the bucket is replaced, or added (`before` None)."""
-        self.xor ^= _digest(after)
-        if before is None:
-            self.count += 1
+    def replace(self, digest_before: str, after: bytes) -> None:
+        """A record of the bucket is replaced, or added ('')."""
+        self.xor ^= int(after[DIGEST], 16)
+        if digest_before:
+            self.xor ^= int(digest_before, 16)
         else:
-            self.xor ^= _digest(before)
+            self.count += 1
 
 
 class Places(dict[Any, int]):
@@ -95,7 +95,3 @@ def chunks(arguments: Sequence[Argument]) -> Iterable[Sequence[Argument]]:
         return (arguments,)
     starts = range(0, len(arguments), _CALL_ARGUMENTS_MAX)
     return [arguments[start : start + _CALL_ARGUMENTS_MAX] for start in starts]
-
-
-def _digest(value: bytes) -> int:
-    return int(value[DIGEST], 16)

@@ -74,16 +74,20 @@ class Draft:
         self._recent: list[Argument] = []
         self._opened: list[Argument] = []
         self._expiring: list[Argument] = []
+        self._quarantined: list[Argument] = []
         self._removals: dict[str, list[Argument]] = defaultdict(list)
         self._recent_max: int | None = None
         self.outbox: list[OutboxField] = []
         """The outbox entry; none is written when empty."""
 
-    def record(self, record_id: str, before: bytes | None, after: bytes) -> None:
-        """Replace what is stored of a record, if it is still `before` (None: absent)."""
+    def record(self, record_id: str, before: bytes | None, after: bytes, *, digest_before: str) -> None:
+        """Replace what is stored of a record, if it is still `before` (None: absent).
+
+        `digest_before` goes out of the sums of its bucket; '': it is not in there.
+        """
         bucket = self._keys.bucket_of(record_id)
         self._records[bucket].add(record_id, before[:COMPARED_CHARS] if before is not None else b"", after)
-        self._digests[bucket].replace(before, after)
+        self._digests[bucket].replace(digest_before, after)
 
     def touch_user(self, user_id: str, *, is_new: bool) -> None:
         """Count one commit for the user, and note the user with a new record."""
@@ -119,6 +123,15 @@ class Draft:
             self._removals[key].append(trade.trade_id)
         if trade.is_open:
             self._close(trade)
+        if trade.quarantine is not None:
+            self._removals[self._keys.quarantined(self._shard)].append(trade.trade_id)
+
+    def set_quarantined(self, trade: Trade) -> None:
+        """Enter the trade among those in quarantine, or take it out."""
+        if trade.quarantine is not None:
+            self._quarantined += (str(trade.created_at), trade.trade_id)
+        else:
+            self._removals[self._keys.quarantined(self._shard)].append(trade.trade_id)
 
     def set_open(self, trade: Trade) -> None:
         """Enter the trade among the open ones, or take it out."""
@@ -252,6 +265,7 @@ class Draft:
         )
         yield keys.open_trades(shard), self._opened
         yield keys.expiries(shard), self._expiring
+        yield keys.quarantined(shard), self._quarantined
         yield keys.recent(shard), self._recent
 
     def _touched_arguments(self, keys: Places) -> tuple[Any, ...]:

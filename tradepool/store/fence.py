@@ -8,7 +8,7 @@ text under another hash.
 Each opening has a key of its own: the script ends in the name of the *generation*, which stands in the
 data and so reaches replicas. A former primary keeps the scripts of its time; when it is promoted once
 more, its data names a generation whose script it never got (docs/adr/0027). On a cluster every primary
-must have the script.
+must have the script. The script that mends (`mending`) is loaded beside it and belongs to the generation too.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ __all__ = [
     "current_generation",
     "is_open",
     "open_fence",
+    "repair_sha",
     "void_generation",
 ]
 
 COMMIT_SCRIPT = (resources.files("tradepool.store") / "lua" / "commit.lua").read_text(encoding="utf-8")
+_REPAIR_SCRIPT = (resources.files("tradepool.store") / "lua" / "repair.lua").read_text(encoding="utf-8")
 RESTORE_SCRIPT = f"{COMMIT_SCRIPT}\n-- Sent by recovery, whole: running it must not open the fence.\n"
 
 GENERATION_FIELD = "generation"
@@ -52,6 +54,12 @@ _LOOKS_MAX = 4
 def commit_sha(generation: str) -> str:
     """The hash by which the commit script is called in `generation`."""
     return hashlib.sha1(_commit_script(generation).encode(), usedforsecurity=False).hexdigest()
+
+
+@lru_cache(maxsize=16)
+def repair_sha(generation: str) -> str:
+    """The hash by which the script that mends is called in `generation`."""
+    return hashlib.sha1(_repair_script(generation).encode(), usedforsecurity=False).hexdigest()
 
 
 def current_generation(client: Client, guess: str = "") -> str:
@@ -89,6 +97,7 @@ def open_fence(client: Client) -> None:
     generation = void_generation(client)
     with translated():
         # On a cluster it goes to every primary.
+        client.script_load(_repair_script(generation))
         client.script_load(_commit_script(generation))
 
 
@@ -107,6 +116,10 @@ def void_generation(client: Client) -> str:
 
 def _commit_script(generation: str) -> str:
     return f"{COMMIT_SCRIPT}\n-- Generation {generation}\n"
+
+
+def _repair_script(generation: str) -> str:
+    return f"{_REPAIR_SCRIPT}\n-- Generation {generation}\n"
 
 
 def _look(client: Client, guess: str) -> tuple[str, bool]:

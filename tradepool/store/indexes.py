@@ -107,6 +107,19 @@ class Indexes:
             found = self._client.zrange(self.keys.expiries(shard), 0, -1, withscores=True)
         return {text_of(record_id): int(at) for record_id, at in cast("list[tuple[bytes, float]]", found)}
 
+    def quarantined(self, limit: int) -> list[IndexEntry]:
+        """The newest `limit` trades in quarantine of all shards, newest first."""
+        indexes = [(shard, self.keys.quarantined(shard)) for shard in self.keys.shards]
+        return self._page(indexes, Window(limit))
+
+    def quarantined_count(self) -> int:
+        """How many trades are in quarantine."""
+        with translated():
+            counts = ask_all(
+                self._client, [("ZCARD", self.keys.quarantined(shard)) for shard in self.keys.shards]
+            )
+        return sum(map(int, counts))
+
     def users(self, shard: int) -> Iterator[str]:
         """Every user of the shard that has a record; one may come twice while users are being added."""
         cursor = 0

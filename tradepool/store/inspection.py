@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tradepool.batching import batched
@@ -13,11 +12,12 @@ from tradepool.model.positions import START_POSITION
 from tradepool.store.asking import Command, ask_all
 from tradepool.store.changed_ids import CUT_CHARS, SEPARATOR, ids_in
 from tradepool.store.connection import Client
+from tradepool.store.key_families import type_of, user_of
 from tradepool.store.keys import BUCKETS, Keys
 from tradepool.store.limbs import join_limbs
 from tradepool.store.progress import POSITION_FIELD
 from tradepool.store.shard_count import SHARD_COUNT_FIELD
-from tradepool.store.translation import text_of, translated
+from tradepool.store.translation import text_of, texts_of, translated
 
 __all__ = ["Claims", "Inspection", "Lifetime", "OutboxEnd", "StoredKey"]
 
@@ -26,22 +26,15 @@ _NO_TIME_LIMIT = -1
 _DIGITS = re.compile("[0-9]{16}")
 _NUMBER = re.compile(r"-?[0-9]+")
 _GLOB = re.compile(r"([\\*?\[\]])")
-_TYPES = MappingProxyType(
-    dict.fromkeys(("r", "digest", "c", "ca", "i", "f", "route"), "hash")
-    | dict.fromkeys(("u", "s", "open", "recent", "expiry"), "zset")
-    | {"outbox": "stream", "users": "set", "n": "string"}
-)
-"""Family of a shard's keys → the type they have; others can be lost without a loss."""
-_OF_USERS = frozenset({"u", "c", "ca", "n", "i", "f"})
 
 
 class StoredKey(NamedTuple):
-    """A key that must not go away by itself."""
+    """A key that must not go away by itself, or that nobody knows."""
 
     name: str
     shard: int
     expected: str
-    """The type that it should have."""
+    """The type that it should have; "" for a key that is none of the pool's."""
     found: str
     """The type that it has."""
     has_time_limit: bool
@@ -81,7 +74,9 @@ class Inspection:
         self.keys = keys
 
     def stored_keys(self) -> Iterator[StoredKey]:
-        """Every key of every shard that must not go away, in no order and in bounded memory."""
+        """Every key of every shard that must not go away, and every key with such a name that is none of the
+        pool's; in no order and in bounded memory.
+        """
         names: Iterable[Any] = self._client.scan_iter(match=self.keys.any_of_a_shard, count=_PAGE)
         with translated():
             for page in batched(map(text_of, names), _PAGE):
@@ -103,8 +98,8 @@ class Inspection:
         return self.keys_named([*names, *(keys.records(shard, bucket) for bucket in range(BUCKETS))])
 
     def keys_named(self, names: Iterable[str]) -> list[StoredKey]:
-        """Those of the named keys that are there, and must not go away."""
-        known = [(name, _type_of(name)) for name in names]
+        """Those of the named keys that are there, and must not go away or are unknown."""
+        known = [(name, type_of(self.keys, name)) for name in names]
         wanted = [(name, kind) for name, kind in known if kind is not None]
         questions = [command for name, _ in wanted for command in (("TYPE", name), ("PTTL", name))]
         with translated():
@@ -112,7 +107,7 @@ class Inspection:
         states = zip(wanted, map(text_of, answers[::2]), answers[1::2], strict=True)
         return [
             StoredKey(
-                name, self.keys.shard_of_key(name), expected, found, ttl_ms != _NO_TIME_LIMIT, _user_of(name)
+                name, self.keys.shard_of_key(name), expected, found, ttl_ms != _NO_TIME_LIMIT, user_of(name)
             )
             for (name, expected), found, ttl_ms in states
             if found != "none"
@@ -233,7 +228,7 @@ def _scores(page: Any) -> dict[str, float]:
     """A page of a sorted set, in whichever form the client answers."""
     flat = chain.from_iterable(page) if page and isinstance(page[0], list) else page
     pairs = list(flat)
-    return dict(zip(map(text_of, pairs[::2]), map(float, pairs[1::2]), strict=True))
+    return dict(zip(texts_of(pairs[::2]), map(float, pairs[1::2]), strict=True))
 
 
 def _noted(text: bytes | str | None) -> tuple[str, ...] | None:
@@ -244,11 +239,6 @@ def _noted(text: bytes | str | None) -> tuple[str, ...] | None:
     if not _DIGITS.fullmatch(cut):
         return None
     return ids_in(kept.partition(SEPARATOR)[2] if int(cut) else kept)
-
-
-def _type_of(name: str) -> str | None:
-    """The type of a key that must not go away, by its family."""
-    return _TYPES.get(name.partition("}:")[2].partition(":")[0])
 
 
 def _lifetime(counters: dict[str, str], archived: dict[str, str]) -> Lifetime:
@@ -263,14 +253,8 @@ def _joined(fields: dict[str, str]) -> dict[str, int]:
     return join_limbs({name: int(text) for name, text in fields.items()})
 
 
-def _user_of(name: str) -> str | None:
-    """The user in a key's name, for a family that has one."""
-    family, _, user_id = name.partition("}:")[2].partition(":")
-    return user_id if family in _OF_USERS else None
-
-
 def _pairs(fields: Any) -> dict[str, str]:
     """A hash's fields, in whichever form the client answers."""
     flat = chain.from_iterable(fields.items()) if isinstance(fields, dict) else fields
-    texts = [text_of(text) for text in flat]
+    texts = texts_of(list(flat))
     return dict(zip(texts[::2], texts[1::2], strict=True))

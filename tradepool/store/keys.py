@@ -30,8 +30,13 @@ class Keys:
     prices: ClassVar[str] = "tp:prices"
     mark_totals: ClassVar[str] = "tp:marks"
     mark_stream: ClassVar[str] = "tp:marks:stream"
-    last_audit: ClassVar[str] = "tp:audit"
+    audits: ClassVar[str] = "tp:audits"
+    known_critical: ClassVar[str] = "tp:audits:known"
+    undelivered_pages: ClassVar[str] = "tp:audits:undelivered"
     book_checks: ClassVar[str] = "tp:book"
+    audit_runs: ClassVar[str] = "tp:audit:runs"
+    workers: ClassVar[str] = "tp:workers"
+    latencies: ClassVar[str] = "tp:latencies"
     any_of_a_shard: ClassVar[str] = "tp:{*"
     """The pattern of all keys that belong to some shard."""
 
@@ -114,6 +119,10 @@ class Keys:
         """Hash: `fill_claim` → trade id."""
         return f"{self._tags[shard]}f:{user_id}"
 
+    def quarantined(self, shard: int) -> str:
+        """Sorted set: the shard's trade ids in quarantine by creation, µs."""
+        return f"{self._tags[shard]}quarantine"
+
     def expiries(self, shard: int) -> str:
         """Sorted set: ids of the ledgers with open reservations by when the first of those expires, µs."""
         return f"{self._tags[shard]}expiry"
@@ -152,9 +161,19 @@ class Keys:
         return [self.journal_field(shard) for shard in self.shards]
 
     @staticmethod
+    def audit_run(run_id: str) -> str:
+        """Hash: what the workers that do an audit together know of it; expires."""
+        return f"tp:audit:run:{run_id}"
+
+    @staticmethod
     def answer(short_command_id: str) -> str:
         """String: how a command ended that changed nothing; expires."""
         return f"tp:answer:{short_command_id}"
+
+    @staticmethod
+    def tick(entry: str) -> str:
+        """String: which tick of an entry of beat's schedule was taken last, and by which message; expires."""
+        return f"tp:tick:{entry}"
 
     @staticmethod
     def open_member(user_id: str, trade_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Single values beside the records: owners of keys and fills, routes, answers, the last audit."""
+"""Single values beside the records: owners of keys and fills, routes, answers, the last check of the book."""
 
 from __future__ import annotations
 
@@ -120,15 +120,6 @@ class Lookups:
         with translated():
             found = ask_all(self._client, [("GET", self.keys.answer(short_id)) for short_id in short_ids])
         return [None if answer is None else text_of(answer) for answer in found]
-
-    def write_last_audit(self, value: bytes) -> None:
-        """Replace the report of the last audit of the whole pool, as JSON."""
-        with translated():
-            self._client.set(self.keys.last_audit, value)
-
-    def read_last_audit(self) -> bytes | None:
-        """The report of the last audit as JSON; None before the first."""
-        return self._value(self.keys.last_audit)
 
     def write_book_check(self, part: int, parts: int, value: bytes) -> None:
         """Replace the report, as JSON, of the last check of the book that is part `part` of `parts`.

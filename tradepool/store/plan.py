@@ -61,6 +61,17 @@ class RecordChange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Of a ledger: when the first of its open reservations expires, µs; None: none is open."""
     command_id: str
     task_id: str = ""
+    continues: str | None = None
+    """The digest of the version that the journal has before `after`, '' where it has none; None: it has
+    `before`, as it does unless somebody wrote past it.
+    """
+
+    @property
+    def digest_before(self) -> str:
+        """The digest of the journaled version that `after` follows; '' for a new record."""
+        if self.continues is not None:
+            return self.continues
+        return "" if self.before is None else self.before[DIGEST].decode()
 
 
 def new_claims(before: Trade | None, after: Trade) -> list[str]:
@@ -156,7 +167,7 @@ def _archived_version(change: RecordChange) -> Trade | None:
 
 def _plan_record(draft: Draft, change: RecordChange) -> None:
     """The record itself: compared, stored, digested; its user is known and has one more revision."""
-    draft.record(change.record_id, change.before, change.after)
+    draft.record(change.record_id, change.before, change.after, digest_before=change.digest_before)
     draft.touch_user(change.user_id, is_new=change.before is None)
 
 
@@ -168,6 +179,8 @@ def _plan_trade(draft: Draft, before: Trade | None, after: Trade) -> None:
             draft.claim_idempotency_key(after.user_id, after.idempotency_key, after.trade_id)
     if after.is_open != (before is not None and before.is_open):
         draft.set_open(after)
+    if after.quarantine != (None if before is None else before.quarantine):
+        draft.set_quarantined(after)
     for claim in new_claims(before, after):
         draft.claim_fill(after.user_id, claim, after.trade_id)
     draft.count(after.user_id, _difference(before, contribution(after)))
@@ -199,9 +212,8 @@ def _difference(before: Trade | None, counted: Mapping[str, int]) -> Mapping[str
 
 def _outbox_fields(changes: Iterable[RecordChange]) -> Iterator[OutboxField]:
     for index, change in enumerate(changes):
-        before = change.before
-        operation, digest_before = ("a", "") if before is None else ("u", before[DIGEST].decode())
-        parts = (change.record_id, change.command_id, change.task_id, digest_before, "")
+        operation = "u" if change.digest_before else "a"
+        parts = (change.record_id, change.command_id, change.task_id, change.digest_before, "")
         prefix = ITEM_SEPARATOR.join(parts)
         assert prefix.count(ITEM_SEPARATOR) == ITEM_SEPARATORS, "ids are checked where they come in"
         yield OutboxField(f"{change.kind}{operation}{index}", prefix, change.after)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from typing import Any, NamedTuple
 
 import msgspec
 
 from tradepool.errors import Corrupt
 from tradepool.model.positions import START_POSITION, parse_position
-from tradepool.store.connection import Client
+from tradepool.store.connection import Client, routed
 from tradepool.store.keys import Keys
 from tradepool.store.translation import text_of, translated
 from tradepool.store.watermark import JournaledShard, read_watermark
 
-__all__ = ["JOURNAL_FIELD", "POSITION_FIELD", "Progress", "ShardDigest", "bucket_text"]
+__all__ = [
+    "JOURNAL_FIELD",
+    "POSITION_FIELD",
+    "OutboxHead",
+    "Progress",
+    "ShardDigest",
+    "ask_outbox_heads",
+    "bucket_text",
+]
 
 JOURNAL_FIELD = "journal"
 """Field of `Keys.meta`: the id of the journal that the store belongs to."""
@@ -21,6 +31,7 @@ JOURNAL_FIELD = "journal"
 POSITION_FIELD = "position"
 """Field of a shard's `Keys.digest`: the outbox position of its last commit."""
 _DIGEST_CHARS = 16
+_OUTBOX_HEAD = (resources.files("tradepool.store") / "lua" / "outbox_head.lua").read_text(encoding="utf-8")
 
 
 class ShardDigest(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +54,28 @@ class ShardDigest(msgspec.Struct, frozen=True, kw_only=True):
     def count(self) -> int:
         """Records in the shard."""
         return sum(count for _, count in self.buckets.values())
+
+
+class OutboxHead(NamedTuple):
+    """The commits of a shard that the journal has not taken out of its outbox yet."""
+
+    length: int
+    oldest_at: int | None
+    """When the first of them was made, µs; None when there is none."""
+
+    @classmethod
+    def told(cls, answer: Sequence[Any]) -> OutboxHead:
+        """From the answer of lua/outbox_head.lua."""
+        length, position = answer
+        at_ms = parse_position(text_of(position))[0] if position else None
+        return cls(int(length), None if at_ms is None else at_ms * 1000)
+
+
+def ask_outbox_heads(pipeline: Any, client: Client, keys: Keys) -> None:
+    """Ask for the head of every shard's outbox, from shard 0 on; `OutboxHead.told` reads each answer."""
+    for shard in keys.shards:
+        outbox = keys.outbox(shard)
+        pipeline.execute_command("EVAL_RO", _OUTBOX_HEAD, 1, outbox, **routed(client, outbox))
 
 
 class Progress:
@@ -85,6 +118,13 @@ class Progress:
             for shard in self.keys.shards:
                 pipeline.xlen(self.keys.outbox(shard))
             return [int(length) for length in pipeline.execute()]
+
+    def outbox_heads(self) -> list[OutboxHead]:
+        """What waits in each shard's outbox, from shard 0 on, in one round trip."""
+        pipeline = self._client.pipeline(transaction=False)
+        ask_outbox_heads(pipeline, self._client, self.keys)
+        with translated():
+            return [OutboxHead.told(answer) for answer in pipeline.execute()]
 
     def last_position(self, shard: int) -> str:
         """The outbox position of the shard's last commit; `START_POSITION` before the first."""

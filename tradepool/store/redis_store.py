@@ -12,6 +12,8 @@ from tradepool.model.codec import COMPARED_CHARS, unpack
 from tradepool.model.trade import Trade
 from tradepool.settings import Settings
 from tradepool.store.asking import ask_all
+from tradepool.store.audit_reports import AuditReports
+from tradepool.store.audit_runs import AuditRuns
 from tradepool.store.connection import Client
 from tradepool.store.counting import Counting
 from tradepool.store.draft import CommitPlan
@@ -34,7 +36,7 @@ _READ_PAGE = 500
 _LABELS_SHOWN = 3
 
 
-class RedisStore(Counting, Revisions, Progress, Inspection, Lookups, MarkValues):
+class RedisStore(Counting, Revisions, Progress, Inspection, Lookups, MarkValues, AuditReports, AuditRuns):
     """Records, and everything that follows from them, on one server.
 
     Never loads the commit script: a server without it is `Fenced`. Every method raises

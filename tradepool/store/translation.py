@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from redis.exceptions import (
 
 from tradepool.errors import Corrupt, Fenced, Misconfigured, StoreUnavailable, TradePoolError
 
-__all__ = ["STORE", "ServerName", "causes", "of_redis", "text_of", "translated"]
+__all__ = ["STORE", "ServerName", "causes", "of_redis", "text_of", "texts_of", "translated"]
 
 
 class ServerName(NamedTuple):
@@ -44,6 +44,8 @@ _NO_CLUSTER = re.compile(r"cannot be connected|not covered|could not agree|No ta
 """What redis-py says of a cluster whose nodes are away or do not agree; anything else is our mistake."""
 _NOT_A_CLUSTER = re.compile(r"cluster support disabled|Cluster mode is not enabled")
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+_BETWEEN, _BETWEEN_TEXT = b"\0", "\0"
+"""Stands in no name of ours."""
 _HUNG_UP = "EOF occurred in violation of protocol"
 """What is left of a TLS server's refusal when it closes the connection behind it."""
 _NO_CERTIFICATE = re.compile("(?i)alert[ _]certificate[ _]required")
@@ -73,6 +75,16 @@ def text_of(value: bytes | str) -> str:
     Bytes that are no text are shown as such: the name of nothing that there is.
     """
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+
+
+def texts_of(values: Sequence[bytes | str]) -> list[str]:
+    """`text_of` each of them; thousands at once take a fraction of the time."""
+    try:
+        texts = _BETWEEN.join(values).decode(errors="backslashreplace").split(_BETWEEN_TEXT)  # type: ignore[arg-type]
+    except TypeError:
+        return [text_of(value) for value in values]
+    # Somebody may have written a name with the separator in it.
+    return texts if len(texts) == len(values) else [text_of(value) for value in values]
 
 
 def of_redis(problem: BaseException, server: ServerName = STORE) -> TradePoolError | None:

@@ -24,6 +24,10 @@ POLL_S = 0.001
 """How often the journal's hash is read while somebody waits."""
 
 _POLL_FAILED_S = 0.1
+_STILL_AFTER_S = 0.1
+_POLL_STILL_S = 0.025
+"""How often it is read once it has not moved for `_STILL_AFTER_S`: the journal is away, or its disk is slow,
+and a core is worth more than some milliseconds then."""
 _LINGER_S = 1.0
 """How long the poller stays for the next one who waits, so that not every commit starts a thread."""
 _NOWHERE = (0, 0)
@@ -76,6 +80,8 @@ class Watermark:
         self._keys = keys
         self._poll_s = poll_s
         lock = threading.RLock()
+        self._moved_at_s = 0.0
+        """When it moved last, or somebody began to wait for it."""
         self._changed = threading.Condition(lock)
         self._asked = threading.Condition(lock)
         self._reached: dict[int, tuple[int, int]] = {}
@@ -111,7 +117,10 @@ class Watermark:
         """Take over positions (shard → outbox position) that have just been fsynced."""
         with self._changed:
             for shard, position in positions.items():
-                self._reached[shard] = max(parse_position(position), self._reached.get(shard, _NOWHERE))
+                reached = parse_position(position)
+                if reached > self._reached.get(shard, _NOWHERE):
+                    self._reached[shard] = reached
+                    self._moved_at_s = time.monotonic()
             self._changed.notify_all()
 
     def _has_reached(self, wanted: Mapping[int, tuple[int, int]]) -> bool:
@@ -121,6 +130,7 @@ class Watermark:
         """Have one poller while somebody waits; a fork has none, whatever its parent had."""
         if self._poll_s is None or self._has_reached(wanted):
             return
+        self._moved_at_s = time.monotonic()
         self._asked.notify()
         if self._poller is None or not self._poller.is_alive():
             self._problem = None
@@ -134,7 +144,8 @@ class Watermark:
                 journaled = read_watermark(self._client, self._keys, shards)
                 self.notify({shard: j.position for shard, j in zip(shards, journaled, strict=True)})
                 self._problem = None
-                time.sleep(self._poll_s)
+                is_still = time.monotonic() - self._moved_at_s > _STILL_AFTER_S
+                time.sleep(max(self._poll_s, _POLL_STILL_S) if is_still else self._poll_s)
             except TradePoolError as problem:
                 self._problem = problem
                 time.sleep(_POLL_FAILED_S)

@@ -1,0 +1,115 @@
+"""The chaos runner: what a seed fixes, that a run passes, and that what it looks for is found."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.soak import slope_of
+from tests.fleet.chaos.outcome import Outcome, Struck, Wait, table
+from tests.fleet.chaos.plan import FULL_TRADES, FaultKind, make_plan, wanted_counts
+from tests.fleet.chaos.workload import WINDOW_TRADES, windows_of
+from tests.tidy.source_tree import ROOT
+
+TIMEOUT_S = 400
+TRADES = 2_000
+
+
+@pytest.fixture
+def room() -> Iterator[Path]:
+    """A folder with a short name, for the sake of unix sockets; what failing runs keep goes with it."""
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def run_chaos(room: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.fleet.chaos", "--trades", str(TRADES), *arguments],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(room)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def test_a_seed_makes_the_same_plan_and_the_same_commands_each_time():
+    counts = wanted_counts("all", FULL_TRADES)
+    assert make_plan(7, counts) == make_plan(7, counts)
+    assert make_plan(7, counts) != make_plan(8, counts)
+    assert list(windows_of(7, 1, 200)) == list(windows_of(7, 1, 200))
+    assert list(windows_of(7, 1, 200)) != list(windows_of(8, 1, 200))
+
+
+def test_a_full_run_meets_every_kind_of_fault_and_ten_graceful_restarts():
+    counts = wanted_counts("all", FULL_TRADES)
+    assert counts.keys() == set(FaultKind)
+    assert counts[FaultKind.RESTART] == 10
+    assert wanted_counts("worker:3,beat", 1000) == {FaultKind.WORKER: 3, FaultKind.BEAT: 1}
+
+
+def test_the_commands_of_each_record_make_its_versions_one_after_the_other():
+    """Else a client that was killed could not tell from a version what it has handed in."""
+    made: dict[str, list[int]] = defaultdict(list)
+    for window in windows_of(1, 0, 10 * WINDOW_TRADES):
+        for step in window.steps:
+            made[step.record_id].append(step.version)
+            if step.beside:
+                made[f"{step.user_id}\x1fdefault"].append(step.beside)
+    assert all(versions == list(range(1, len(versions) + 1)) for versions in made.values())
+    assert {len(versions) for versions in made.values()} > {1, 3, 4, 5}
+
+
+def test_a_faults_recovery_lasts_until_all_that_was_under_way_is_confirmed():
+    waits = [
+        Wait(began_at=began, confirmed_at=confirmed, commands=1) for began, confirmed in [(0, 9), (4, 7)]
+    ]
+    outcome = Outcome(
+        seed=1,
+        trades=2,
+        commands=2,
+        violations=[],
+        struck=[Struck(kind=FaultKind.SERVER, at=5, for_s=1), Struck(kind=FaultKind.SERVER, at=8, for_s=1)],
+        seconds=9,
+        outcomes={"duplicate": 3},
+        resends=4,
+        longest_call_s=0.1,
+        windows=waits,
+    )
+    assert outcome.recovery_s(FaultKind.SERVER) == [1, 4]
+    assert "| server | 2 | 2.5 s | 4.0 s |" in table(outcome)
+    assert "duplicates absorbed: 3" in table(outcome)
+
+
+def test_a_leak_is_told_from_noise():
+    noise = [(float(second), 1e8 + (second * 7919) % 50_000) for second in range(400)]
+    leak = [(at, size + at * 5_000) for at, size in noise]
+    assert slope_of(noise).low < 0 < slope_of(noise).high
+    assert slope_of(leak).low > 200
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_a_fleet_at_work_survives_every_fault_at_once(server_binary: Path, room: Path):
+    done = run_chaos(room, "--seed", "3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "violations: 0" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_what_is_lost_is_found(server_binary: Path, room: Path):
+    """A fleet that acknowledges before it applies."""
+    done = run_chaos(room, "--seed", "3", "--faults", "worker:6,prefork-parent:4", "--break", "ack")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "VIOLATED" in done.stdout

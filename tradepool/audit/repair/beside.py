@@ -1,0 +1,125 @@
+"""Which shards are looked through for what stands beside records, and all that is found there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from tradepool.audit.file_rules import bucket_sums, digest
+from tradepool.audit.key_rules import key_ttl, key_type, key_value
+from tradepool.audit.registry import RULES, Repair
+from tradepool.audit.repair.claims import claim_fixes
+from tradepool.audit.repair.counters import counter_fixes
+from tradepool.audit.repair.fixes import Fix, Tools, refusal
+from tradepool.audit.repair.indexes import index_fixes, route_fixes, user_fixes
+from tradepool.audit.repair.keys_themselves import family_of
+from tradepool.audit.repair.records import RecordRepairs
+from tradepool.audit.repair.shard_state import ShardState
+from tradepool.audit.report import Finding
+from tradepool.errors import Corrupt
+from tradepool.model.ids import slot_of_user
+from tradepool.store.keys import Keys
+
+__all__ = ["Scope", "beside_fixes"]
+
+_SUMS = frozenset({digest.name, bucket_sums.name})
+_KEYS = frozenset({key_ttl.name, key_type.name, key_value.name})
+_COUNTERS_FAMILIES = frozenset({"c", "ca"})
+_SHARD = "shard "
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """What findings are about."""
+
+    shards: set[int]
+    """Where indexes, claims, routes and counters are to be compared with the records."""
+    summed: set[int]
+    """Whose sums are to be counted again."""
+    users: frozenset[str]
+    """Users whose counters are said to be wrong."""
+    user_id: str | None
+    """The only user that matters; None: all."""
+
+    @classmethod
+    def of(
+        cls, tools: Tools, findings: Iterable[Finding], records: RecordRepairs, user_id: str | None
+    ) -> Scope:
+        """What is to be looked at because of `findings`, once `records` are repaired."""
+        shards, summed, users = set(records.shards), set(records.shards), set()
+        for finding in findings:
+            if finding.subject == Keys.journal:
+                # It does not agree with what the shard says of its last commit.
+                summed |= _journaled_shard(tools, finding)
+            elif finding.rule in _KEYS:
+                shard = tools.keys.shard_of_key(finding.subject)
+                family, rest = family_of(finding.subject)
+                if finding.rule == key_ttl.name or shard not in tools.keys.shards:
+                    continue
+                (summed if family in {"digest", "r"} else shards).add(shard)
+                if family == "r":
+                    shards.add(shard)
+                if family in _COUNTERS_FAMILIES:
+                    users.add(rest)
+            elif finding.rule in _SUMS:
+                summed.add(int(finding.subject.removeprefix(_SHARD), 16))
+            elif _is_beside(finding):
+                shards |= _shards_of(tools, finding)
+        if user_id is not None:
+            shards &= {tools.keys.shard_of_user(user_id)}
+        return cls(shards, summed, frozenset(users), user_id)
+
+
+def beside_fixes(tools: Tools, shard: int, scope: Scope, records: RecordRepairs) -> Iterator[Fix]:
+    """What to write beside the records of a shard, of those that are as they should be."""
+    state = ShardState(tools, shard)
+    try:
+        state.read()
+    except Corrupt as problem:
+        yield refusal(Repair.INDEX, f"shard {shard:02x}", str(problem))
+        return
+    unsound = frozenset(records.unsound) | state.unreadable
+    yield from user_fixes(tools, state)
+    yield from index_fixes(tools, state, unsound)
+    yield from route_fixes(tools, state, unsound)
+    yield from claim_fixes(tools, state, unsound)
+    if not state.unreadable and None not in records.unsound.values():
+        users = {scope.user_id} if scope.user_id is not None else state.users
+        users = users & state.users - set(filter(None, records.unsound.values()))
+        yield from counter_fixes(tools, state, users, scope.users)
+
+
+def _journaled_shard(tools: Tools, finding: Finding) -> set[int]:
+    field = finding.detail.partition(":")[0]
+    return {shard for shard in tools.keys.shards if Keys.journal_field(shard) == field}
+
+
+def _is_beside(finding: Finding) -> bool:
+    rule = RULES.get(finding.rule)
+    return rule is not None and rule.repair in (Repair.INDEX, Repair.COUNTERS)
+
+
+def _shards_of(tools: Tools, finding: Finding) -> set[int]:
+    """Where the subject of a finding may be: a trade, a ledger or a user. Everywhere, if nothing tells."""
+    keys, name = tools.keys, finding.subject
+    home = keys.home_shard(name)
+    if home is not None:
+        return {home}
+    owners = {name, *(name[:place] for place, letter in enumerate(name) if letter == "/")}
+    found = {shard for owner in owners if _is_user(tools, shard := keys.shard(slot_of_user(owner)), owner)}
+    if found:
+        return found
+    try:
+        routed = tools.store.shard_of_trade(name)
+    except ValueError:
+        routed = None
+    # A route may be what is wrong.
+    is_there = routed is not None and tools.store.read([(routed, name)])[0] is not None
+    return {routed} if routed is not None and is_there else set(keys.shards)
+
+
+def _is_user(tools: Tools, shard: int, user_id: str) -> bool:
+    try:
+        return tools.store.known_users(shard, [user_id])[0]
+    except Corrupt:
+        return True

@@ -1,0 +1,71 @@
+"""Idempotency keys and venue fills: claimed for the trades that use them, and for no others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tradepool.audit.registry import Repair
+from tradepool.audit.repair.fixes import Fix, Tools, mended, shown, stated
+from tradepool.audit.repair.shard_state import ShardState, beside, content_of
+from tradepool.errors import Corrupt
+from tradepool.store.mending import Look, Write
+
+__all__ = ["claim_fixes"]
+
+_Held = tuple[bytes | None, bool]
+"""A trade's record, and whether it uses the claim."""
+
+
+def claim_fixes(tools: Tools, state: ShardState, unsound: frozenset[str]) -> Iterator[Fix]:
+    """Claims of the shard's users that are missing, or for a trade that does not use them."""
+    keys, shard = tools.keys, state.shard
+    hashes = {of(shard, user) for user in state.users for of in (keys.idempotency, keys.fill_claims)}
+    for key in sorted(hashes):
+        try:
+            held = tools.mender.fields(key)
+        except Corrupt:
+            continue
+        used = state.claims.get(key, {})
+        for field in sorted(held.keys() | used.keys()):
+            holder = held.get(field, b"").decode(errors="backslashreplace")
+            users = used.get(field, [])
+            if holder not in users and unsound.isdisjoint({holder, *users}):
+                fix = _claim_fix(tools, shard, key, field, users[0] if users else None)
+                if fix is not None:
+                    yield fix
+
+
+def _claim_fix(tools: Tools, shard: int, key: str, field: bytes, user: str | None) -> Fix | None:
+    """What to write about a claim, as everything stands now; None: nothing."""
+    (stored,) = tools.mender.ask([("HGET", key, field)])
+    holder = None if stored is None else stored.decode(errors="backslashreplace")
+    looks = [Look("HGET", key, [field], stored)]
+    if holder is not None:
+        value, uses = _held(tools, shard, key, field, holder)
+        looks.append(tools.mender.record_look(shard, holder, value))
+        if uses:
+            return None
+    if user is not None:
+        value, uses = _held(tools, shard, key, field, user)
+        looks.append(tools.mender.record_look(shard, user, value))
+        user = user if uses else None
+    if user is None and holder is None:
+        return None
+    write = Write("HDEL", key, [field]) if user is None else Write("HSET", key, [field, user])
+    name = shown(field.decode(errors="backslashreplace"))
+    return Fix(
+        action=Repair.INDEX,
+        subject=user or holder or "",
+        detail=f"{key} {name}: {stated(holder)} → {stated(user)}",
+        act=mended(tools, looks, [write]),
+        user_id=key.partition("}:")[2].partition(":")[2],
+    )
+
+
+def _held(tools: Tools, shard: int, key: str, field: bytes, trade_id: str) -> _Held:
+    value = tools.store.read([(shard, trade_id)])[0]
+    content = content_of(value)
+    if content is None and value is not None:
+        # What cannot be read may use anything.
+        return value, True
+    return value, (key, field) in beside(tools.keys, shard, trade_id, content).claims

@@ -1,0 +1,180 @@
+"""Users' counters: counted again from live records and from what was archived.
+
+Every commit that touches a user appends to his string of changed trades. So the two hashes are replaced
+whole if that string is still the one that was read before the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from tradepool.audit.registry import Repair
+from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, mended, refusal
+from tradepool.audit.repair.journaled import archived_counts
+from tradepool.audit.repair.shard_state import ShardState, content_of
+from tradepool.batching import batched
+from tradepool.errors import Corrupt
+from tradepool.model.archived import Archived
+from tradepool.model.counters import add_counters, contribution
+from tradepool.model.trade import Trade
+from tradepool.store.arguments import Argument
+from tradepool.store.changed_ids import CUT_CHARS, SEPARATOR
+from tradepool.store.inspection import Lifetime
+from tradepool.store.limbs import split_limbs
+from tradepool.store.mending import Look, Write
+
+__all__ = ["counter_fixes"]
+
+_ATTEMPTS_MAX = 10
+_USERS_PAGE = 200
+_SHOWN_MAX = 5
+
+
+def counter_fixes(
+    tools: Tools, state: ShardState, users: Iterable[str], noted: frozenset[str]
+) -> Iterator[Fix]:
+    """Users whose counters are not what their trades come to; of those `noted` a finding tells so."""
+    for page in batched(sorted(users), _USERS_PAGE):
+        for user_id, lifetime in zip(page, _lifetimes(tools, page), strict=True):
+            if user_id in noted or _differs(lifetime, state.live[user_id]):
+                fix = _fix(tools, state, user_id)
+                if fix is not None:
+                    yield fix
+
+
+def _lifetimes(tools: Tools, users: list[str]) -> list[Lifetime | None]:
+    """None: a hash of a wrong type."""
+    try:
+        return list(tools.store.lifetimes(users))
+    except Corrupt:
+        if len(users) == 1:
+            return [None]
+        return [found for user_id in users for found in _lifetimes(tools, [user_id])]
+
+
+def _differs(lifetime: Lifetime | None, live: dict[str, int]) -> bool:
+    if lifetime is None:
+        # A key of a wrong type is a fault of its own.
+        return False
+    if lifetime.unreadable:
+        return True
+    fold = dict(lifetime.archived)
+    add_counters(fold, live)
+    return _without_zeros(fold) != lifetime.counters
+
+
+def _fix(tools: Tools, state: ShardState, user_id: str) -> Fix | None:
+    counted = _Counted(tools, state, user_id)
+    why = counted.count()
+    if why is not None:
+        return refusal(Repair.COUNTERS, user_id, why, user_id)
+    if counted.detail == "":
+        return None
+    return Fix(
+        action=Repair.COUNTERS,
+        subject=user_id,
+        detail=counted.detail,
+        act=counted.write,
+        user_id=user_id,
+    )
+
+
+class _Counted:
+    """One user's counters as they are, and as his trades come to."""
+
+    def __init__(self, tools: Tools, state: ShardState, user_id: str) -> None:
+        self._tools = tools
+        self._shard = state.shard
+        self._user_id = user_id
+        self._known = frozenset(state.archived[user_id])
+        keys = tools.keys
+        self._names = (keys.counters(state.shard, user_id), keys.archived_counters(state.shard, user_id))
+        self._changed = keys.changed(state.shard, user_id)
+        self._state = state
+        self.detail = ""
+
+    def count(self) -> str | None:
+        """Work out what to write; why that cannot be told, None if it can."""
+        for _ in range(_ATTEMPTS_MAX):
+            before = self._noted()
+            live, archived_ids, is_whole = self._fold()
+            archived = archived_counts(self._tools, self._shard, archived_ids)
+            lifetime = _lifetimes(self._tools, [self._user_id])[0]
+            if self._noted() != before:
+                continue
+            if not is_whole:
+                return "a record of the user cannot be read"
+            if archived is None:
+                return "the journal does not have all trades of the user that were archived"
+            total = dict(archived)
+            add_counters(total, live)
+            self._seen = before
+            self._wanted = (_without_zeros(total), _without_zeros(archived))
+            self.detail = _detail(lifetime, *self._wanted)
+            return None
+        return "the user's trades do not stand still; try again later"
+
+    def write(self) -> str | None:
+        """Replace both hashes, or tell why not."""
+        for _ in range(_ATTEMPTS_MAX):
+            if mended(self._tools, [Look("GET", self._changed, [], self._seen)], self._writes())() is None:
+                return None
+            why = self.count()
+            if why is not None:
+                return why
+        return CHANGED
+
+    def _writes(self) -> Iterator[Write]:
+        for key, counters in zip(self._names, self._wanted, strict=True):
+            yield Write("DEL", key, [])
+            limbs: list[Argument] = []
+            for name, number in counters.items():
+                limbs += [part for limb in split_limbs(name, number) for part in limb]
+            if limbs:
+                yield Write("HSET", key, limbs)
+        # What processes have worked out of the user is void.
+        if self._seen is None:
+            yield Write("SET", self._changed, ["0" * CUT_CHARS + SEPARATOR])
+        else:
+            yield Write("APPEND", self._changed, [SEPARATOR])
+
+    def _noted(self) -> bytes | None:
+        (text,) = self._tools.mender.ask([("GET", self._changed)])
+        return bytes(text) if text is not None else None
+
+    def _fold(self) -> tuple[dict[str, int], frozenset[str], bool]:
+        """The fold over live trades, the ids of archived ones, and whether all could be read."""
+        store, shard = self._tools.store, self._shard
+        total: dict[str, int] = {}
+        archived: set[str] = set()
+        ids = {*self._state.trades_of(self._user_id), *store.user_trade_ids(self._user_id), *self._known}
+        is_whole = True
+        for value in store.read_all(shard, sorted(ids)):
+            content = content_of(value)
+            if isinstance(content, Trade) and content.user_id == self._user_id:
+                add_counters(total, contribution(content))
+            elif isinstance(content, Archived):
+                archived.add(content.trade_id)
+            is_whole = is_whole and content is not None
+        return total, frozenset(archived), is_whole
+
+
+def _detail(lifetime: Lifetime | None, total: dict[str, int], archived: dict[str, int]) -> str:
+    """From which figures to which; '' where they are right."""
+    if lifetime is None:
+        return f"a key of a wrong type → {len(total)} counters"
+    if lifetime.unreadable:
+        return f"{lifetime.unreadable} → {len(total)} counters"
+    pairs = [("", lifetime.counters, total), ("archived ", lifetime.archived, archived)]
+    changes = [
+        f"{prefix}{name}: {kept.get(name, 0)} → {right.get(name, 0)}"
+        for prefix, kept, right in pairs
+        for name in sorted(kept.keys() | right.keys())
+        if kept.get(name, 0) != right.get(name, 0)
+    ]
+    more = [f"and {len(changes) - _SHOWN_MAX} more"] if len(changes) > _SHOWN_MAX else []
+    return ", ".join([*changes[:_SHOWN_MAX], *more])
+
+
+def _without_zeros(counters: dict[str, int]) -> dict[str, int]:
+    return {name: number for name, number in counters.items() if number}

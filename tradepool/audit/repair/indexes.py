@@ -1,0 +1,164 @@
+"""Sorted sets, the sets of users, and routes: brought to what follows from the records.
+
+What an entry should be follows from one record, and changes only in a commit that changes that record. So
+each is written if the record is still the one that was looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from heapq import nlargest
+
+from tradepool.audit.registry import Repair
+from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, mended, refusal, shown, stated
+from tradepool.audit.repair.shard_state import ShardState, beside, content_of
+from tradepool.batching import batched
+from tradepool.errors import Corrupt
+from tradepool.model.ids import slot_of_user
+from tradepool.store.mending import Look, Write
+
+__all__ = ["index_fixes", "route_fixes", "user_fixes"]
+
+_PAGE = 1000
+
+
+def index_fixes(tools: Tools, state: ShardState, unsound: frozenset[str]) -> Iterator[Fix]:
+    """Entries of the shard's sorted sets that are missing, misplaced or not to be there."""
+    for key in sorted(_indexes(tools, state)):
+        try:
+            listed = tools.mender.members(key)
+        except Corrupt:
+            # A key of a wrong type is a fault of its own.
+            continue
+        wanted = state.entries.get(key, {})
+        if key == tools.keys.recent(state.shard):
+            newest = nlargest(tools.recent_max, wanted, key=wanted.__getitem__)
+            wanted = {member: wanted[member] for member in {*newest, *(wanted.keys() & listed.keys())}}
+        for member in sorted({member for member, _ in listed.items() ^ wanted.items()}):
+            record_id = _record_of(tools, state.shard, key, member)
+            if record_id not in unsound:
+                fix = _entry_fix(tools, state.shard, key, member, record_id)
+                if fix is not None:
+                    yield fix
+
+
+def user_fixes(tools: Tools, state: ShardState) -> Iterator[Fix]:
+    """Users with a record who are not among the shard's users; nobody leaves these."""
+    users = sorted(state.users)
+    try:
+        known = tools.store.known_users(state.shard, users) if users else []
+    except Corrupt:
+        return
+    for user_id, is_known in zip(users, known, strict=True):
+        if not is_known:
+            key = tools.keys.users(state.shard)
+            yield Fix(
+                action=Repair.INDEX,
+                subject=user_id,
+                detail=f"{key}: nothing → {user_id}",
+                act=mended(tools, [], [Write("SADD", key, [user_id])]),
+                user_id=user_id,
+            )
+
+
+def route_fixes(tools: Tools, state: ShardState, unsound: frozenset[str]) -> Iterator[Fix]:
+    """Ids without a slot that do not lead to their trade's user."""
+    for page in batched(sorted(state.unrouted.keys() - unsound), _PAGE):
+        keys = [tools.keys.routes(tools.keys.route_shard(trade_id)) for trade_id in page]
+        try:
+            found = tools.mender.ask([("HGET", *place) for place in zip(keys, page, strict=True)])
+        except Corrupt:
+            continue
+        for trade_id, key, stored in zip(page, keys, found, strict=True):
+            slot = slot_of_user(state.unrouted[trade_id])
+            if stored != str(slot).encode():
+                yield _route_fix(tools, state, trade_id, key, stored)
+
+
+def _indexes(tools: Tools, state: ShardState) -> set[str]:
+    keys, shard = tools.keys, state.shard
+    of_shard = {keys.recent(shard), keys.open_trades(shard), keys.expiries(shard), keys.quarantined(shard)}
+    users = state.users | set(_listed_users(tools, shard))
+    return of_shard | state.entries.keys() | {keys.user_index(shard, user_id) for user_id in users}
+
+
+def _listed_users(tools: Tools, shard: int) -> Iterator[str]:
+    try:
+        yield from tools.store.users(shard)
+    except Corrupt:
+        return
+
+
+def _record_of(tools: Tools, shard: int, key: str, member: bytes) -> str | None:
+    """The record that a member stands for; None: it is no text, so no record's id."""
+    try:
+        name = member.decode()
+    except UnicodeDecodeError:
+        return None
+    return tools.keys.trade_of_open_member(name) if key == tools.keys.open_trades(shard) else name
+
+
+def _entry_fix(tools: Tools, shard: int, key: str, member: bytes, record_id: str | None) -> Fix | None:
+    """What to write about a member, as everything stands now; None: nothing."""
+    value = None if record_id is None else tools.store.read([(shard, record_id)])[0]
+    content = content_of(value)
+    if record_id is None or (content is None and value is not None):
+        wanted = None
+        if value is not None:
+            return None
+    else:
+        wanted = beside(tools.keys, shard, record_id, content).entries.get((key, member))
+    at = tools.mender.score(key, member)
+    if at == wanted:
+        return None
+    looks = [] if record_id is None else [tools.mender.record_look(shard, record_id, value)]
+    write = Write("ZREM", key, [member]) if wanted is None else Write("ZADD", key, [repr(wanted), member])
+    subject = record_id or member.decode(errors="backslashreplace")
+    return Fix(
+        action=Repair.INDEX,
+        subject=shown(subject),
+        detail=f"{key}: {stated(_whole(at))} → {stated(_whole(wanted))}",
+        act=mended(tools, looks, [write]),
+        user_id=_user_of(tools, key, record_id) if content is None else content.user_id,
+    )
+
+
+def _user_of(tools: Tools, key: str, record_id: str | None) -> str:
+    """Whose an entry is that stands for no record; '' where nothing tells."""
+    family, _, rest = key.partition("}:")[2].partition(":")
+    return rest if family == "u" else tools.keys.user_of_ledger(record_id or "")
+
+
+def _whole(at: float | None) -> float | int | None:
+    return int(at) if at is not None and at.is_integer() else at
+
+
+def _route_fix(tools: Tools, state: ShardState, trade_id: str, key: str, stored: bytes | None) -> Fix:
+    user_id = state.unrouted[trade_id]
+    slot = slot_of_user(user_id)
+    if _is_anothers(tools, state.shard, trade_id, stored):
+        why = f"its id leads to a trade of another user (slot {stored!r}); a person has to decide"
+        return refusal(Repair.INDEX, trade_id, why, user_id)
+    was = None if stored is None else stored.decode(errors="backslashreplace")
+    return Fix(
+        action=Repair.INDEX,
+        subject=trade_id,
+        detail=f"{key}: {stated(was)} → {slot}",
+        act=partial(_reroute, tools, state.shard, trade_id, Look("HGET", key, [trade_id], stored), slot),
+        user_id=user_id,
+    )
+
+
+def _reroute(tools: Tools, shard: int, trade_id: str, look: Look, slot: int) -> str | None:
+    # Record and route may be on two nodes; a record never goes.
+    if tools.store.read([(shard, trade_id)])[0] is None:
+        return CHANGED
+    return mended(tools, [look], [Write("HSET", look.key, [trade_id, str(slot)])])()
+
+
+def _is_anothers(tools: Tools, shard: int, trade_id: str, stored: bytes | None) -> bool:
+    if stored is None or not stored.isdigit():
+        return False
+    other = tools.keys.shard(int(stored))
+    return other != shard and tools.store.read([(other, trade_id)])[0] is not None

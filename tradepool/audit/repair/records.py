@@ -1,0 +1,239 @@
+"""Records that are missing, old, other or broken in the store: the journal's newest version replaces them.
+
+First the very bytes that the journal has, if the store still has what was looked at; then, by an ordinary
+commit, the same content as the next version, so that the journal and the history of the record tell of it.
+What is left of an archived trade has no next version: the archive counts on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import Enum, auto
+
+import msgspec
+
+from tradepool.audit import record_rules
+from tradepool.audit.registry import Repair
+from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, refusal, shown
+from tradepool.audit.repair.journaled import Journaled, await_journal, newest_records
+from tradepool.audit.repair.shard_state import content_of
+from tradepool.audit.report import Finding
+from tradepool.commanding import new_command_id
+from tradepool.errors import Corrupt, JournalUnavailable, VersionConflict
+from tradepool.model import codec
+from tradepool.model.archived import Archived
+from tradepool.model.changes import APPLIED_MAX
+from tradepool.model.ids import SHORT_ID_CHARS, short_id
+from tradepool.model.ledger import Ledger, next_expiry
+from tradepool.model.trade import SCHEMA_VERSION, Trade
+from tradepool.store.mending import Mending, Write
+from tradepool.store.plan import RecordChange
+
+__all__ = ["RecordRepairs", "Soundness", "intact_version", "next_version"]
+
+RULES = frozenset(
+    each.name
+    for each in (
+        record_rules.corrupt_record,
+        record_rules.record_header,
+        record_rules.missing_in_redis,
+        record_rules.stale_in_redis,
+        record_rules.different_in_redis,
+    )
+)
+_UNREADABLE = "what cannot be read"
+
+
+class Soundness(Enum):
+    """What can be said of a shard's records."""
+
+    SOUND = auto()
+    PENDING = auto()
+    """Some are yet to be put back."""
+    UNSOUND = auto()
+    """Some cannot be put back."""
+
+
+class RecordRepairs:
+    """Puts back records as the journal has them.
+
+    `unsound` are those that are not right (yet), by id, with their users (None: not known): nothing that
+    follows from them can be told.
+    """
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self.unsound: dict[str, str | None] = {}
+        self._places: dict[str, int | None] = {}
+        self._given_up: set[str] = set()
+        self.shards: set[int] = set()
+        """Where records are put back."""
+
+    def soundness(self, shard: int) -> Soundness:
+        """What can be said of the records of a shard; one of which nobody knows where it is may be there."""
+        here = {i for i in self.unsound if self._places.get(i) in (None, shard)}
+        if not here:
+            return Soundness.SOUND
+        return Soundness.UNSOUND if here & self._given_up else Soundness.PENDING
+
+    def note_unsound(self, record_id: str, shard: int | None, user_id: str | None) -> None:
+        """That a record is not right yet, though it may be made so."""
+        self.unsound[record_id], self._places[record_id] = user_id, shard
+        if shard is not None:
+            self.shards.add(shard)
+
+    def note_sound(self, record_id: str) -> None:
+        """That a record is right by now."""
+        self.unsound.pop(record_id, None)
+
+    def fixes(self, findings: Iterable[Finding]) -> Iterator[Fix]:
+        """What to write about the records that findings name."""
+        names = {finding.subject for finding in findings if finding.rule in RULES}
+        if not names:
+            return
+        try:
+            await_journal(self._tools, self._tools.keys.shards)
+            journaled = newest_records(self._tools, lambda line: shown(line.record_id) in names)
+        except (Corrupt, JournalUnavailable) as problem:
+            yield from (self._refusal(name, str(problem)) for name in sorted(names))
+            return
+        for name in sorted(names - {shown(record_id) for record_id in journaled}):
+            yield self._refusal(name, "the journal has no such record; a person has to decide")
+        for record_id, newest in sorted(journaled.items()):
+            fix = self._fix(record_id, newest)
+            if fix is not None:
+                yield fix
+
+    def _fix(self, record_id: str, newest: Journaled) -> Fix | None:
+        self.note_unsound(record_id, newest.shard, None)
+        stored = self._tools.store.read([(newest.shard, record_id)])[0]
+        try:
+            value, content = newest.line.value, codec.decode(newest.line.kind, bytes(newest.line.record))
+        except Corrupt as problem:
+            return self._refusal(record_id, str(problem))
+        if content_of(value) is None:
+            return self._refusal(record_id, "the journal has it as it is; a person has to decide")
+        self.unsound[record_id] = content.user_id
+        if stored == value and not _is_wrong(record_id, value, content):
+            self.note_sound(record_id)
+            return None
+        why = self._why_not(record_id, newest, stored, content)
+        if why is not None:
+            return self._refusal(record_id, why, content.user_id)
+        return Fix(
+            action=Repair.JOURNAL,
+            subject=shown(record_id),
+            detail=_detail(stored, value, content),
+            act=lambda: self._put_back(record_id, newest, stored, content),
+            user_id=content.user_id,
+            overwrites=_told(stored),
+        )
+
+    def _refusal(self, record_id: str, why: str, user_id: str | None = None) -> Fix:
+        self.unsound[record_id] = user_id
+        self._given_up.add(record_id)
+        return refusal(Repair.JOURNAL, record_id, why, user_id)
+
+    def _why_not(
+        self, record_id: str, newest: Journaled, stored: bytes | None, content: codec.Record
+    ) -> str | None:
+        if not newest.is_chain:
+            return "its versions in the journal do not follow each other; a person has to decide"
+        if _own_id(content) != record_id:
+            return f"the journal has {shown(_own_id(content))} under its id; a person has to decide"
+        if stored is not None and intact_version(stored) > newest.line.version:
+            return f"the journal has it only up to version {newest.line.version}; a person has to decide"
+        return None
+
+    def _put_back(
+        self, record_id: str, newest: Journaled, stored: bytes | None, content: codec.Record
+    ) -> str | None:
+        value, tools = newest.line.value, self._tools
+        if stored != value:
+            key = tools.keys.records(newest.shard, tools.keys.bucket_of(record_id))
+            look = tools.mender.record_look(newest.shard, record_id, stored)
+            if not tools.mender.mend(Mending([look], [Write("HSET", key, [record_id, value])])):
+                return CHANGED
+        self.note_sound(record_id)
+        change = next_version(record_id, value, content)
+        if change is not None:
+            try:
+                tools.store.commit(newest.shard, [change])
+            except VersionConflict:
+                # Somebody has gone on from what was put back: the journal tells of that.
+                return None
+        return None
+
+
+def next_version(record_id: str, before: bytes, content: codec.Record) -> RecordChange | None:
+    """The same content as the next version of the record; None for what has none, or would lose something."""
+    if isinstance(content, Archived) or content.schema_version > SCHEMA_VERSION:
+        return None
+    command_id = f"repair:{new_command_id()}"
+    applied = (content.applied + short_id(command_id))[-APPLIED_MAX * SHORT_ID_CHARS :]
+    after = msgspec.structs.replace(content, version=_version(before) + 1, applied=applied)
+    is_trade = isinstance(after, Trade)
+    return RecordChange(
+        kind=codec.TRADE_KIND if is_trade else codec.LEDGER_KIND,
+        record_id=record_id,
+        user_id=after.user_id,
+        before=before,
+        after=codec.pack_trade(after) if isinstance(after, Trade) else codec.pack_ledger(after),
+        trade_before=content if isinstance(content, Trade) else None,
+        trade_after=after if isinstance(after, Trade) else None,
+        next_expiry=next_expiry(after) if isinstance(after, Ledger) else None,
+        command_id=command_id,
+    )
+
+
+def _own_id(content: codec.Record) -> str:
+    if isinstance(content, Ledger):
+        return f"{content.user_id}\x1f{content.account_id}"
+    return content.trade_id
+
+
+def _is_wrong(record_id: str, value: bytes, content: codec.Record) -> bool:
+    return bool(record_rules.record_header(record_id, codec.read_header(value), content))
+
+
+def intact_version(value: bytes) -> int:
+    """The version of a stored value that is what it says; 0 of one that is not."""
+    try:
+        header, body = codec.split(value)
+        is_intact = codec.digest_of(body) == header.digest
+        return (
+            header.version if is_intact and codec.decode(header.kind, body).version == header.version else 0
+        )
+    except Corrupt:
+        return 0
+
+
+def _version(value: bytes) -> int:
+    """0 where the header cannot be read."""
+    try:
+        return codec.read_header(value).version
+    except Corrupt:
+        return 0
+
+
+def _detail(stored: bytes | None, value: bytes, content: codec.Record) -> str:
+    version = _version(value)
+    match stored:
+        case None:
+            was = "nothing"
+        case bytes() if stored == value:
+            was = "a header that is not its content's"
+        case _:
+            kept = intact_version(stored)
+            was = f"{'another ' if kept == version else ''}version {kept}" if kept else _UNREADABLE
+    next_one = "" if isinstance(content, Archived) else f", as version {version + 1}"
+    return f"{was} → the journal's version {version}{next_one}"
+
+
+def _told(stored: bytes | None) -> str:
+    if stored is None:
+        return ""
+    try:
+        return codec.split(stored)[1].decode()
+    except (Corrupt, UnicodeDecodeError):
+        return stored.hex()

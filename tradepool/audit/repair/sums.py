@@ -1,0 +1,93 @@
+"""The sums that the store keeps of each shard's buckets, and the position of its last commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from tradepool.audit.registry import Repair
+from tradepool.audit.repair.fixes import Fix, Tools, mended, refusal, stated
+from tradepool.audit.repair.records import Soundness
+from tradepool.errors import Corrupt
+from tradepool.model.positions import START_POSITION, parse_position
+from tradepool.store.keys import BUCKETS
+from tradepool.store.mending import Look, Write
+from tradepool.store.progress import POSITION_FIELD
+from tradepool.store.translation import text_of
+
+__all__ = ["last_position", "sum_fixes"]
+
+_BUCKET_NAMES = frozenset(f"{bucket:x}".encode() for bucket in range(BUCKETS))
+_POSITION = POSITION_FIELD.encode()
+
+
+def sum_fixes(tools: Tools, shard: int, *, soundness: Soundness) -> Iterator[Fix]:
+    """What to write about the sums of a shard whose records are so sound."""
+    key = tools.keys.digest(shard)
+    try:
+        yield from _position_fix(tools, shard, key)
+        yield from _strange_fields(tools, key)
+        recounts = tools.mender.recounted(shard, range(BUCKETS))
+    except Corrupt as problem:
+        yield refusal(Repair.COUNTERS, key, str(problem))
+        return
+    if recounts is None:
+        yield refusal(Repair.COUNTERS, key, "a record of the shard has no digest")
+        return
+    for bucket, kept, counted in recounts:
+        if kept == counted:
+            continue
+        if soundness is Soundness.SOUND:
+            yield Fix(
+                action=Repair.COUNTERS,
+                subject=f"shard {shard:02x}",
+                detail=f"bucket {bucket:x}: {kept or 'nothing'} → {counted or 'nothing'}",
+                act=partial(_recount, tools, shard, bucket),
+            )
+        elif soundness is Soundness.UNSOUND:
+            yield refusal(Repair.COUNTERS, f"shard {shard:02x}", "a record of it has a fault of its own")
+
+
+def last_position(tools: Tools, shard: int) -> str:
+    """The position of the shard's last commit, by its outbox, or (where nothing waits in there) the journal.
+
+    Raises: ValueError where the journal's cannot be read.
+    """
+    (waiting,) = tools.mender.ask([("XREVRANGE", tools.keys.outbox(shard), "+", "-", "COUNT", 1)])
+    return text_of(waiting[0][0]) if waiting else tools.store.journaled([shard])[0].position
+
+
+def _position_fix(tools: Tools, shard: int, key: str) -> Iterator[Fix]:
+    ask = ("HGET", key, POSITION_FIELD)
+    (before,) = tools.mender.ask([ask])
+    try:
+        right = last_position(tools, shard)
+        parse_position(right)
+    except ValueError:
+        # What the journal has published is a fault of its own.
+        return
+    (stored,) = tools.mender.ask([ask])
+    if stored != before or (stored or START_POSITION.encode()) == right.encode():
+        return
+    was = None if stored is None else bytes(stored)
+    yield Fix(
+        action=Repair.COUNTERS,
+        subject=key,
+        detail=f"position: {stated(None if was is None else text_of(was))} → {right}",
+        act=mended(tools, [Look("HGET", key, [_POSITION], was)], [Write("HSET", key, [_POSITION, right])]),
+    )
+
+
+def _strange_fields(tools: Tools, key: str) -> Iterator[Fix]:
+    for field, value in sorted(tools.mender.fields(key).items()):
+        if field != _POSITION and field not in _BUCKET_NAMES:
+            yield Fix(
+                action=Repair.COUNTERS,
+                subject=key,
+                detail=f"{field.decode(errors='backslashreplace')}: {text_of(value)} → nothing",
+                act=mended(tools, [Look("HGET", key, [field], value)], [Write("HDEL", key, [field])]),
+            )
+
+
+def _recount(tools: Tools, shard: int, bucket: int) -> str | None:
+    return None if tools.mender.recount(shard, [bucket]) is not None else "a record has no digest"
