@@ -13,8 +13,8 @@ RUN python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-di
 FROM python:3.11-slim
 
 # The pool's files belong to this user, also on a mounted volume.
-# The book has a volume within another one that its worker may only read, so its mount point must be there.
-RUN useradd --create-home --uid 10001 tradepool && install -d -o tradepool /data /data/book
+# Book and audits have volumes within another one that their workers may only read, so the mount points must be there.
+RUN useradd --create-home --uid 10001 tradepool && install -d -o tradepool /data /data/audits /data/book
 
 WORKDIR /app
 

@@ -18,7 +18,7 @@ from bench.measurement import Numbers, percentiles_ms, run, seconds
 from bench.pool_load import LoadedPool, pin_append_only_file, trades
 from tradepool import TradePool
 
-__all__ = ["measure"]
+__all__ = ["measure", "sync_times"]
 
 CALLS = {1: 2_000, 100: 500}
 """Changes a call → calls."""
@@ -30,7 +30,7 @@ _SYNC_BYTES = 4096
 def measure(*, quick: bool) -> Numbers:
     """Percentiles of the time of `add_trades`, and of the disk's fdatasync."""
     with tempfile.TemporaryDirectory() as folder:
-        numbers = _sync_times(Path(folder))
+        numbers = sync_times(Path(folder))
     with tempfile.TemporaryDirectory() as folder, TradePool.embedded(folder) as pool:
         pin_append_only_file(pool.redis)
         numbers |= _ack_times(pool, "embedded", quick=quick)
@@ -48,7 +48,8 @@ def _ack_times(pool: TradePool, name: str, *, quick: bool) -> Numbers:
     return numbers
 
 
-def _sync_times(folder: Path) -> Numbers:
+def sync_times(folder: Path) -> Numbers:
+    """Percentiles of an fdatasync of a file in `folder` that grows by a page."""
     with (folder / "probe").open("wb", buffering=0) as file:
 
         def append() -> None:

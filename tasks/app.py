@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import Celery, signals
 
-from tasks import reliability
+from tasks import reliability, shown
 from tasks.book_step import BookStep
 from tasks.config import celery_settings
 from tasks.heartbeat import Heartbeat
@@ -18,7 +18,9 @@ from tradepool import wire
 from tradepool.files.journal import Journal
 from tradepool.marking.keeper import BookKeeper
 from tradepool.pool import TradePool
+from tradepool.program_log import configure_log
 from tradepool.settings import Settings, load_settings
+from tradepool.store.address import known_secrets
 from tradepool.wiring import Services, connect
 
 __all__ = ["PoolApp", "app"]
@@ -80,6 +82,7 @@ def _create_app() -> PoolApp:
     wire.register_decoder()
     reliability.guard_restarts()
     reliability.guard_messages()
+    shown.name_tasks()
     created = PoolApp("tradepool", include=TASK_MODULES)
     created.add_defaults(lambda: _configuration(created.settings))
     created.steps["worker"] |= {JournalStep, BookStep, Heartbeat, reliability.QuietWatchdog}
@@ -92,6 +95,19 @@ def _configuration(settings: Settings) -> dict[str, Any]:
 
 
 app = _create_app()
+
+
+@signals.setup_logging.connect(weak=False)
+def _configure_log(loglevel: int, logfile: str | None = None, **_: object) -> None:
+    """Of a worker or a beat, in place of Celery's own; `loglevel` is that of the command line."""
+    settings = app.settings
+    configure_log(
+        settings.log_format,
+        settings.log_level,
+        others=loglevel,
+        secrets=known_secrets(settings),
+        file=logfile or "",
+    )
 
 
 @signals.worker_shutting_down.connect(weak=False)

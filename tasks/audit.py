@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError
 
 from tasks.app import app
 from tasks.pool_task import PoolTask, WriteTask
+from tradepool import wire
 from tradepool.audit.registry import Level
 from tradepool.audit.report import AuditReport
 from tradepool.errors import Misconfigured, Unavailable
@@ -28,7 +29,7 @@ _PAUSE_S = 1.0
 _RUN_ID_BYTES = 8
 
 
-@app.task(base=PoolTask, bind=True, name="tasks.audit.check_all_trades")
+@app.task(base=PoolTask, bind=True, name=wire.CHECK_ALL_TRADES)
 def check_all_trades(
     self: PoolTask,
     deep: bool = False,  # noqa: FBT001, FBT002 - a message's arguments

@@ -8,6 +8,7 @@ import msgspec
 
 from tasks.app import app
 from tasks.pool_task import PoolTask
+from tradepool import wire
 from tradepool.logger import Logger
 
 __all__ = ["archive_closed_trades", "write_snapshot"]
@@ -15,7 +16,7 @@ __all__ = ["archive_closed_trades", "write_snapshot"]
 log = Logger(__name__)
 
 
-@app.task(base=PoolTask, name="tasks.files.write_snapshot")
+@app.task(base=PoolTask, name=wire.WRITE_SNAPSHOT)
 def write_snapshot() -> dict[str, Any]:
     """Write `trades.json` and its companions beside the journal."""
     info = app.trade_pool.write_snapshot(app.journal)

@@ -11,6 +11,7 @@ from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 from kombu.exceptions import OperationalError
 
+from tasks.deaths import Deaths
 from tasks.decoding import Envelope
 from tasks.delivery import deliver
 from tasks.once import TICK_HEADER, is_doubled
@@ -26,12 +27,13 @@ log = Logger(__name__)
 WORKER_LOST_PAUSE_S = 1
 """A prefork child died over a message: its next run begins so much later; Celery's own pause is 3 minutes."""
 WORKERS_LOST_MAX = 5
-"""So many children may die over one message; then it is taken for the cause."""
+"""So many children, or whole workers, may die over one message; then it is taken for the cause."""
 
 
 class PoolTask(Task):
     """A task of the fleet; its messages tell when they were sent, and are parked when they make no sense."""
 
+    Request = "tasks.shown:QuietRequest"
     throws: tuple[type[TradePoolError], ...] = (Rejected,)
     """A refusal is an answer: Celery logs it in one line, without a traceback."""
     default_retry_delay = WORKER_LOST_PAUSE_S
@@ -86,11 +88,19 @@ class WriteTask(PoolTask):
 
         Raises: Reject, which returns the message to the queue.
         """
-        if self.request.retries > WORKERS_LOST_MAX:
-            # Nothing of ours retries but Celery, when a child was lost.
-            lost = f"{self.request.retries} worker processes died over it"
-            self._park_message(ChildProcessError(lost), args, kwargs)
+        deaths = Deaths(self.app, self.request)
+        # Nothing of ours retries but Celery, when a child was lost.
+        lost = max(self.request.retries, deaths.count())
+        if lost > WORKERS_LOST_MAX:
+            self._park_message(ChildProcessError(f"{lost} worker processes died over it"), args, kwargs)
+            deaths.forget()
             return None
+        try:
+            return self._run_safely(args, kwargs)
+        finally:
+            deaths.forget()
+
+    def _run_safely(self, args: Any, kwargs: Any) -> Any:
         try:
             return self.run(*args, **kwargs)
         except (Ignore, Reject, Retry):

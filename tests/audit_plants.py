@@ -24,6 +24,7 @@ from tradepool import TradePool, commanding
 from tradepool.archive.parts import drop_rows
 from tradepool.audit.ledger_rules import EXPIRED_MAX_US
 from tradepool.clock import now_us
+from tradepool.files.snapshot_info import SNAPSHOT_NAME, FileInfo, load_snapshot
 from tradepool.journal_service import JournalService
 from tradepool.model import codec
 from tradepool.model.books import Books
@@ -261,10 +262,11 @@ def another_snapshot(
     text, changes = re.subn(old, new, (folder / "trades.json").read_bytes(), count=1)
     assert changes == 1
     (folder / "trades.json").write_bytes(text)
-    info = json.loads((folder / "snapshot.json").read_bytes())
+    info = load_snapshot(folder)
+    assert info is not None
     digest = hashlib.sha256(text).hexdigest()
-    info["trades"] = {"count": text.count(b"\n") - 2, "bytes": len(text), "sha256": digest}
-    (folder / "snapshot.json").write_text(json.dumps(info))
+    trades = FileInfo(count=text.count(b"\n") - 2, bytes=len(text), sha256=digest)
+    (folder / SNAPSHOT_NAME).write_bytes(msgspec.structs.replace(info, trades=trades).sealed().text())
 
 
 def part_of(scene: Scene) -> Any:

@@ -199,7 +199,8 @@ class JournalWriter:
         now = now_us()
         for position in oldest:
             self._commits.observe(now / 1_000_000 - parse_position(position)[0] / 1000)
-        if now - self._measured_at >= _LATENCIES_EVERY_US:
+        # A clock that was set back must not silence it until it is there again.
+        if not 0 <= now - self._measured_at < _LATENCIES_EVERY_US:
             self._measured_at = now
             self._vitals.write_latencies(
                 JournalLatencies(at=now, fsync=self._journal.fsyncs.counts(), commit=self._commits.counts())

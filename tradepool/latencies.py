@@ -22,6 +22,11 @@ class LatencyCounts(msgspec.Struct, frozen=True, kw_only=True):
     """Of each of `BOUNDS_S` those that took no longer and longer than the bound before; last the longest."""
     sum_s: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Of other bounds, as another release has them, nothing can be told. Raises: ValueError."""
+        if len(self.counts) != len(BOUNDS_S) + 1:
+            raise ValueError(f"{len(self.counts)} counts of latencies, not {len(BOUNDS_S) + 1}")
+
 
 class Latencies:
     """Counts what one thread measures; another may read the counts at any time."""

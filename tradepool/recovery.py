@@ -101,6 +101,7 @@ def _recovered(client: Client, store: RedisStore, journal: Journal, settings: Se
             "was it emptied under its writers? Stop them, restart the server and recover"
         )
     if is_open:
+        fence.add_missing_scripts(client)
         return RecoveryReport()
     journal.cut_unconfirmed()
     fence.void_generation(client)

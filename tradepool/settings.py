@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tradepool.errors import Misconfigured
+from tradepool.program_log import LogFormat
 
 __all__ = ["SEGMENT_BYTES", "Durability", "Settings", "load_settings", "secret_of"]
 
@@ -134,6 +135,11 @@ class Settings(BaseSettings):
     """How often a gpu worker saves its book, to start from it again."""
     book_check_every_s: int = Field(default=3600, ge=1)
     """How often beat has the book compared with the store."""
+
+    log_format: LogFormat = "auto"
+    """How programs write their log: `json` or `text`; `auto`: text on a terminal, JSON elsewhere."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """From which level on our own lines are logged; of Celery's `--loglevel` decides."""
 
     flower_host: str = "127.0.0.1"
     """Where Flower listens; its metrics are open to whoever can reach it."""

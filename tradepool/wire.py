@@ -25,6 +25,7 @@ from tradepool.model.commands import Command
 
 __all__ = [
     "APPLY_CHANGES",
+    "CHECK_ALL_TRADES",
     "CONTENT_TYPE",
     "PAGE_AUDIT",
     "QUEUES",
@@ -35,6 +36,7 @@ __all__ = [
     "QUEUE_TOKENS",
     "QUEUE_TRADES",
     "SERIALIZER",
+    "WRITE_SNAPSHOT",
     "command_from_wire",
     "command_to_wire",
     "decode",
@@ -63,6 +65,8 @@ With several devices there are those of `device_queues` besides.
 APPLY_CHANGES = "tasks.trades.apply_changes"
 """The task that takes a chunk of commands in order; what `PoolClient` sends."""
 
+CHECK_ALL_TRADES = "tasks.audit.check_all_trades"
+WRITE_SNAPSHOT = "tasks.files.write_snapshot"
 PAGE_AUDIT = "tasks.audit.page"
 """The task that tells of an audit, named by its run id."""
 

@@ -10,11 +10,12 @@ import pytest
 from tests.archived_trades import closed_trade
 from tests.varied_trades import trade_on, varied_trades
 from tradepool import TradePool
-from tradepool.files.snapshot_info import NAMES, SNAPSHOT_NAME
+from tradepool.files.snapshot_info import NAMES, SNAPSHOT_NAME, load_snapshot
 from tradepool.model import codec
 
 FLIPS, FLIPS_MANY = 30, 3_000
 FILE_FLIPS, FILE_FLIPS_MANY = 12, 600
+BITS_STEP = 17
 BEYOND_AUDITS = {b"epoch", b"generation", b"created"}
 """Fields that only the writers of the journal and of the fence can judge, and one that nobody reads."""
 
@@ -115,7 +116,7 @@ def files_of(pool: TradePool) -> list[Path]:
     folder = pool.settings.data_dir
     segments = sorted(folder.glob("trade_pool.*log*"))
     archive = sorted((folder / "archive").glob("day=*/*"))
-    snapshot = [folder / name for name in NAMES if name != SNAPSHOT_NAME]
+    snapshot = [folder / name for name in NAMES]
     return [*segments, *archive, *snapshot]
 
 
@@ -125,6 +126,20 @@ def test_a_bit_that_turns_over_in_the_server_is_found(pool):
 
 def test_a_bit_that_turns_over_in_a_file_is_found(pool):
     assert missed_in_files(pool, files_of(pool), FILE_FLIPS, seed=1) == []
+
+
+def test_any_bit_that_turns_over_in_what_vouches_for_the_snapshot_makes_it_none(pool):
+    path = pool.settings.data_dir / SNAPSHOT_NAME
+    before = path.read_bytes()
+    assert load_snapshot(path.parent) is not None
+    for number in range(0, 8 * len(before), BITS_STEP):
+        turned = bytearray(before)
+        turned[number // 8] ^= 1 << number % 8
+        path.write_bytes(turned)
+        assert load_snapshot(path.parent) is None, (number, bytes(turned))
+    assert is_found(pool)
+    path.write_bytes(before)
+    assert not is_found(pool)
 
 
 @pytest.mark.slow

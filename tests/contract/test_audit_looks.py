@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
+import msgspec
 import pytest
 
 from tests.archived_trades import closed_trade
@@ -14,7 +14,7 @@ from tradepool import TradePool
 from tradepool.audit.parts import snapshot_sift
 from tradepool.audit.registry import Level
 from tradepool.files.durable import fresh_path
-from tradepool.files.snapshot_info import SNAPSHOT_NAME
+from tradepool.files.snapshot_info import SNAPSHOT_NAME, load_snapshot
 from tradepool.store.keys import Keys
 
 COUNTED_AS_WRITES = "write"
@@ -193,11 +193,23 @@ def test_a_snapshot_whose_description_cannot_be_read_is_found(pool, text):
 def test_a_snapshot_that_vouches_for_another_count_is_found(pool):
     vouching = pool.settings.data_dir / SNAPSHOT_NAME
     before = vouching.read_bytes()
-    told = json.loads(before)
-    told["trades"]["count"] += 1
-    vouching.write_text(json.dumps(told))
+    info = load_snapshot(vouching.parent)
+    more = msgspec.structs.replace(info.trades, count=info.trades.count + 1)
+    vouching.write_bytes(msgspec.structs.replace(info, trades=more).sealed().text())
     try:
         found = pool.check_all_trades(deep=True).findings
     finally:
         vouching.write_bytes(before)
     assert [(each.rule, each.subject) for each in found] == [("snapshot_damaged", "trades.json")]
+
+
+def test_what_an_older_release_says_of_a_snapshot_without_a_checksum_is_undecided(pool):
+    vouching = pool.settings.data_dir / SNAPSHOT_NAME
+    before = vouching.read_bytes()
+    info = load_snapshot(vouching.parent)
+    vouching.write_bytes(msgspec.structs.replace(info, checksum="").text())
+    try:
+        report = pool.check_all_trades(deep=True)
+    finally:
+        vouching.write_bytes(before)
+    assert (report.findings, report.undecided) == ((), ("snapshot.json, which has no checksum yet",))

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 
 from tests.audit_plants import Scene, opened
 from tests.page_parts import Page, read_page
 from tradepool.audit.report import AuditReport, Finding, Severity
-from tradepool.audit.reports.course import POINTS_MAX, by_rule, by_severity, durations, journal_lag, standing
+from tradepool.audit.reports.course import (
+    POINTS_MAX,
+    History,
+    by_rule,
+    by_severity,
+    durations,
+    journal_lag,
+    standing,
+)
 from tradepool.audit.reports.figures import BOOK_PNL, LAG_US
-from tradepool.audit.reports.keeping import History
 from tradepool.audit.reports.kept import KeptReport
 from tradepool.audit.reports.page import page_of
 
 MINUTE_US = 60_000_000
+LETTER_WIDTH = 9
+"""Of the writing in plots as it is on a narrow screen, about."""
 START = 1_763_856_000_000_000
 CRITICAL, WARNING = "missing_in_redis", "time_order"
 LOADED = {
@@ -144,6 +154,29 @@ def test_a_long_course_is_thinned_and_keeps_its_peak():
     (lag,) = journal_lag(course)
     assert len(lag.points) <= POINTS_MAX
     assert max(value for _, value in lag.points) == 9_000
+
+
+def test_what_the_page_says_of_now_is_the_newest_value_however_long_the_course_is():
+    course = [kept(minute, "digest", *[CRITICAL][: minute != 999]) for minute in range(1_000)]
+    (critical,) = by_rule([kept(-1), *course[:-1], kept(999, "deep")])
+    assert len(critical.points) <= POINTS_MAX
+    assert critical.last == 0
+    assert critical.points[-1][0] == START + 999 * MINUTE_US
+
+
+@pytest.mark.parametrize("days", [0.001, 0.01, 0.1, 0.9, 1.1, 2, 2.9, 3.1, 30, 400])
+def test_the_times_below_a_plot_do_not_run_into_each_other(days):
+    (lag, *_) = re.findall(r"<svg.*?</svg>", page(kept(0), kept(int(days * 24 * 60) or 1)).source, re.DOTALL)
+    axis = lag[lag.index("axis x") :]
+    places = re.findall(r'<text x="([\d.]+)" y="[\d.]+"[^>]*>([^<]+)', axis[: axis.index("series")])
+    assert places
+    for (x, text), (after, _) in pairwise(places):
+        assert float(after) - float(x) > LETTER_WIDTH * len(text)
+
+
+def test_a_logarithmic_plot_names_its_highest_decade():
+    made = page(kept(0, duration_s=0.02), kept(5, "deep", duration_s=95))
+    assert {"0.01", "0.1", "1", "10", "100"} <= set(re.findall(r">([\d.]+)</text>", made.source))
 
 
 def test_durations_are_drawn_by_level():

@@ -59,7 +59,7 @@ def test_a_new_critical_fault_is_paged_once_with_what_a_person_needs(scene, told
     out = capsys.readouterr().out
     assert out.count("new critical faults") == 1
     assert SECRET not in out
-    assert scene.pool.store.standing_critical() == 1
+    assert len(scene.pool.store.known_critical()) == 1
     assert scene.pool.store.undelivered_pages() == {}
 
 
@@ -86,7 +86,7 @@ def test_a_page_that_was_not_taken_is_told_and_the_next_audit_pages_again(scene,
     problem = scene.pool.store.undelivered_pages()[first.run_id]
     assert "HTTP 500" in problem
     assert SECRET not in problem
-    assert scene.pool.store.standing_critical() == 0
+    assert len(scene.pool.store.known_critical()) == 0
     out = capsys.readouterr().out
     assert "a page could not be delivered" in out
     assert SECRET not in out
@@ -94,7 +94,27 @@ def test_a_page_that_was_not_taken_is_told_and_the_next_audit_pages_again(scene,
     second = scene.pool.check_all_trades(deep=True)
     assert [page["run_id"] for page in told.pages] == [first.run_id, second.run_id]
     assert scene.pool.store.undelivered_pages() == {}
-    assert scene.pool.store.standing_critical() == 1
+    assert len(scene.pool.store.known_critical()) == 1
+
+
+def test_what_nobody_could_be_told_of_is_forgotten_when_an_audit_as_deep_finds_nothing(scene, told):
+    told.answers += [500]
+    record = scene.redis.hget(scene.records(scene.open_id), scene.open_id)
+    lose(scene, scene.open_id)
+    scene.pool.check_all_trades(deep=True)
+    scene.redis.hset(scene.records(scene.open_id), scene.open_id, record)
+    scene.pool.check_all_trades()
+    assert len(scene.pool.store.undelivered_pages()) == 1
+    scene.pool.check_all_trades(deep=True)
+    assert scene.pool.store.undelivered_pages() == {}
+
+
+def test_a_webhook_that_is_away_for_weeks_fills_nothing(scene):
+    for number in range(250):
+        scene.pool.store.note_undelivered_page(f"run-{number}", "HTTP 500")
+    undelivered = scene.pool.store.undelivered_pages()
+    assert "run-249" in undelivered
+    assert len(undelivered) <= 100
 
 
 def test_without_a_webhook_a_new_fault_is_in_the_log_once(scene, capsys):

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import redis
+from pydantic import SecretStr
 
+from tests.audit_plants import opened
 from tests.loose_trades import buy
+from tests.servers import Server
 from tradepool import TradePool, wire
 from tradepool.broker import ChangeSender
 from tradepool.clock import now_us
 from tradepool.fleet.health import read_health
+from tradepool.fleet.metrics_server import metrics_text
 from tradepool.fleet.problems import GPU_WAITING_MAX
 from tradepool.fleet.state import Watcher
 from tradepool.settings import Settings
@@ -26,11 +34,11 @@ QUEUES = wire.QUEUES
 
 
 @pytest.fixture
-def pool(tmp_path):
-    with TradePool.embedded(tmp_path / "pool", mark_every_s=1) as opened:
+def pool(server: Server, tmp_path: Path) -> Iterator[TradePool]:
+    with opened(server, tmp_path / "pool") as (made, _):
         for symbol in ("A/USDT", "B/USDT", "C/USDT", "D/USDT", "E/USDT"):
-            opened.add_trade(buy(symbol=symbol, status="filled"))
-        yield opened
+            made.add_trade(buy(symbol=symbol, status="filled"))
+        yield made
 
 
 @pytest.fixture
@@ -38,8 +46,8 @@ def watcher(pool: TradePool) -> Iterator[Watcher]:
     """Of a fleet whose workers and beat were heard of just now."""
     Vitals(pool.redis, pool.store.keys).beat(worker_text(QUEUES, "all@here"), now_us())
     pool.redis.zadd("redbeat::schedule", {"redbeat:mark-to-market": now_us() / 1_000_000 + 600})
-    with Watcher(pool.settings) as opened:
-        yield opened
+    with Watcher(pool.settings) as looking:
+        yield looking
 
 
 @pytest.fixture
@@ -157,13 +165,42 @@ def test_a_full_disk_and_a_full_server_are_problems(
     pool: TradePool, problems: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ):
     pool.redis.config_set("maxmemory", int(int(pool.redis.info("memory")["used_memory"]) / 0.9))
-    store, broker = problems()
+    try:
+        store, broker = problems()
+    finally:
+        pool.redis.config_set("maxmemory", 0)
     assert store.startswith("the store uses ")
     assert broker.startswith("the broker uses ")
-    pool.redis.config_set("maxmemory", 0)
     full = os.statvfs_result((4096, 4096, 100, 9, 9, 10, 10, 10, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda _: full)
     assert problems() == ["the disk of the data folder has 9% left: when it is full nothing is acknowledged"]
+
+
+def test_a_disk_that_cannot_be_read_is_a_problem(
+    pool: TradePool, problems: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    def broken(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "statvfs", broken)
+    assert problems() == ["the data folder cannot be read: [Errno 5] Input/output error"]
+
+
+def test_a_pool_that_never_had_a_snapshot_or_marks_is_as_old_as_it_is(
+    pool: TradePool, problems: Callable[[], list[str]]
+):
+    assert problems() == []
+    pool.redis.hset(pool.store.keys.meta, "created", now_us() - 2 * HOUR_US)
+    found = problems()
+    assert [problem.partition(" for ")[0] for problem in found] == [
+        "there was no digest audit",
+        "there was no snapshot",
+        "no marks",
+    ]
+    assert found[2].endswith(" s, and one is due every 1 s")
+    metrics = metrics_text(pool.settings)
+    for name in ("snapshot", "marks"):
+        assert re.search(rf"^tradepool_{name}_age_seconds 7[23]\d\d\.", metrics, re.MULTILINE)
 
 
 def test_findings_stand_until_an_audit_as_deep_finds_nothing(
@@ -175,7 +212,7 @@ def test_findings_stand_until_an_audit_as_deep_finds_nothing(
     assert not pool.check_all_trades(deep=True).ok
     assert pool.check_all_trades().ok
     (problem,) = problems()
-    assert problem.startswith("the last deep audit found {")
+    assert problem.startswith("the last deep audit found index_extra (1)")
     pool.redis.zrem(pool.store.keys.open_trades(shard), member)
     assert pool.check_all_trades(deep=True).ok
     assert problems() == []
@@ -201,4 +238,25 @@ def test_a_broker_that_is_away_is_a_problem_among_others(pool: TradePool):
     with Watcher(settings) as watcher:
         health = read_health(watcher)
     assert health.problems[0].what.startswith("the broker does not answer: ")
+    assert health.problems[0].cure.startswith("start it")
     assert health.queues == {}
+
+
+def test_a_broker_that_refuses_us_is_not_to_be_started(server: Server, settings: Settings, redis_client: Any):
+    with server.client() as client:
+        client.acl_setuser("nobody", enabled=True, passwords=["+right"], commands=["+@all"], keys=["*"])
+        try:
+            refused = settings.model_copy(
+                update={
+                    "broker_url": settings.redis_url,
+                    "broker_username": "nobody",
+                    "broker_password": SecretStr("wrong"),
+                }
+            )
+            with Watcher(refused) as watcher:
+                problem = read_health(watcher).problems[0]
+        finally:
+            client.acl_deluser("nobody")
+    assert problem.what.startswith("the broker cannot be asked: ")
+    assert problem.cure == "correct the setting that this names"
+    assert "wrong" not in problem.what.replace("WRONGPASS", "")

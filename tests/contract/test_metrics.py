@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import msgspec
@@ -19,12 +23,15 @@ from tests.tidy.source_tree import ROOT
 from tests.waiting import eventually
 from tradepool import TradePool, cli, journaling, wire
 from tradepool.clock import now_us
-from tradepool.errors import Misconfigured
+from tradepool.errors import Corrupt, Misconfigured
+from tradepool.fleet.metrics import PoolCollector
 from tradepool.fleet.metrics_server import MetricsServer, metrics_text
-from tradepool.fleet.state import Watcher
+from tradepool.fleet.problems import problems_of
+from tradepool.fleet.state import PoolState, Watcher
 from tradepool.latencies import BOUNDS_S
 from tradepool.server.embedded import free_port
 from tradepool.settings import Settings
+from tradepool.store.keys import Keys
 from tradepool.store.vitals import Vitals, worker_text
 
 SCRAPE_TIMEOUT_S = 10
@@ -176,10 +183,109 @@ def test_a_server_that_hangs_is_told_before_prometheus_gives_up(
     eventually(lambda: scraped()["tradepool_up"] == {(): 1})
 
 
-def test_a_pool_whose_keys_are_damaged_is_told(own_server: Server, scraped: Callable[[], Samples]):
-    with own_server.client() as client:
-        client.set("tp:workers", "nonsense")
-    assert scraped()["tradepool_server_up"] == {("store",): 0, ("broker",): 1}
+NO_AMOUNT = json.dumps(
+    {
+        "at": 1,
+        "backend": "x",
+        "totals": {"USDT": "none"},
+        "users": 1,
+        "rows": 1,
+        "missing": [],
+        "stale": {},
+        "symbols": {},
+    }
+)
+DAMAGES = {
+    "a report": ("hset", Keys.audits, "9999999999999999:deep:x", "\xff{"),
+    "latencies of other bounds": (
+        "set",
+        Keys.latencies,
+        '{"at":1,"fsync":{"counts":[1]},"commit":{"counts":[1]}}',
+    ),
+}
+"""What costs the figures of the damaged value alone."""
+WORSE_DAMAGES = {
+    ("store", "a type"): ("set", Keys.workers, "nonsense"),
+    ("store", "a check of the book"): ("hset", Keys.book_checks, "0/1", "{}"),
+    ("store", "an amount"): ("hset", Keys.mark_totals, "0/1", NO_AMOUNT),
+    ("store", "a mark"): ("xadd", Keys.mark_stream, {"x": "y"}),
+    ("store", "a beat"): ("zadd", Keys.workers, {"trades x": math.inf}),
+    ("broker", "an entry"): ("zadd", "redbeat::schedule", {"redbeat:x": math.inf}),
+    ("broker", "a message"): ("zadd", "unacked_index", {"x": math.inf}),
+}
+
+
+@contextmanager
+def damaged(pool: TradePool, damage: Sequence[Any]) -> Iterator[None]:
+    command, key, *content = damage
+    before = pool.redis.dump(key)
+    if command == "set":
+        pool.redis.delete(key)
+    getattr(pool.redis, command)(key, *content)
+    try:
+        yield
+    finally:
+        pool.redis.delete(key)
+        if before is not None:
+            pool.redis.restore(key, 0, before)
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_value_that_cannot_be_read_hides_no_other(pool: TradePool, damage: Any):
+    with damaged(pool, damage):
+        assert samples(metrics_text(pool.settings))["tradepool_up"] == {(): 1}
+
+
+@pytest.mark.parametrize("damage", WORSE_DAMAGES, ids=str)
+def test_a_damaged_server_is_told_and_the_other_one_has_its_figures(pool: TradePool, damage: Any):
+    with damaged(pool, WORSE_DAMAGES[damage]), Watcher(pool.settings) as watcher:
+        state = watcher.look()
+        read_all = samples(metrics_text(pool.settings))
+    assert isinstance(getattr(state, damage[0]), Corrupt)
+    assert "has what cannot be read" in problems_of(state, pool.settings)[0].what
+    assert read_all["tradepool_server_up"][damage[0],] == 0
+    assert sum(read_all["tradepool_server_up"].values()) == 1
+
+
+def test_scrapes_that_come_together_share_a_look(pool: TradePool):
+    """Else those of several Prometheus would wait for each other's timeouts while a server hangs."""
+    began, go_on = threading.Event(), threading.Event()
+    looks = []
+    waiting = []
+
+    class CountingLock:
+        """Knows who has come to it."""
+
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+
+        def __enter__(self) -> None:
+            waiting.append(threading.current_thread())
+            self._lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self._lock.release()
+
+    class Slow(Watcher):
+        def look(self) -> PoolState:
+            began.set()
+            go_on.wait(10)
+            looks.append(super().look())
+            return looks[-1]
+
+    with Slow(pool.settings) as watcher:
+        collector = PoolCollector(watcher)
+        collector._lock = CountingLock()
+        threads = [threading.Thread(target=lambda: list(collector.collect())) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: began.is_set() and len(waiting) == len(threads))
+        go_on.set()
+        for thread in threads:
+            thread.join()
+        assert len(looks) == 1
+        list(collector.collect())
+        assert len(looks) == 2
 
 
 def test_a_port_that_is_taken_is_named(settings: Settings, redis_client):
@@ -246,6 +352,10 @@ def test_only_what_has_just_been_committed_is_measured(tmp_path: Path, monkeypat
     with TradePool.embedded(tmp_path, shard_count=4) as pool:
         pool.add_trade(buy())
         latencies = measured(pool)
+        # A clock that is set back does not end the measuring.
+        monkeypatch.setattr(journaling, "now_us", now_us)
+        pool.add_trade(buy())
+        eventually(lambda: sum(measured(pool).commit.counts) == 2)
     # One commit, an hour ago by this clock; what was journaled before the pool was opened is not among them.
     assert latencies.commit.counts == (0,) * len(BOUNDS_S) + (1,)
     assert sum(latencies.fsync.counts) == 1

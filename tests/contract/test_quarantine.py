@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from tests.audit_plants import opened
 from tests.faults.simulator.store_contents import actual_contents
 from tests.loose_trades import buy, entry
 from tests.repairing import slow
@@ -19,17 +20,10 @@ from tradepool.importers import import_file
 REASON = "looks wrong"
 
 
-@pytest.fixture(scope="module")
-def folder(server_binary, tmp_path_factory):
-    return tmp_path_factory.mktemp("quarantine") / "pool"
-
-
 @pytest.fixture
-def pool(folder):
-    with TradePool.embedded(folder, shard_count=2) as opened:
-        yield opened
-        for trade in opened.get_quarantined():
-            opened.release_quarantine(trade.trade_id)
+def pool(server, tmp_path):
+    with opened(server, tmp_path / "pool") as (made, _):
+        yield made
 
 
 def kept_trade(pool, **fields):
@@ -42,14 +36,13 @@ def kept_trade(pool, **fields):
 def test_it_is_listed_read_and_marked_but_not_changed_until_it_is_released(pool):
     trade_id = kept_trade(pool)
     assert [trade.trade_id for trade in pool.get_quarantined()] == [trade_id]
-    assert pool.store.quarantined_count() == 1
     assert trade_id in pool.mark_to_market({"BTC/USDT": "110"}, rows=True).rows
     with pytest.raises(Quarantined):
         pool.close_trade(trade_id, "110")
 
     assert pool.release_quarantine(trade_id).outcome == "applied"
 
-    assert (pool.get_quarantined(), pool.store.quarantined_count()) == ([], 0)
+    assert pool.get_quarantined() == []
     assert pool.close_trade(trade_id, "110").outcome == "applied"
     assert pool.check_all_trades(deep=True).ok
 
@@ -100,36 +93,36 @@ def test_an_archive_waits_for_its_release(tmp_path, server_binary):
         assert pool.check_all_trades(deep=True).ok
 
 
-def test_the_same_methods_are_awaited(folder):
+def test_the_same_methods_are_awaited(pool):
     async def through() -> None:
-        async with AsyncTradePool.embedded(folder, shard_count=2) as pool:
-            trade_id = (await pool.add_trade(buy())).trade_id
-            await pool.quarantine(trade_id, REASON)
-            assert [trade.trade_id for trade in await pool.get_quarantined()] == [trade_id]
-            await pool.release_quarantine(trade_id)
-            assert await pool.get_quarantined() == []
+        async with AsyncTradePool.connect(pool.settings) as awaited:
+            trade_id = (await awaited.add_trade(buy())).trade_id
+            await awaited.quarantine(trade_id, REASON)
+            assert [trade.trade_id for trade in await awaited.get_quarantined()] == [trade_id]
+            await awaited.release_quarantine(trade_id)
+            assert await awaited.get_quarantined() == []
 
     asyncio.run(through())
 
 
-def test_the_command_puts_in_lists_and_releases(folder, capsys, monkeypatch):
+def test_the_command_puts_in_lists_and_releases(pool, capsys, monkeypatch):
+    monkeypatch.setenv("TRADEPOOL_REDIS_URL", pool.settings.redis_url)
+    monkeypatch.setenv("TRADEPOOL_DATA_DIR", str(pool.settings.data_dir))
     monkeypatch.setenv("TRADEPOOL_SHARD_COUNT", "2")
-    with TradePool.embedded(folder, shard_count=2) as pool:
-        trade_id = pool.add_trade(buy(user_id="[red]me")).trade_id
-    place = ["--embedded", str(folder)]
-    assert main(["quarantine", trade_id, "--reason", REASON, *place]) == 0
+    trade_id = pool.add_trade(buy(user_id="[red]me")).trade_id
+    assert main(["quarantine", trade_id, "--reason", REASON]) == 0
     shown = capsys.readouterr().out
     assert "1 trade in quarantine" in shown
     assert "[red]me" in shown
-    assert main(["quarantine", "--json", *place]) == 0
+    assert main(["quarantine", "--json"]) == 0
     assert [one["quarantine"] for one in json.loads(capsys.readouterr().out)] == [REASON]
-    assert main(["quarantine", trade_id, "--release", *place]) == 0
+    assert main(["quarantine", trade_id, "--release"]) == 0
     assert "0 trades in quarantine" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "words", [["--release"], ["a"], ["a", "--release", "--reason", "b"], ["--reason", "b"]]
 )
-def test_a_command_that_says_too_little_or_too_much_is_bad_usage(folder, words, capsys):
-    assert main(["quarantine", *words, "--embedded", str(folder)]) == 2
+def test_a_command_that_says_too_little_or_too_much_is_bad_usage(tmp_path, words, capsys):
+    assert main(["quarantine", *words, "--embedded", str(tmp_path)]) == 2
     assert "TRADE" in capsys.readouterr().err

@@ -21,7 +21,8 @@ def scene(server, tmp_path, monkeypatch):
 def looked_at(scene, name):
     """The fault is planted and looked at; what would be written about it, not yet written."""
     PLANTS[name](scene)
-    return list(scene.pool._services.repairs._fixes(audit(scene).findings, None))
+    repairs = scene.pool._services.repairs
+    return list(repairs._fixes(repairs._tools_now(), audit(scene).findings, None))
 
 
 def somebody_puts_the_record_back(scene):
@@ -63,7 +64,14 @@ RACES = {
 }
 
 
-@pytest.mark.parametrize("name", ["missing_in_redis", "index_missing", *slow(sorted(RACES))])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "missing_in_redis",
+        "index_missing",
+        *slow(sorted(RACES.keys() - {"missing_in_redis", "index_missing"})),
+    ],
+)
 def test_what_has_changed_since_it_was_looked_at_is_left_as_it_is(scene, name):
     fixes = looked_at(scene, name)
     RACES[name](scene)
@@ -113,6 +121,8 @@ def test_a_server_that_waits_for_its_recovery_is_not_mended(scene, name):
     fixes = looked_at(scene, name)
     generation = scene.pool.store.generation()
     scene.patch.setattr(scene.pool.store, "generation", lambda: generation)
+    # It would recover the server.
+    scene.journal.close()
     scene.redis.script_flush()
     before = keys_of(scene.redis)
 

@@ -14,6 +14,7 @@ from tasks.app import PoolApp
 from tasks.config import celery_settings
 from tests.certificates import Authority
 from tests.loose_trades import buy, entry
+from tests.roles import made_users
 from tests.servers import PASSWORD, Server
 from tests.tcp_proxy import TcpProxy
 from tradepool import TradePool
@@ -26,8 +27,7 @@ from tradepool.store import fence
 from tradepool.store.connection import connect
 from tradepool.store.shard_count import check_shard_count
 
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
-RULE = re.compile(r"ACL SETUSER (tradepool on .*)")
+RULE = re.compile(r"^user (worker on .*)$", re.MULTILINE)
 HUSH = "hush-hush"
 
 
@@ -99,11 +99,12 @@ def test_a_wrong_password_or_none_is_told_in_one_line(settings):
     )
 
 
-def test_a_user_with_the_documented_rights_runs_the_pool_and_its_recovery(settings, server):
-    (rule,) = RULE.findall(OPERATIONS.read_text(encoding="utf-8"))
-    login = given(settings, redis_username="tradepool", redis_password=SecretStr(HUSH))
+def test_a_worker_runs_the_pool_and_its_recovery(settings, server, tmp_path):
+    users = made_users(tmp_path / "users")
+    (rule,) = RULE.findall((users / "store.acl").read_text(encoding="ascii"))
+    login = given(settings, redis_username="worker", redis_password_file=users / "worker_password")
     with server.client() as admin:
-        admin.execute_command("ACL", "SETUSER", *rule.replace("PASSWORD", HUSH).split())
+        admin.execute_command("ACL", "SETUSER", *rule.split())
         pool_works(login)
         admin.flushall()
         admin.script_flush()

@@ -15,6 +15,7 @@ from celery import Celery
 from tests.fleet.nodes import WorkerNode, start_worker
 from tests.waiting import eventually
 from tradepool.broker import ChangeSender
+from tradepool.errors import UnknownTrade
 from tradepool.fleet.dead_letters import DeadLetter, DeadLetters
 from tradepool.pool import TradePool
 from tradepool.server.embedded import EmbeddedServer
@@ -61,6 +62,14 @@ class Fleet:
         self.server.stop()
         port = urlsplit(self.server.url).port
         self.server = self._resources.enter_context(EmbeddedServer(self.settings.data_dir, port=port))
+
+    def knows(self, trade_id: object) -> bool:
+        """Whether the pool has that trade by now."""
+        try:
+            self.pool.get_trade(str(trade_id))
+        except UnknownTrade:
+            return False
+        return True
 
     def call(self, task: str, *args: object, **kwargs: object) -> str:
         """Call a task as a program would that knows nothing but Celery."""

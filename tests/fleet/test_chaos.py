@@ -9,11 +9,16 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec import Raw
 
 from bench.soak import slope_of
+from tests.faults.simulator.journal_lines import JournalFiles, Line
+from tests.fleet.chaos.checks import check_lines
 from tests.fleet.chaos.outcome import Outcome, Struck, Wait, table
 from tests.fleet.chaos.plan import FULL_TRADES, FaultKind, make_plan, wanted_counts
 from tests.fleet.chaos.workload import WINDOW_TRADES, windows_of
@@ -96,6 +101,38 @@ def test_a_leak_is_told_from_noise():
     leak = [(at, size + at * 5_000) for at, size in noise]
     assert slope_of(noise).low < 0 < slope_of(noise).high
     assert slope_of(leak).low > 200
+    assert slope_of(leak).is_leak
+    assert not slope_of(noise).is_leak
+
+
+def test_a_step_is_no_leak():
+    step = [(float(second), 1e8 + (second * 7919) % 5_000 + 2e6 * (second > 200)) for second in range(400)]
+    assert slope_of(step).low > 64
+    assert not slope_of(step).is_leak
+
+
+def test_the_judge_takes_no_repair_for_what_a_client_has_sent():
+    """An audit that puts a lost record back into the journal must not hide that it was lost."""
+    body = b'{"trade_id":"t"}'
+    sent = Line(
+        0,
+        0,
+        "1-0",
+        0,
+        "t",
+        "t",
+        "c0ffee",
+        "",
+        1,
+        blake2b(body, digest_size=8).hexdigest(),
+        "",
+        "p",
+        Raw(body),
+    )
+    for line, problems in ((sent, 0), (msgspec.structs.replace(sent, e="repair:c0ffee"), 1)):
+        journal = JournalFiles()
+        journal.history["t"] = [line]
+        assert len(list(check_lines(journal))) == problems
 
 
 @pytest.mark.slow

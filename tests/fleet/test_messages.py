@@ -14,19 +14,10 @@ from tests.fleet.conftest import VISIBILITY_TIMEOUT_S, Fleet
 from tests.fleet.trades import journaled_versions, new_trade, new_trades
 from tests.waiting import eventually
 from tradepool import PoolClient
-from tradepool.errors import UnknownTrade
 from tradepool.store.tick_guard import Tick
 
 CONFIRM_S = 30.0
 LARGE = 5000
-
-
-def is_known(fleet: Fleet, trade_id: object) -> bool:
-    try:
-        fleet.pool.get_trade(str(trade_id))
-    except UnknownTrade:
-        return False
-    return True
 
 
 def settled_down(fleet: Fleet) -> bool:
@@ -40,7 +31,7 @@ def test_a_message_that_is_due_later_than_the_visibility_timeout_is_applied_once
     fleet.foreign.send_task(
         "tasks.trades.add_trade", args=[trade], queue="trades", countdown=VISIBILITY_TIMEOUT_S + 2
     )
-    eventually(lambda: is_known(fleet, trade["trade_id"]))
+    eventually(lambda: fleet.knows(trade["trade_id"]))
     eventually(lambda: settled_down(fleet))
     assert journaled_versions(fleet.settings)[trade["trade_id"], 1] == 1
     assert fleet.pool.get_trade(trade["trade_id"]).version == 1
@@ -50,7 +41,7 @@ def test_messages_of_every_priority_are_taken(fleet: Fleet):
     trades = new_trades(10)
     for priority, trade in enumerate(trades):
         fleet.foreign.send_task("tasks.trades.add_trade", args=[trade], queue="trades", priority=priority)
-    eventually(lambda: all(is_known(fleet, trade["trade_id"]) for trade in trades))
+    eventually(lambda: all(fleet.knows(trade["trade_id"]) for trade in trades))
     eventually(lambda: settled_down(fleet))
 
 
@@ -80,8 +71,8 @@ def test_one_huge_message_is_applied_in_batches(fleet: Fleet):
     trades = new_trades(LARGE)
     trades[-1]["signals"] = {"note": "x" * 15_000}
     task_id = fleet.call("trades.add_trades", trades)
-    eventually(lambda: is_known(fleet, trades[-1]["trade_id"]), CONFIRM_S)
-    assert all(is_known(fleet, trade["trade_id"]) for trade in trades[:: LARGE // 50])
+    eventually(lambda: fleet.knows(trades[-1]["trade_id"]), CONFIRM_S)
+    assert all(fleet.knows(trade["trade_id"]) for trade in trades[:: LARGE // 50])
     assert fleet.letters(task_id) == []
 
 
@@ -160,7 +151,7 @@ def test_a_tick_that_two_beats_have_sent_takes_effect_once_and_its_own_message_m
         )
     eventually(lambda: fleet.pool.redis.llen("tokens") == 0 and settled_down(fleet))
     fleet.call("trades.add_trade", trade)
-    eventually(lambda: is_known(fleet, trade["trade_id"]))
+    eventually(lambda: fleet.knows(trade["trade_id"]))
     lines = [line for node in fleet.nodes for line in node.logs().splitlines() if entry in line]
     ran = [line for line in lines if "succeeded" in line]
     assert len([line for line in lines if "doubled tick dropped" in line]) == 1

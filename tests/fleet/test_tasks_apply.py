@@ -14,23 +14,14 @@ from tests.fleet.trades import new_trade
 from tests.waiting import eventually
 from tradepool import wire
 from tradepool.cli import main
-from tradepool.errors import UnknownTrade
 from tradepool.fleet.programs import environment
-
-
-def is_known(fleet: Fleet, trade_id: object) -> bool:
-    try:
-        fleet.pool.get_trade(str(trade_id))
-    except UnknownTrade:
-        return False
-    return True
 
 
 def test_a_trade_lives_through_every_task(fleet: Fleet):
     given = new_trade(status="submitted", market="spot")
     trade_id = given["trade_id"]
     fleet.call("trades.add_trade", given)
-    eventually(lambda: is_known(fleet, trade_id))
+    eventually(lambda: fleet.knows(trade_id))
     entry = {"fill_id": f"{trade_id}-e", "role": "entry", "amount": "2", "price": "100"}
     fleet.call("trades.add_fill", trade_id, entry)
     eventually(lambda: fleet.pool.get_trade(trade_id).filled == 2)
@@ -58,7 +49,7 @@ def test_bad_trades_are_parked_and_the_rest_of_the_batch_is_added(fleet: Fleet):
     )
     eventually(lambda: len(fleet.letters(task_id)) == 3)
     for added in good:
-        eventually(lambda added=added: is_known(fleet, added["trade_id"]))
+        eventually(lambda added=added: fleet.knows(added["trade_id"]))
     letters = fleet.letters(task_id)
     assert sorted(letter.reason["field"] for letter in letters) == ["amount", "command", "signals"]
     assert all(letter.task == "tasks.trades.add_trades" and letter.parked_at > 0 for letter in letters)
@@ -86,7 +77,7 @@ def test_a_redelivered_add_without_an_id_adds_one_trade(fleet: Fleet):
     eventually(lambda: fleet.pool.get_trades_by_user("twice").trades)
     after = new_trade(user_id="twice")
     fleet.call("trades.add_trade", after)
-    eventually(lambda: is_known(fleet, after["trade_id"]))
+    eventually(lambda: fleet.knows(after["trade_id"]))
     eventually(lambda: fleet.pool.redis.llen("trades") == 0)
     assert len(fleet.pool.get_trades_by_user("twice").trades) == 2
 
@@ -97,7 +88,7 @@ def test_an_update_that_overtakes_its_add_is_applied(fleet: Fleet):
     eventually(lambda: fleet.pool.redis.llen("trades") == 0)
     fleet.call("trades.add_trade", given)
     eventually(
-        lambda: is_known(fleet, given["trade_id"]) and fleet.pool.get_trade(given["trade_id"]).stop_loss == 80
+        lambda: fleet.knows(given["trade_id"]) and fleet.pool.get_trade(given["trade_id"]).stop_loss == 80
     )
 
 
@@ -235,7 +226,7 @@ def test_what_is_no_message_at_all_is_parked_and_the_worker_goes_on(fleet: Fleet
     assert [node.process.pid for node in fleet.nodes if node.process.exit_code is None] == pids
     after = new_trade()
     fleet.call("trades.add_trade", after)
-    eventually(lambda: is_known(fleet, after["trade_id"]))
+    eventually(lambda: fleet.knows(after["trade_id"]))
     assert fleet.dead.count() == before + 1
 
 

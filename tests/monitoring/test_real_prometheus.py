@@ -158,12 +158,17 @@ def test_every_query_of_the_dashboard_has_data(panel: str, query: str, watched: 
     assert [value for value in values if not math.isnan(value)], panel
 
 
-def test_what_a_restart_and_an_emptied_server_leave_behind_fires(watched: Watched):
+def test_what_a_restart_an_emptied_server_and_a_broken_disk_leave_behind_fires(
+    watched: Watched, patch: pytest.MonkeyPatch
+):
     troubles = watched.troubles
+    troubles.break_the_disk(patch)
     troubles.forget_the_schedule()
     troubles.forget_all_audits()
     troubles.restart_the_server()
-    watched.wait_for("TradepoolFenced", "TradepoolBeatMissing", "TradepoolDeepAuditOld")
+    watched.wait_for(
+        "TradepoolFenced", "TradepoolBeatMissing", "TradepoolDeepAuditOld", "TradepoolDataFolderUnreadable"
+    )
 
 
 def test_a_server_that_is_away_and_metrics_that_are_away_fire(watched: Watched):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -117,6 +118,14 @@ class Troubles:
         look = os.statvfs
         full = {"f_bavail": 1}
         patch.setattr(os, "statvfs", lambda path: _Disk(look(path), full))
+
+    def break_the_disk(self, patch: pytest.MonkeyPatch) -> None:
+        """As the exporter sees it."""
+
+        def broken(path: object) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+        patch.setattr(os, "statvfs", broken)
 
     def fill_the_memory(self) -> None:
         used = int(self.redis.info("memory")["used_memory"])

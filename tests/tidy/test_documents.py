@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.tidy import settings_table
-from tests.tidy.source_tree import ROOT, committed_files, product_modules
+from tests.tidy.source_tree import ROOT, committed_files, committed_texts, product_modules
 from tradepool import cli
 from tradepool.store.keys import Keys
 
@@ -105,6 +105,18 @@ def test_the_readme_lists_every_command():
     listed = _text("README.md").partition("## Command line")[2].split("```")[1]
     names = set(re.findall(r"(?:tradepool|\|) ([a-z-]+)", listed))
     assert names == {name for name, *_ in cli._COMMANDS}
+
+
+def test_every_command_that_somebody_is_told_to_run_is_one():
+    told = re.compile(r"['`]tradepool ([a-z][a-z-]*)")
+    commands = {name for name, *_ in cli._COMMANDS}
+    unknown = [
+        (path, name)
+        for path, text in committed_texts()
+        for name in told.findall(text)
+        if name not in commands
+    ]
+    assert unknown == []
 
 
 @pytest.mark.usefixtures("server_binary")

@@ -5,21 +5,25 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 import pytest
 import redis
 from ruamel.yaml import YAML
 
+from tests.roles import ADMIN, made_users, with_an_admin
 from tests.tidy.source_tree import ROOT
+from tradepool.audit.report import AUDITS_NAME
 from tradepool.settings import Settings
 
 CONF = ROOT / "redis.conf"
 COMPOSE = ROOT / "docker-compose.yml"
+DOCKERFILE = ROOT / "Dockerfile"
 COMPOSE_GPU = ROOT / "docker-compose.gpu.yml"
 REASON_WORDS_MIN = 5
 START_LINES_MAX = 200
@@ -55,14 +59,13 @@ def test_the_configuration_gives_300_gb_and_never_evicts():
 def test_a_server_starts_with_the_arguments_that_compose_gives_it(
     name: str, services: Services, server_binary: Path, tmp_path: Path
 ):
-    password = tmp_path / "password.conf"
-    password.write_text("requirepass secret\n", encoding="utf-8")
-    places = {"/etc/tradepool/password.conf": str(password), "/data": str(tmp_path)}
+    users = with_an_admin(made_users(tmp_path / "secrets") / f"{name}.acl")
+    places = {"/etc/tradepool/users.acl": str(users), "/data": str(tmp_path)}
     program, conf, *arguments = services[name]["command"]
     assert (program, conf) == ("valkey-server", "/etc/tradepool/redis.conf")
     arguments = [places.get(argument, argument) for argument in arguments]
     small = ["--maxmemory", "64mb"]
-    with _server(server_binary, CONF, *arguments, *small, folder=tmp_path, password="secret") as client:
+    with _server(server_binary, CONF, *arguments, *small, folder=tmp_path, login=ADMIN) as client:
         assert client.config_get("bind") == {"bind": "* -::*"}
 
 
@@ -133,6 +136,12 @@ def test_each_device_has_a_worker_that_reads_the_journal_and_writes_its_book(ser
         assert devices["driver"] == "nvidia"
 
 
+def test_audit_workers_can_write_where_they_keep_reports_and_work_files(services: Services):
+    assert services["audit"]["volumes"] == ["pool-data:/data:ro", f"audits-data:/data/{AUDITS_NAME}"]
+    # A mount point that the image lacks cannot be made within what is read-only.
+    assert f"/data/{AUDITS_NAME} " in DOCKERFILE.read_text(encoding="utf-8")
+
+
 def _settings() -> set[tuple[str, str]]:
     lines = CONF.read_text(encoding="utf-8").splitlines()
     pairs = [line.split(" ", 1) for line in lines if line and not line.startswith("#")]
@@ -154,14 +163,14 @@ def _seconds(duration: str) -> int:
 
 @contextmanager
 def _server(
-    binary: Path, conf: Path, *arguments: str, folder: Path, password: str | None = None
+    binary: Path, conf: Path, *arguments: str, folder: Path, login: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[redis.Redis]:
     # The path of a socket must be short, and that of a test's folder is not.
     with TemporaryDirectory() as socket_folder:
         socket = f"{socket_folder}/s"
         place = ["--port", "0", "--unixsocket", socket, "--dir", str(folder)]
         with _started([str(binary), str(conf), *arguments, *place]):
-            client = redis.Redis(unix_socket_path=socket, password=password, decode_responses=True)
+            client = redis.Redis(unix_socket_path=socket, decode_responses=True, **login)
             with client:
                 yield client
 

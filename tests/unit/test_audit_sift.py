@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.journal_entries import entry, write_groups
+from tradepool.audit.key_rules import key_ttl, unknown_key
+from tradepool.audit.parts import bounds
 from tradepool.audit.parts.journal_sift import JournalSift, rows_since
-from tradepool.audit.parts.part import SnapshotPin, WorkFile
+from tradepool.audit.parts.part import Answer, Kind, Part, SnapshotPin, WorkFile
 from tradepool.audit.parts.rows import Row, RowFiles, When, read_rows
 from tradepool.audit.parts.snapshot_comparison import SnapshotComparison
 from tradepool.audit.parts.stages import groups_of
@@ -147,3 +149,33 @@ def test_groups_have_every_shard_once_and_are_of_one_size(shards, records, group
     assert [shard for group in found for shard in group] == list(range(shards))
     assert len(found) == groups
     assert max(map(len, found)) - min(map(len, found)) <= 1
+
+
+def test_a_part_lists_its_worst_findings_and_tells_how_many_more_there_are():
+    few, many = bounds.FINDINGS_MAX - 1, bounds.FINDINGS_MAX + 7
+    bad = [unknown_key.finding(f"key {number}", "found") for number in range(many)]
+    worst = [key_ttl.finding(f"key {number}", "found") for number in range(few)]
+    undecided = [f"user {number}" for number in range(bounds.UNDECIDED_MAX + 3)]
+    part = Part(kind=Kind.KEYS)
+
+    told = bounds.bounded(part, Answer(findings=(*bad, *bad, *worst), undecided=tuple(undecided)))
+
+    assert set(worst) < set(told.findings) < {*bad, *worst}
+    assert len(told.findings) == bounds.FINDINGS_MAX
+    assert told.undecided[:2] == (
+        f"{many - 1} more findings 'unknown_key' of part keys-00000000",
+        "3 more of part keys-00000000",
+    )
+    assert told.undecided[2:] == tuple(undecided[:-3])
+    assert bounds.bounded(part, Answer(findings=tuple(worst))).findings == tuple(worst)
+
+
+def test_an_attempt_that_the_disk_ends_leaves_nothing_on_it(tmp_path):
+    files = RowFiles(tmp_path / "rows", GROUPS)
+    files.add(Row("a", 0, 1, "d"))
+    files.flush()
+    (tmp_path / "rows" / "001.rows").mkdir()
+    files.add(Row("b", 2, 1, "d"))
+    with pytest.raises(ResourceUnavailable, match="needs room"):
+        files.end()
+    assert not (tmp_path / "rows").exists()

@@ -33,6 +33,18 @@ def test_a_records_next_command_waits_until_the_one_before_it_has_finished():
     assert [e.seq for e in schedule.next_batch(10, now_s=0)] == [2, 4]
 
 
+def test_what_comes_first_goes_at_once_and_what_comes_meanwhile_is_gathered():
+    schedule = schedule_of(entry(1, "a"))
+    assert schedule.is_worth_sending(2)
+    (first,) = schedule.next_batch(2, now_s=0)
+    schedule.add(entry(2, "b"))
+    assert not schedule.is_worth_sending(2)
+    schedule.add(entry(3, "c"))
+    assert schedule.is_worth_sending(2)
+    schedule.finish(first)
+    assert schedule.is_worth_sending(10)
+
+
 def test_a_message_has_one_queue_and_the_other_is_not_forgotten():
     schedule = schedule_of(entry(1, "a"), entry(2, "ledger", "tokens"), entry(3, "b"))
     assert [e.seq for e in schedule.next_batch(10, now_s=0)] == [1, 3]

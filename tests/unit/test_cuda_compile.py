@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -39,6 +40,12 @@ def nvrtc():
 
 def compiled(nvrtc, *options):
     """PTX or machine code, and what the compiler says."""
+    # It leaves its thread in a locale in which the tests after this one would read files as ASCII.
+    with ThreadPoolExecutor(1) as compiler:
+        return compiler.submit(compile_here, nvrtc, *options).result()
+
+
+def compile_here(nvrtc, *options):
     program = ctypes.c_void_p()
     source = KERNELS.read_bytes()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None) == 0

@@ -72,7 +72,8 @@ def test_no_password_stands_in_a_command_line():
     for program in fleet_programs(settings):
         assert "topsecret" not in " ".join(program.arguments)
     flower = fleet_programs(settings)[-1]
-    assert flower.environment == {"FLOWER_BASIC_AUTH": "me:topsecret"}
+    assert flower.environment["FLOWER_BASIC_AUTH"] == "me:topsecret"
+    assert flower.environment["FLOWER_MAX_TASKS"] == "10000", "at its own limit it would take 640 MiB"
     assert "--address=127.0.0.1" in flower.arguments
 
 

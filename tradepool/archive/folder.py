@@ -85,7 +85,7 @@ class ArchiveFolder:
     def unsettled(self) -> Path | None:
         """The part that was being archived when its writer ended. Raises: Corrupt."""
         try:
-            text = (self.path / _UNSETTLED_NAME).read_text().strip()
+            text = (self.path / _UNSETTLED_NAME).read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             return None
         match = _UNSETTLED.fullmatch(text)

@@ -9,12 +9,14 @@ from tradepool.errors import Corrupt
 from tradepool.model import codec
 from tradepool.store.redis_store import RedisStore
 
-__all__ = ["ATTEMPTS_MAX", "at_rest"]
+__all__ = ["ATTEMPTS_MAX", "JOURNAL_WAIT_S", "at_rest"]
 
 Answer = TypeVar("Answer")
 
 ATTEMPTS_MAX = 10
 """Looks at something that will not stand still."""
+JOURNAL_WAIT_S = 30.0
+"""How long the journal is waited for, until it has what the store has."""
 
 
 def at_rest(

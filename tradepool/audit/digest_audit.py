@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tradepool.audit import file_rules
+from tradepool.audit.at_rest import JOURNAL_WAIT_S
 from tradepool.audit.file_rules import Sums, Waiting
 from tradepool.audit.key_rules import key_type, key_value
 from tradepool.audit.report import Finding
@@ -26,7 +27,6 @@ from tradepool.store.watermark import JournaledShard, Watermark
 __all__ = ["DigestAudit"]
 
 _ATTEMPTS_MAX = 5
-_JOURNAL_WAIT_S = 30.0
 _STUCK_WAIT_S = 2.0
 
 
@@ -72,7 +72,7 @@ class DigestAudit:
             going = {shard: our for shard, our in ours.items() if shard not in self.stuck}
             if not going:
                 return
-            self._watermark.wait({shard: our.position for shard, our in going.items()}, _JOURNAL_WAIT_S)
+            self._watermark.wait({shard: our.position for shard, our in going.items()}, JOURNAL_WAIT_S)
             shards = list(self._undecided(going))
         self.restless = shards
 

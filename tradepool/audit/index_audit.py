@@ -109,10 +109,16 @@ class IndexAudit:
 
     def _check_routes(self) -> None:
         owners = {i: left.user_id for i, left in self._records.archived.items()} | self._records.trades
-        unrouted = sorted(i for i in owners if slot_of_id(i) is None and i not in self._records.unsound)
-        for page in batched(unrouted, _ROUTES_PAGE):
-            for trade_id, slot in zip(page, self._routes(page), strict=True):
-                self.findings += index_rules.route(trade_id, slot_of_user(owners[trade_id]), slot)
+        unrouted: list[str] = []
+        for trade_id in owners.keys() - self._records.unsound:
+            carried, slot = slot_of_id(trade_id), slot_of_user(owners[trade_id])
+            if carried is None:
+                unrouted.append(trade_id)
+            elif carried != slot:
+                self.findings += index_rules.route(trade_id, slot, carried)
+        for page in batched(sorted(unrouted), _ROUTES_PAGE):
+            for trade_id, found in zip(page, self._routes(page), strict=True):
+                self.findings += index_rules.route(trade_id, slot_of_user(owners[trade_id]), found)
 
     def _routes(self, trade_ids: list[str]) -> list[int | None]:
         """A route that is no number leads nowhere."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from tradepool.audit.registry import Fault, Level, Repair, rule
-from tradepool.audit.report import Severity
+from tradepool.audit.report import Severity, shown
 
 __all__ = [
     "Claim",
@@ -75,7 +75,7 @@ def open_set(trade_id: str, *, is_open: bool, is_listed: bool) -> Iterator[Fault
 
 @rule(Severity.CRITICAL, Level.DEEP, Repair.INDEX)
 def route(trade_id: str, expected: int, found: int | None) -> Iterator[Fault]:
-    """An id that carries no slot leads to the slot of its trade's user."""
+    """An id leads to its user's slot, by the slot that it carries or by its route."""
     if found != expected:
         yield trade_id, f"its id leads to slot {found}, not to its user's"
 
@@ -84,14 +84,14 @@ def route(trade_id: str, expected: int, found: int | None) -> Iterator[Fault]:
 def claim_missing(claim: Claim) -> Iterator[Fault]:
     """Idempotency keys and venue fills of a trade are claimed for it, or another could use them again."""
     if claim.user is not None and claim.holder is None:
-        yield claim.user, f"{_shown(claim.name)} is claimed for nobody"
+        yield claim.user, f"{shown(claim.name)} is claimed for nobody"
 
 
 @rule(Severity.WARNING, Level.DEEP, Repair.INDEX)
 def claim_extra(claim: Claim) -> Iterator[Fault]:
     """Nothing is claimed for a trade that does not use it, for that refuses whoever brings it."""
     if claim.holder is not None and claim.user is None:
-        yield claim.holder, f"{_shown(claim.name)} is claimed for it, and not used by it"
+        yield claim.holder, f"{shown(claim.name)} is claimed for it, and not used by it"
 
 
 @rule(Severity.CRITICAL, Level.DEEP, Repair.COUNTERS)
@@ -100,7 +100,3 @@ def summary_fold(user_id: str, counters: Mapping[str, int], fold: Mapping[str, i
     for name in sorted(fold.keys() | counters.keys()):
         if fold.get(name, 0) != counters.get(name, 0):
             yield user_id, f"{name}: counter {counters.get(name, 0)}, trades come to {fold.get(name, 0)}"
-
-
-def _shown(name: str) -> str:
-    return name.replace("\x1f", "/")

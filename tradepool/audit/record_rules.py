@@ -58,7 +58,7 @@ def corrupt_record(record_id: str, value: bytes, problem: str = "") -> Iterator[
 
 @rule(Severity.CRITICAL, Level.STANDARD, Repair.JOURNAL)
 def record_header(record_id: str, header: codec.Header, record: codec.Record) -> Iterator[Fault]:
-    """A record stands under its own id, and its header has its version and its status."""
+    """A record stands under its own id, in that id's bucket; its header has its version and its status."""
     status = codec.NO_STATUS
     match record:
         case Trade():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Generic, ParamSpec
 
-from tradepool.audit.report import Finding, Severity
+from tradepool.audit.report import Finding, Severity, shown
 from tradepool.errors import InvalidQuery
 
 __all__ = ["RULES", "Fault", "Level", "Repair", "Rule", "known_level", "rule"]
@@ -85,9 +85,7 @@ class Rule(Generic[Given]):
 
     def finding(self, subject: str, detail: str) -> Finding:
         """That `subject` breaks this rule."""
-        return Finding(
-            rule=self.name, severity=self.severity, subject=subject.replace("\x1f", "/"), detail=detail
-        )
+        return Finding(rule=self.name, severity=self.severity, subject=shown(subject), detail=detail)
 
     @property
     def meaning(self) -> str:

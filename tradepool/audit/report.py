@@ -9,7 +9,20 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["AuditReport", "Finding", "RepairState", "RepairStep", "Severity", "by_severity", "severities_of"]
+__all__ = [
+    "AUDITS_NAME",
+    "AuditReport",
+    "Finding",
+    "RepairState",
+    "RepairStep",
+    "Severity",
+    "by_severity",
+    "severities_of",
+    "shown",
+]
+
+AUDITS_NAME = "audits"
+"""The folder beside the journal that reports, the log of repairs and work files are in."""
 
 
 class Severity(StrEnum):
@@ -98,6 +111,11 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
             "counts": self.counts,
             "severities": self.severities,
         }
+
+
+def shown(name: str) -> str:
+    """The name of a record, or of a claim, as findings have it."""
+    return name.replace("\x1f", "/")
 
 
 def severities_of(findings: Iterable[Finding]) -> dict[str, int]:

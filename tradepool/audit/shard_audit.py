@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from tradepool.audit import record_rules
+from tradepool.audit.at_rest import JOURNAL_WAIT_S
 from tradepool.audit.counter_audit import CounterAudit
 from tradepool.audit.expiry_audit import compare_expiries
 from tradepool.audit.file_rules import Sums, bucket_sums
@@ -28,16 +29,30 @@ from tradepool.errors import Corrupt
 from tradepool.files.point import Place
 from tradepool.files.reading import Latest, read_lines
 from tradepool.model.archived import Archived
+from tradepool.store.key_families import symbol_of, user_of
 from tradepool.store.progress import ShardDigest
 from tradepool.store.redis_store import RedisStore
+from tradepool.store.translation import text_of
 from tradepool.store.watermark import Watermark
 
-__all__ = ["JOURNAL_WAIT_S", "ShardAudit", "newest_of_user"]
+__all__ = ["Named", "ShardAudit", "newest_of_user"]
 
-JOURNAL_WAIT_S = 30.0
-"""How long an audit waits for the journal to have what the store has."""
 _USERS_PAGE = 200
 _RULES = (record_rules.missing_in_redis, record_rules.stale_in_redis, record_rules.different_in_redis)
+
+
+class Named:
+    """Users and symbols that keys of a shard are named after; a fault may be that they have no records."""
+
+    def __init__(self) -> None:
+        self.users: set[str] = set()
+        self.symbols: set[str] = set()
+
+    def note(self, key: str) -> None:
+        """A key of that name is there."""
+        user_id, symbol = user_of(key), symbol_of(key)
+        self.users |= set() if user_id is None else {user_id}
+        self.symbols |= set() if symbol is None else {symbol}
 
 
 class ShardAudit:
@@ -91,25 +106,49 @@ class ShardAudit:
         end: Place | None,
         *,
         unusable: Collection[str] = (),
+        named: Named | None = None,
     ) -> None:
         """Compare everything of the shard with what the journal held a moment ago; None: it is not known.
 
         `end` is the place up to which it was read. `unusable` are users with a key of a wrong type: their
-        indexes and counters are left out.
+        indexes and counters are left out. `named` are users and symbols of keys that were there before.
         """
-        users = {user_id for user_id in self._store.users(self._shard) if user_id not in unusable}
+        named = named or Named()
+        listed = set(self._store.users(self._shard))
+        users = (listed | named.users).difference(unusable)
         noted = self._noted(sorted(users))
         unusable = {*unusable, *(users - noted.keys())}
         before = self._store.revisions(noted)
         sums = self._sums()
-        for record_id, value in self._store.scan_records(self._shard):
-            self._records.look_at(record_id, value)
+        self._scan()
         stood_still = self._sums() == sums
         if journaled is not None:
             self._compare_journal(journaled, end)
         if sums is not None and stood_still and not (self._do_sums_differ or self._records.unsound):
             self._compare_sums(sums)
-        self._compare_others(before, unusable, noted)
+        # Of whom nothing but keys is there is not missing among the users: the keys are too many.
+        without_records = named.users - self._records.users
+        self._records.users |= without_records
+        for symbol in named.symbols:
+            self._records.symbols[symbol] |= set()
+        self._compare_others(before, unusable, noted, known_users=listed | without_records)
+
+    def _scan(self) -> None:
+        """Every record; one in a bucket that is not its id's is found by nobody who asks for it."""
+        strays: dict[str, int] = {}
+        bucket_of = self._store.keys.bucket_of
+        for bucket, page in self._store.scan_buckets(self._shard):
+            for name, value in page.items():
+                record_id = text_of(name)
+                if bucket_of(record_id) == bucket:
+                    self._records.look_at(record_id, value)
+                else:
+                    strays[record_id] = bucket
+        for record_id, bucket in strays.items():
+            told = f"it stands in bucket {bucket:x}, not in {bucket_of(record_id):x}"
+            self._findings.append(record_rules.record_header.finding(record_id, told))
+            if record_id not in self._records.seen:
+                self._records.unsound.add(record_id)
 
     def run_user(
         self, user_id: str, journaled: Mapping[str, Latest] | None, *, unusable: Collection[str] = ()
@@ -159,15 +198,18 @@ class ShardAudit:
         unusable: Collection[str],
         noted: Mapping[str, Collection[str]],
         user_id: str | None = None,
+        *,
+        known_users: Collection[str] | None = None,
     ) -> None:
         """What stands beside the records, and what several of them must agree in."""
         self._findings += compare_expiries(
             self._store, self._shard, self._records.expiries, user_id=user_id, without=self._records.unsound
         )
         indexes = IndexAudit(self._store, self._shard, self._records, unusable, noted)
-        # Of one user it is not known yet; nobody needs to know a user without records.
-        is_known = user_id is None or not self._records.seen
-        indexes.run(known_users={*before, *unusable} if is_known else (), user_id=user_id)
+        if known_users is None:
+            # Of one user it is not known yet; nobody needs to know a user without records.
+            known_users = () if self._records.seen else before
+        indexes.run(known_users={*known_users, *unusable}, user_id=user_id)
         relations = RelationAudit(self._store, self._shard, self._records, now_us=self._now_us)
         self._findings += relations.findings()
         counters = CounterAudit(self._store, self._shard, self._records)

@@ -15,6 +15,7 @@ import typer
 from tradepool.cli.archive import export, sql
 from tradepool.cli.audit_report import audit_report
 from tradepool.cli.auditing import check_all_trades, check_trades
+from tradepool.cli.bench import bench
 from tradepool.cli.exits import INTERRUPTED, OK, report_failure
 from tradepool.cli.importing import import_trades
 from tradepool.cli.keeping import recover, snapshot, verify_log
@@ -36,6 +37,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., int], str], ...] = (
     ("up", up, "tradepool up --embedded pool-data"),
     ("status", status, "tradepool status --json"),
     ("health", health, "tradepool health && echo fine"),
+    ("bench", bench, "tradepool bench --in /var/lib"),
     ("metrics", metrics, "tradepool metrics --once"),
     ("trades", trades, "tradepool trades --user alice --status completed --limit 20"),
     ("summary", summary, "tradepool summary alice --source backtest"),

@@ -20,7 +20,6 @@ __all__ = ["audited_by_fleet"]
 
 _POLL_S = 0.2
 _RUN_ID_BYTES = 8
-_TASK = "tasks.audit.check_all_trades"
 
 
 def audited_by_fleet(pool: TradePool, asked: dict[str, Any]) -> AuditReport:
@@ -30,7 +29,7 @@ def audited_by_fleet(pool: TradePool, asked: dict[str, Any]) -> AuditReport:
     """
     run_id = secrets.token_hex(_RUN_ID_BYTES)
     with ChangeSender(pool.settings) as sender:
-        sender.call(wire.QUEUE_AUDIT, _TASK, [], kwargs={**asked, "run_id": run_id})
+        sender.call(wire.QUEUE_AUDIT, wire.CHECK_ALL_TRADES, [], kwargs={**asked, "run_id": run_id})
     with progress_bar(f"audit {run_id} by the fleet's audit workers") as show:
         has_begun = False
         while True:
@@ -41,7 +40,7 @@ def audited_by_fleet(pool: TradePool, asked: dict[str, Any]) -> AuditReport:
                 has_begun = True
                 show(found.done, found.parts)
             elif found is not None or has_begun:
-                raise _lost(run_id, "nobody has gone on with it for hours; see 'tradepool parked'")
+                raise _lost(run_id, "nobody has gone on with it; see 'tradepool replay-dead --list'")
             time.sleep(_POLL_S)
 
 

@@ -26,7 +26,6 @@ from tradepool.store.keys import Keys
 
 __all__ = ["recover", "snapshot", "verify_log"]
 
-_SNAPSHOT_TASK = "tasks.files.write_snapshot"
 _ANSWER_TIMEOUT_S = 120.0
 _POLL_S = 0.1
 _SILENT_S = 1.0
@@ -108,7 +107,7 @@ def _written_by_fleet(settings: Settings) -> SnapshotInfo:
     with ChangeSender(settings) as sender:
         sender.backlog(wire.QUEUE_FILES)
         check_holds_pool(settings.data_dir)
-        sender.call(wire.QUEUE_FILES, _SNAPSHOT_TASK, [])
+        sender.call(wire.QUEUE_FILES, wire.WRITE_SNAPSHOT, [])
     started_s = time.monotonic()
     is_told = False
     while (waited_s := time.monotonic() - started_s) < _ANSWER_TIMEOUT_S:

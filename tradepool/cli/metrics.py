@@ -10,7 +10,9 @@ import typer
 from tradepool.cli.exits import OK
 from tradepool.cli.running import stopped_by_signals
 from tradepool.fleet.metrics_server import MetricsServer, metrics_text
+from tradepool.program_log import configure_log
 from tradepool.settings import load_settings
+from tradepool.store.address import known_secrets
 
 __all__ = ["metrics"]
 
@@ -26,6 +28,7 @@ def metrics(
     if once:
         typer.echo(metrics_text(settings), nl=False)
         return OK
+    configure_log(settings.log_format, settings.log_level, secrets=known_secrets(settings))
     with ExitStack() as stack:
         stopping = stopped_by_signals(stack)
         server = stack.enter_context(MetricsServer(settings))

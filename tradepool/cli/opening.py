@@ -20,7 +20,7 @@ from tradepool.files.checkpoint import check_not_lost
 from tradepool.files.journal import JOURNAL_NAME
 from tradepool.pool import TradePool
 
-__all__ = ["AsJson", "Embedded", "User", "check_holds_pool", "open_pool"]
+__all__ = ["AsJson", "Embedded", "User", "check_holds_pool", "open_pool", "warnings_on_stderr"]
 
 Embedded = Annotated[
     Path | None,
@@ -40,7 +40,7 @@ def open_pool(embedded: Path | None, *, create: bool = False) -> Iterator[TradeP
 
     Raises: Misconfigured, StoreUnavailable, PoolLocked, Corrupt as opening a pool does.
     """
-    with _warnings_on_stderr():
+    with warnings_on_stderr():
         if embedded is None:
             with TradePool.connect() as pool:
                 yield pool
@@ -52,7 +52,7 @@ def open_pool(embedded: Path | None, *, create: bool = False) -> Iterator[TradeP
 
 
 @contextmanager
-def _warnings_on_stderr() -> Iterator[None]:
+def warnings_on_stderr() -> Iterator[None]:
     """What the library logs: stdout is for what was asked, and its ordinary course is nobody's question."""
     before = structlog.get_config()
     structlog.configure(

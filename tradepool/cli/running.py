@@ -22,9 +22,10 @@ from tradepool.demo.run import SECONDS
 from tradepool.demo.run import run as run_demo
 from tradepool.fleet.programs import generated_login
 from tradepool.fleet.supervisor import Supervisor
+from tradepool.program_log import configure_log
 from tradepool.server.embedded import EmbeddedServer, free_port
 from tradepool.settings import Settings, load_settings
-from tradepool.store.address import broker_address
+from tradepool.store.address import broker_address, known_secrets
 from tradepool.store.connection import connect
 from tradepool.store.shard_count import check_shard_count
 
@@ -65,6 +66,7 @@ def up(*, embedded: Embedded = None) -> int:
         broker_address(settings)
         free_port(settings.flower_port)
         free_port(settings.metrics_port)
+        configure_log(settings.log_format, settings.log_level, secrets=known_secrets(settings))
         if settings.flower_basic_auth is None:
             settings = settings.model_copy(update={"flower_basic_auth": generated_login()})
         supervisor = Supervisor(settings)

@@ -186,7 +186,7 @@ class Delivery:
                 return []
             full = self._pace.batch_max
             self.changed.wait_for(
-                lambda: self._schedule.ready >= full or self._stopping.is_set(), self._pace.linger_s
+                lambda: self._schedule.is_worth_sending(full) or self._stopping.is_set(), self._pace.linger_s
             )
             return self._schedule.next_batch(full, time.monotonic())
 

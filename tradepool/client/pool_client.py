@@ -41,7 +41,8 @@ class PoolClient:
 
     Arguments are checked in the caller: what no pool would accept raises `Rejected` there. What only
     the fleet can refuse is parked there and appears in `rejections`. Commands travel in messages of up
-    to `batch_max`, gathered for `linger_ms`; those of one trade are applied in the order given.
+    to `batch_max`: at once while nothing else is under way, gathered for `linger_ms` otherwise; those of one
+    trade are applied in the order given.
 
     With `spool` (a file) every command is on disk before its call returns and stays there until the
     journal has it; unconfirmed ones are sent again after `resend_s`, also by a later client on the same

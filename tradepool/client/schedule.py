@@ -65,6 +65,13 @@ class Schedule:
         """Whether an entry was sent and has not finished."""
         return bool(self._sent)
 
+    def is_worth_sending(self, size: int) -> bool:
+        """Whether to wait for no more company: a message of `size` is full, or nothing is under way.
+
+        A bot's single trade goes at once so, and what comes until that has finished is the next message.
+        """
+        return self.ready >= size or not self._sent
+
     def add(self, entry: SpoolEntry) -> None:
         """Take a new entry; entries come in the order of their `seq`."""
         heapq.heappush(self._ready, entry)

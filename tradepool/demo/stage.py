@@ -25,8 +25,6 @@ from tradepool.pool import TradePool
 
 __all__ = ["Stage", "Traders"]
 
-SNAPSHOT_TASK = "tasks.files.write_snapshot"
-
 _FINISH_S = 8.0
 """Kept of the demo's time for what is under way, the snapshot, the proof and stopping."""
 _TRADING_S_MIN = 5.0
@@ -99,7 +97,7 @@ class Stage:
         self._show_until("finishing", lambda: self._client.pending() == 0, _FINISH_TIMEOUT_S)
         trading_s = time.monotonic() - trading_from
         asked_at = now_us()
-        self._sender.call(wire.QUEUE_FILES, SNAPSHOT_TASK, [])
+        self._sender.call(wire.QUEUE_FILES, wire.WRITE_SNAPSHOT, [])
         self._show_until("snapshot", lambda: self._snapshot_since(asked_at), _SNAPSHOT_TIMEOUT_S)
         return Outcome(
             proof=prove(self._pool, self._traders.trade_ids),

@@ -139,8 +139,8 @@ def save_snapshot(
             ledgers=infos[LEDGERS_NAME],
             archived=infos[ARCHIVED_NAME],
             archived_counters=infos[ARCHIVED_COUNTERS_NAME],
-        )
-        opened[SNAPSHOT_NAME].write(msgspec.json.format(msgspec.json.encode(info)) + b"\n")
+        ).sealed()
+        opened[SNAPSHOT_NAME].write(info.text())
     return info
 
 

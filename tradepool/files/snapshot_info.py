@@ -57,13 +57,21 @@ class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
 
-class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True, rename={"format": "tradepool_snapshot"}):
+class SnapshotInfo(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    rename={"format": "tradepool_snapshot"},
+):
     """What `snapshot.json` says.
 
     `journal` is the id of the journal it belongs to and `point` where that stood before the scan: all
     changes up to there are in the files, those behind it are to be replayed by version. `covers` holds
     the newest outbox position of each shard after the scan: nothing in the files is newer, and all of
-    it is journaled. `at` is µs.
+    it is journaled. `at` is µs. `checksum` is the SHA-256 of the file's text without that line; "" in what
+    an older release wrote.
     """
 
     format: int
@@ -75,6 +83,16 @@ class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True, rename={"format": 
     ledgers: FileInfo
     archived: FileInfo
     archived_counters: FileInfo
+    checksum: str = ""
+
+    def text(self) -> bytes:
+        """What stands in `snapshot.json`."""
+        return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
+
+    def sealed(self) -> SnapshotInfo:
+        """The same with its checksum."""
+        bare = msgspec.structs.replace(self, checksum="").text()
+        return msgspec.structs.replace(self, checksum=hashlib.sha256(bare).hexdigest())
 
     @property
     def files(self) -> dict[str, FileInfo]:
@@ -149,8 +167,9 @@ def _is_there(path: Path, expected: FileInfo) -> bool:
 
 def _read(path: Path) -> SnapshotInfo | None:
     with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        info = _DECODER.decode(path.read_bytes())
-        if info.format == FORMAT:
+        text = path.read_bytes()
+        info = _DECODER.decode(text)
+        if info.format == FORMAT and (not info.checksum or text == info.sealed().text()):
             return info
     return None
 

@@ -27,14 +27,15 @@ class FolderState(msgspec.Struct, frozen=True, kw_only=True):
     """Of its file system."""
 
 
-def read_folder(data_dir: Path) -> FolderState | None:
-    """The state of the pool's folder; None where this machine does not have it."""
+def read_folder(data_dir: Path) -> FolderState | OSError | None:
+    """The state of the pool's folder, or why it cannot be read; None where this machine does not have it."""
     try:
-        if not (data_dir / JOURNAL_NAME).exists():
-            return None
+        (data_dir / JOURNAL_NAME).stat()
         return _state(data_dir)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as problem:
+        return problem
 
 
 def _state(data_dir: Path) -> FolderState:

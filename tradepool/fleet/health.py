@@ -10,14 +10,13 @@ from tradepool import wire
 from tradepool.audit.parts.run_board import RunningAudit
 from tradepool.errors import TradePoolError
 from tradepool.fleet.broker_state import BrokerState
+from tradepool.fleet.folder_state import FolderState
 from tradepool.fleet.problems import Problem, problems_of
-from tradepool.fleet.state import PoolState, Watcher
+from tradepool.fleet.state import PoolState, Watcher, seconds_since
 from tradepool.fleet.store_state import StoreState
 from tradepool.store.address import shown
 
 __all__ = ["Health", "read_health"]
-
-_US_PER_S = 1_000_000
 
 
 class QueueHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,14 +69,14 @@ def read_health(watcher: Watcher) -> Health:
     if isinstance(store, TradePoolError):
         raise store
     marks = None if store.marks is None else msgspec.to_builtins(store.marks.totals)
-    folder = state.folder
+    folder = state.folder if isinstance(state.folder, FolderState) else None
     return Health(
         server=shown(watcher.settings.redis_url),
         is_fenced=store.is_fenced,
         queues=_queues(state, store),
         unacked=state.broker.unacked.depth if isinstance(state.broker, BrokerState) else 0,
         journal_lag=store.outbox,
-        journal_lag_s=_age_s(store.behind_since, state.at) or 0.0,
+        journal_lag_s=seconds_since(store.behind_since, state.at),
         records=store.records,
         last_audit=None if store.last_audit is None else msgspec.to_builtins(store.last_audit),
         running_audits=store.running_audits,
@@ -106,4 +105,4 @@ def _queues(state: PoolState, store: StoreState) -> dict[str, QueueHealth]:
 
 
 def _age_s(since: int | None, at: int) -> float | None:
-    return None if since is None else max(0.0, (at - since) / _US_PER_S)
+    return None if since is None else seconds_since(since, at)

@@ -11,7 +11,6 @@ import platform
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from importlib.metadata import version
 from itertools import accumulate
 
@@ -25,7 +24,7 @@ from tradepool.errors import TradePoolError
 from tradepool.fleet.broker_state import BrokerState
 from tradepool.fleet.folder_state import FolderState
 from tradepool.fleet.problems import problems_of
-from tradepool.fleet.state import PoolState, Watcher
+from tradepool.fleet.state import PoolState, Watcher, seconds_since
 from tradepool.fleet.store_state import MarksState, StoreState
 from tradepool.latencies import BOUNDS_S, LatencyCounts
 from tradepool.settings import Settings
@@ -42,21 +41,36 @@ class PoolCollector(Collector):
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
         self._lock = threading.Lock()
+        self._looked: tuple[float, PoolState, float] | None = None
+        """When the last look ended, what it saw, and how long it took, s."""
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of this moment; a server that is away is left out, and `tradepool_up` 0."""
-        with self._lock:
-            began_s = time.perf_counter()
-            state = self._watcher.look()
-            took_s = time.perf_counter() - began_s
+        state, took_s = self._look()
         yield from _own(state, took_s, self._watcher.settings)
         if isinstance(state.store, StoreState):
             yield from _store(state.store, state.at)
         if isinstance(state.broker, BrokerState):
             yield from _broker(state.broker, state.at)
         if state.folder is not None:
-            yield from _folder(state.folder, state.at)
+            readable = isinstance(state.folder, FolderState)
+            yield _gauge("data_folder_readable", "Whether the data folder could be read.", readable)
+        if isinstance(state.folder, FolderState):
+            yield from _folder(state.folder, state)
         yield from _memory({"store": state.store, "broker": state.broker})
+
+    def _look(self) -> tuple[PoolState, float]:
+        """How it all stands. Who had to wait for another's look takes that: looks at servers that hang must
+        not queue up behind each other until none is in time.
+        """
+        came_s = time.perf_counter()
+        with self._lock:
+            if self._looked is None or self._looked[0] < came_s:
+                began_s = time.perf_counter()
+                state = self._watcher.look()
+                ended_s = time.perf_counter()
+                self._looked = ended_s, state, ended_s - began_s
+            return self._looked[1:]
 
 
 def _own(state: PoolState, took_s: float, settings: Settings) -> Iterator[Metric]:
@@ -99,8 +113,9 @@ def _store(store: StoreState, at: int) -> Iterator[Metric]:
         )
     yield from _audits(store, at)
     yield _gauge("quarantined_trades", "Trades that nobody can change until released.", store.quarantined)
+    yield from _marks_age(store, at)
     if store.marks is not None:
-        yield from _marks(store.marks, at)
+        yield from _marks(store.marks)
     yield _gauge("book_differences", "Trades in which marked book and store differ.", store.book_differences)
     alive = {queue: workers.alive for queue, workers in store.workers.items()}
     silent = {queue: len(workers.silent) for queue, workers in store.workers.items()}
@@ -153,9 +168,14 @@ def _running(runs: Sequence[RunningAudit]) -> Iterator[Metric]:
     )
 
 
-def _marks(marks: MarksState, at: int) -> Iterator[Metric]:
+def _marks_age(store: StoreState, at: int) -> Iterator[Metric]:
+    if store.marked_at is not None:
+        what = "How old the prices of the last marks are, or the pool without any."
+        yield _age("marks_age_seconds", what, store.marked_at, at)
+
+
+def _marks(marks: MarksState) -> Iterator[Metric]:
     totals = marks.totals
-    yield _age("marks_age_seconds", "How old the prices of the last marks are.", totals.at, at)
     yield _gauge(
         "marks_latency_seconds",
         "From the time of their prices until users could read the last marks.",
@@ -170,13 +190,12 @@ def _marks(marks: MarksState, at: int) -> Iterator[Metric]:
         "Age of the oldest price that is too old.",
         max(totals.stale.values(), default=0),
     )
-    profits = {currency: float(Decimal(amount)) for currency, amount in totals.totals.items()}
-    yield _labelled("marks_unrealised", "Unrealised profit of all open trades.", "currency", profits)
+    yield _labelled("marks_unrealised", "Unrealised profit of all open trades.", "currency", marks.unrealised)
 
 
 def _broker(broker: BrokerState, at: int) -> Iterator[Metric]:
     depths = {queue: waiting.depth for queue, waiting in broker.queues.items()}
-    ages = {queue: _age_s(waiting.oldest_at, at) for queue, waiting in broker.queues.items()}
+    ages = {queue: seconds_since(waiting.oldest_at, at) for queue, waiting in broker.queues.items()}
     yield _labelled("queue_messages", "Messages that wait on the queue.", "queue", depths)
     yield _labelled(
         "queue_oldest_message_age_seconds", "How long ago the one that is next was sent.", "queue", ages
@@ -190,15 +209,17 @@ def _broker(broker: BrokerState, at: int) -> Iterator[Metric]:
         "dead_letters_oldest_age_seconds", "Since when the first lies there.", broker.dead.oldest_at, at
     )
     ticks = {entry.name: entry.sent_at / _US_PER_S for entry in broker.entries if entry.sent_at is not None}
-    late = {entry.name: _age_s(entry.due_at, at) for entry in broker.entries}
+    late = {entry.name: seconds_since(entry.due_at, at) for entry in broker.entries}
     yield _gauge("beat_entries", "Entries of beat's schedule.", len(broker.entries))
     yield _labelled("beat_last_tick_timestamp_seconds", "When beat last sent it.", "entry", ticks)
     yield _labelled("beat_late_seconds", "For how long it has been due and not sent.", "entry", late)
 
 
-def _folder(folder: FolderState, at: int) -> Iterator[Metric]:
-    if folder.snapshot_at is not None:
-        yield _age("snapshot_age_seconds", "Since the last snapshot.", folder.snapshot_at, at)
+def _folder(folder: FolderState, state: PoolState) -> Iterator[Metric]:
+    at = state.at
+    if state.snapshot_since is not None:
+        what = "Since the last snapshot, or the pool was made."
+        yield _age("snapshot_age_seconds", what, state.snapshot_since, at)
     if folder.archived_at is not None:
         yield _age("archive_age_seconds", "Since a part of the archive was written.", folder.archived_at, at)
     yield _age(
@@ -226,11 +247,7 @@ def _gauge(name: str, what: str, value: float) -> Metric:
 
 
 def _age(name: str, what: str, since: int | None, at: int) -> Metric:
-    return _gauge(name, what, _age_s(since, at))
-
-
-def _age_s(since: int | None, at: int) -> float:
-    return 0.0 if since is None else max(0.0, (at - since) / _US_PER_S)
+    return _gauge(name, what, seconds_since(since, at))
 
 
 def _labelled(name: str, what: str, label: str, values: Mapping[str, float]) -> Metric:

@@ -11,17 +11,16 @@ import msgspec
 
 from tradepool import wire
 from tradepool.audit.registry import Level
-from tradepool.errors import TradePoolError
+from tradepool.errors import Corrupt, Misconfigured, TradePoolError
 from tradepool.fleet.broker_state import BrokerState, Entry
 from tradepool.fleet.folder_state import FolderState
-from tradepool.fleet.state import PoolState
+from tradepool.fleet.state import PoolState, seconds_since
 from tradepool.fleet.store_state import MarksState, StoreState
 from tradepool.settings import Settings
 from tradepool.store.vitals import Memory
 
 __all__ = ["Problem", "problems_of"]
 
-_US_PER_S = 1_000_000
 LAG_MAX_S = 10.0
 """How long a commit may wait for the journal: a third of what a call waits before it gives up."""
 MARKS_AGE_MIN_S = 15.0
@@ -69,19 +68,35 @@ def _problems(state: PoolState, settings: Settings) -> Iterator[Problem]:
     store, broker = state.store, state.broker
     for server, answer in (("store", store), ("broker", broker)):
         if isinstance(answer, TradePoolError):
-            yield Problem(
-                what=f"the {server} does not answer: {answer}", cure="start it; all work waits for it"
-            )
+            yield _unread(server, answer)
     if isinstance(store, StoreState):
         yield from _journal(store, state.at)
         yield from _audits(store)
         yield from _memory("store", store.memory)
-    if state.folder is not None:
+    if isinstance(state.folder, OSError):
+        yield Problem(
+            what=f"the data folder cannot be read: {state.folder}",
+            cure="look at its disk, and whether this user may read it: the journal is there",
+        )
+    elif state.folder is not None:
         yield from _folder(state.folder, state.at)
     if isinstance(broker, BrokerState):
         yield from _broker(broker, state.at, settings)
     if isinstance(store, StoreState) and broker is not None:
         yield from _fleet(store, state, settings)
+
+
+def _unread(server: str, why: TradePoolError) -> Problem:
+    if isinstance(why, Misconfigured):
+        return Problem(
+            what=f"the {server} cannot be asked: {why}", cure="correct the setting that this names"
+        )
+    if isinstance(why, Corrupt):
+        return Problem(
+            what=f"the {server} has what cannot be read: {why}",
+            cure="find what else writes to this server; 'tradepool check-all-trades --deep' names wrong keys",
+        )
+    return Problem(what=f"the {server} does not answer: {why}", cure="start it; all work waits for it")
 
 
 def _journal(store: StoreState, at: int) -> Iterator[Problem]:
@@ -90,7 +105,7 @@ def _journal(store: StoreState, at: int) -> Iterator[Problem]:
             what="the store takes no writes: it waits for recovery",
             cure="start the files worker ('tradepool up'), or run 'tradepool recover'",
         )
-    if (age_s := _age_s(store.behind_since, at)) > LAG_MAX_S:
+    if (age_s := seconds_since(store.behind_since, at)) > LAG_MAX_S:
         yield Problem(
             what=f"{store.outbox} commits wait for the journal, the first for {age_s:,.0f} s",
             cure="look at the files worker's log: it is away, or its disk is full or slow",
@@ -101,7 +116,7 @@ def _audits(store: StoreState) -> Iterator[Problem]:
     for brief in store.standing_audits:
         if not brief.ok:
             yield Problem(
-                what=f"the last {brief.level} audit found {brief.counts}",
+                what=f"the last {brief.level} audit found {_counted(brief.counts)}",
                 cure=f"run 'tradepool check-all-trades --level {brief.level}'; docs/audit.md has each rule",
             )
     for run in store.running_audits:
@@ -124,10 +139,9 @@ def _audits(store: StoreState) -> Iterator[Problem]:
 
 
 def _memory(server: str, memory: Memory) -> Iterator[Problem]:
-    if memory.allowed and memory.used > MEMORY_MAX_SHARE * memory.allowed:
-        share = memory.used / memory.allowed
+    if memory.share > MEMORY_MAX_SHARE:
         yield Problem(
-            what=f"the {server} uses {share:.0%} of its memory: when it is full it refuses writes",
+            what=f"the {server} uses {memory.share:.0%} of its memory: when it is full it refuses writes",
             cure="give it more (maxmemory), or find what fills it",
         )
 
@@ -139,7 +153,7 @@ def _folder(folder: FolderState, at: int) -> Iterator[Problem]:
             what=f"the disk of the data folder has {free:.0%} left: when it is full nothing is acknowledged",
             cure="free it, or move finished segments and the archive to a larger one",
         )
-    if (age_s := _age_s(folder.unsettled_at, at)) > UNSETTLED_MAX_S:
+    if (age_s := seconds_since(folder.unsettled_at, at)) > UNSETTLED_MAX_S:
         yield Problem(
             what=f"archiving has ended in the middle {age_s:,.0f} s ago, and no run went on since",
             cure="look at the files worker's log",
@@ -153,8 +167,8 @@ def _broker(broker: BrokerState, at: int, settings: Settings) -> Iterator[Proble
             cure="run 'tradepool replay-dead --list' for their reasons; without --list it sends them again",
         )
     for queue, waiting in broker.queues.items():
-        yield from _queue(queue, waiting.depth, _age_s(waiting.oldest_at, at))
-    unacked_s = _age_s(broker.unacked.oldest_at, at)
+        yield from _queue(queue, waiting.depth, seconds_since(waiting.oldest_at, at))
+    unacked_s = seconds_since(broker.unacked.oldest_at, at)
     if unacked_s > UNACKED_AGE_VISIBILITIES * settings.visibility_timeout_s:
         yield Problem(
             what=f"a message was taken {unacked_s:,.0f} s ago, and neither acknowledged nor delivered again",
@@ -179,7 +193,7 @@ def _queue(queue: str, depth: int, age_s: float) -> Iterator[Problem]:
 
 
 def _beat(entries: Sequence[Entry], at: int) -> Iterator[Problem]:
-    late = {entry.name: _age_s(entry.due_at, at) for entry in entries}
+    late = {entry.name: seconds_since(entry.due_at, at) for entry in entries}
     names = [name for name, late_s in late.items() if late_s > BEAT_LATE_MAX_S]
     if names:
         yield Problem(
@@ -201,8 +215,9 @@ def _fleet(store: StoreState, state: PoolState, settings: Settings) -> Iterator[
                 cure="start them again; one that is not needed is forgotten within the hour",
             )
     yield from _ages(store, state, settings)
+    yield from _marks_age(store, state.at, settings.mark_every_s)
     if store.marks is not None:
-        yield from _marks(store.marks, state.at, settings.mark_every_s)
+        yield from _prices(store.marks)
     if store.book_differences:
         yield Problem(
             what=f"the book that is marked differs from the store in {store.book_differences} trades",
@@ -213,14 +228,12 @@ def _fleet(store: StoreState, state: PoolState, settings: Settings) -> Iterator[
 def _ages(store: StoreState, state: PoolState, settings: Settings) -> Iterator[Problem]:
     limits = {Level.DIGEST: AUDITS_MISSED_MAX * settings.audit_every_s, Level.DEEP: DEEP_AUDIT_AGE_MAX_S}
     for level, limit_s in limits.items():
-        if store.created_at and (age_s := _age_s(store.audited_at(level), state.at)) > limit_s:
+        if store.created_at and (age_s := seconds_since(store.audited_at(level), state.at)) > limit_s:
             yield Problem(
                 what=f"there was no {level} audit for {age_s:,.0f} s",
                 cure="is beat running? Look at the audit workers' log, and at their queue",
             )
-    if state.folder is None or not store.created_at:
-        return
-    age_s = _age_s(state.folder.snapshot_at or store.created_at, state.at)
+    age_s = seconds_since(state.snapshot_since, state.at)
     if age_s > SNAPSHOTS_MISSED_MAX * settings.snapshot_every_s:
         yield Problem(
             what=f"there was no snapshot for {age_s:,.0f} s: a recovery would replay all since then",
@@ -228,13 +241,17 @@ def _ages(store: StoreState, state: PoolState, settings: Settings) -> Iterator[P
         )
 
 
-def _marks(marks: MarksState, at: int, mark_every_s: float) -> Iterator[Problem]:
-    age_s = _age_s(marks.totals.at, at)
+def _marks_age(store: StoreState, at: int, mark_every_s: float) -> Iterator[Problem]:
+    age_s = seconds_since(store.marked_at, at)
     if age_s > max(MARKS_AGE_MIN_S, MARKS_LATE_TICKS * mark_every_s):
+        found = f"the marks are {age_s:,.0f} s old" if store.marks else f"no marks for {age_s:,.0f} s"
         yield Problem(
-            what=f"the marks are {age_s:,.0f} s old, and one is due every {mark_every_s:g} s",
+            what=f"{found}, and one is due every {mark_every_s:g} s",
             cure="is beat running? The gpu workers' logs have 'ticks fail' or 'ticks are not passed on'",
         )
+
+
+def _prices(marks: MarksState) -> Iterator[Problem]:
     if missing := marks.totals.missing:
         yield Problem(
             what=f"open trades in {_named(missing)} have no price: they are in no figure",
@@ -252,9 +269,10 @@ def _stale(stale: Mapping[str, float]) -> Problem:
     )
 
 
-def _age_s(since: int | None, at: int) -> float:
-    """How long ago that was; 0 where it never was, and for a clock that is ahead of this one."""
-    return 0.0 if since is None else max(0.0, (at - since) / _US_PER_S)
+def _counted(counts: Mapping[str, int]) -> str:
+    """What there is most of first."""
+    most = sorted(counts, key=lambda name: (-counts[name], name))
+    return _named([f"{name} ({counts[name]:,})" for name in most])
 
 
 def _named(names: Sequence[str]) -> str:

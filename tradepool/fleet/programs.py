@@ -23,6 +23,8 @@ from tradepool.settings import Settings
 __all__ = ["Program", "environment", "fleet_programs", "generated_login"]
 
 _PASSWORD_BYTES = 12
+_FLOWER_TASKS_MAX = "10000"
+"""Messages that Flower remembers, at 6 to 8 KiB each; its own limit is 100,000."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +56,15 @@ def generated_login(user: str = "tradepool") -> SecretStr:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment of the fleet's processes: ours, and `settings` in full."""
+    """The environment of the fleet's processes: ours, and `settings` in full.
+
+    What the settings do not have, ours may not tell them either: a broker that it names is another pool's.
+    """
+    absent = {_variable(settings, name) for name, value in settings if value is None}
     return {
-        **os.environ,
+        # The C library would keep freed memory for each thread apart; Python's take turns.
+        "MALLOC_ARENA_MAX": "2",
+        **{name: value for name, value in os.environ.items() if name not in absent},
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": _python_path(),
         **_settings_variables(settings),
@@ -95,12 +103,17 @@ def _flower(settings: Settings) -> Program:
         raise Misconfigured(
             "Flower would be open to everybody; set TRADEPOOL_FLOWER_BASIC_AUTH=user:password"
         )
-    variables = {"FLOWER_BASIC_AUTH": secret.get_secret_value()}
+    variables = {
+        "FLOWER_BASIC_AUTH": secret.get_secret_value(),
+        # Flower's own variable, so that whoever sets it is heard.
+        "FLOWER_MAX_TASKS": os.environ.get("FLOWER_MAX_TASKS", _FLOWER_TASKS_MAX),
+    }
     return Program(name="flower", arguments=arguments, environment=variables)
 
 
 def _celery(command: str, *options: str) -> tuple[str, ...]:
-    return ("-m", "celery", "-A", "tasks", command, *options)
+    # Quiet: its banner is not a line of a log.
+    return ("-m", "celery", "--quiet", "-A", "tasks", command, *options)
 
 
 def _python_path() -> str:
@@ -111,12 +124,15 @@ def _python_path() -> str:
 
 
 def _settings_variables(settings: Settings) -> dict[str, str]:
-    prefix = settings.model_config.get("env_prefix", "")
     return {
-        f"{prefix}{name}".upper(): _text(value)
+        _variable(settings, name): _text(value)
         for name, value in settings
         if value is not None and not isinstance(value, SecretStr)
     }
+
+
+def _variable(settings: Settings, name: str) -> str:
+    return f"{settings.model_config.get('env_prefix', '')}{name}".upper()
 
 
 def _text(value: object) -> str:

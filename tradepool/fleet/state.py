@@ -16,9 +16,10 @@ from tradepool.fleet.folder_state import FolderState, read_folder
 from tradepool.fleet.store_state import StoreReader, StoreState
 from tradepool.settings import Settings
 
-__all__ = ["PoolState", "Watcher"]
+__all__ = ["PoolState", "Watcher", "seconds_since"]
 
 T = TypeVar("T")
+_US_PER_S = 1_000_000
 
 
 class PoolState(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,8 +29,16 @@ class PoolState(msgspec.Struct, frozen=True, kw_only=True):
     store: StoreState | TradePoolError
     broker: BrokerState | TradePoolError | None
     """None: there is no fleet."""
-    folder: FolderState | None
+    folder: FolderState | OSError | None
     """None where this machine does not have the data folder."""
+
+    @property
+    def snapshot_since(self) -> int | None:
+        """When the last snapshot was made, or the pool where there is none; None: nobody here knows."""
+        if not isinstance(self.folder, FolderState):
+            return None
+        made = self.store.created_at if isinstance(self.store, StoreState) else 0
+        return self.folder.snapshot_at or made or None
 
 
 class Watcher:
@@ -48,8 +57,8 @@ class Watcher:
         at = now_us()
         return PoolState(
             at=at,
-            store=_told(lambda: self._store.read(at)),
-            broker=_told(lambda: self._broker.read(at)) if self.has_fleet else None,
+            store=_told("store", lambda: self._store.read(at)),
+            broker=_told("broker", lambda: self._broker.read(at)) if self.has_fleet else None,
             folder=read_folder(self.settings.data_dir),
         )
 
@@ -77,8 +86,16 @@ class Watcher:
         return reader
 
 
-def _told(read: Callable[[], T]) -> T | TradePoolError:
+def seconds_since(since: int | None, at: int) -> float:
+    """How long before `at` (µs) that was; 0 where it never was, and for a clock that is ahead of this one."""
+    return 0.0 if since is None else max(0.0, (at - since) / _US_PER_S)
+
+
+def _told(server: str, read: Callable[[], T]) -> T | TradePoolError:
     try:
         return read()
     except (Unavailable, Misconfigured, Corrupt) as problem:
         return problem
+    except (ValueError, LookupError, ArithmeticError) as problem:
+        # Somebody wrote into our keys: whoever watches must learn of it, and of all the rest.
+        return Corrupt(f"a key of the {server} holds what it should not: {type(problem).__name__}: {problem}")

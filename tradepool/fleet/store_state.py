@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from decimal import Decimal
 
 import msgspec
 
 from tradepool import wire
 from tradepool.audit.parts.run_board import RunBoard, RunningAudit
 from tradepool.audit.registry import Level
+from tradepool.audit.reports.course import standing
 from tradepool.audit.reports.kept import ReportBrief, read_brief
 from tradepool.clock import now_us
+from tradepool.errors import Corrupt
 from tradepool.marking.mark_totals import MarkTotals, newest_totals
 from tradepool.settings import Settings
 from tradepool.store.audit_reports import ReportName
@@ -34,6 +38,8 @@ class MarksState(msgspec.Struct, frozen=True, kw_only=True):
     totals: MarkTotals
     latency_us: int
     """From the time of its prices until users could read it; of several devices the slowest."""
+    unrealised: dict[str, float]
+    """Currency → what all open trades have gained; the exact amounts are in `totals`."""
 
 
 class WorkersState(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +79,11 @@ class StoreState(msgspec.Struct, frozen=True, kw_only=True):
         """The newest report of any level."""
         return max(self.audits.values(), key=lambda brief: brief.started_at, default=None)
 
+    @property
+    def marked_at(self) -> int | None:
+        """The time of the last marks' prices, or when the pool was made; None before there is one."""
+        return (self.marks.totals.at if self.marks is not None else self.created_at) or None
+
     def audited_at(self, level: Level) -> int:
         """When the last audit of `level` or a deeper one began; when the pool was made, if there was none."""
         return max((brief.started_at for brief in self._as_deep(level)), default=self.created_at)
@@ -80,9 +91,7 @@ class StoreState(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def standing_audits(self) -> list[ReportBrief]:
         """The newest report of each level, unless a deeper audit came after it and so has the last word."""
-        return [
-            brief for level, brief in self.audits.items() if brief.started_at >= self.audited_at(Level(level))
-        ]
+        return standing(self.audits.values())
 
     def _as_deep(self, level: Level) -> Iterator[ReportBrief]:
         return (brief for name, brief in self.audits.items() if level in Level(name).runs)
@@ -140,8 +149,10 @@ class StoreReader:
         self._briefs = {level: brief for level, brief in known if brief.name == newest.get(level)}
         unknown = [name for level, name in newest.items() if level not in self._briefs]
         for name, value in zip(unknown, self._store.read_audits(unknown), strict=True):
-            if value is not None:
-                self._briefs[name.level] = read_brief(value)
+            # One that cannot be read counts as none: its level is audited again, all else is told meanwhile.
+            with suppress(Corrupt):
+                if value is not None:
+                    self._briefs[name.level] = read_brief(value)
         return dict(self._briefs)
 
     def _workers(self, beats: Sequence[WorkerBeat], now: int) -> dict[str, WorkersState]:
@@ -162,4 +173,8 @@ def _marks(vitals: StoreVitals) -> MarksState | None:
     if totals is None:
         return None
     newest = {part: readable_at - at for part, at, readable_at in reversed(vitals.marked)}
-    return MarksState(totals=totals, latency_us=max(0, *newest.values(), 0))
+    return MarksState(
+        totals=totals,
+        latency_us=max(0, *newest.values(), 0),
+        unrealised={currency: float(Decimal(amount)) for currency, amount in totals.totals.items()},
+    )

@@ -20,7 +20,7 @@ from tradepool.errors import Misconfigured
 from tradepool.settings import Settings, secret_of
 from tradepool.store.translation import STORE, ServerName
 
-__all__ = ["Address", "Topology", "broker_address", "broker_name", "shown", "store_address"]
+__all__ = ["Address", "Topology", "broker_address", "broker_name", "known_secrets", "shown", "store_address"]
 
 
 class Topology(StrEnum):
@@ -136,6 +136,15 @@ def broker_address(settings: Settings) -> Address:
 def broker_name(settings: Settings) -> ServerName:
     """What errors call the broker, and which setting says where it is."""
     return ServerName("the broker", STORE.variable if settings.broker_url is None else "TRADEPOOL_BROKER_URL")
+
+
+def known_secrets(settings: Settings) -> tuple[str, ...]:
+    """Every secret that `settings` name, to be kept out of what others read. Raises: Misconfigured."""
+    servers = [store_address(settings)]
+    if settings.broker_url is not None:
+        servers.append(broker_address(settings))
+    given = [server.password for server in servers] + [value for _, value in settings]
+    return tuple(dict.fromkeys(one.get_secret_value() for one in given if isinstance(one, SecretStr)))
 
 
 def shown(url: str) -> str:

@@ -12,6 +12,8 @@ from tradepool.store.translation import text_of, translated
 
 __all__ = ["AuditReports", "ReportName", "report_names"]
 
+UNDELIVERED_MAX = 100
+"""Pages that could not be delivered and are remembered: a webhook may be away for weeks."""
 _FIELD = re.compile(r"(\d{1,18}):([a-z]+):([0-9A-Za-z_-]+)", re.ASCII)
 
 
@@ -86,24 +88,27 @@ class AuditReports:
             if fields or dropped:
                 pipeline.execute()
 
-    def standing_critical(self) -> int:
-        """How many critical findings stand that a page was sent for."""
-        with translated():
-            return int(self._client.hlen(self.keys.known_critical))
-
     def undelivered_pages(self) -> dict[str, str]:
         """Run id of the audit → why its page could not be delivered; none since a page arrived."""
         return self._fields(self.keys.undelivered_pages)
 
     def note_undelivered_page(self, run_id: str, problem: str) -> None:
-        """Keep that the page about an audit could not be delivered, and why."""
+        """Keep that the page about an audit could not be delivered, and why; of very many audits the last."""
         with translated():
-            self._client.hset(self.keys.undelivered_pages, run_id, problem)
+            stored: Any = self._client.hkeys(self.keys.undelivered_pages)
+            pipeline = self._client.pipeline(transaction=True)
+            if len(stored) >= UNDELIVERED_MAX:
+                pipeline.hdel(self.keys.undelivered_pages, *stored)
+            pipeline.hset(self.keys.undelivered_pages, run_id, problem)
+            pipeline.execute()
 
-    def forget_undelivered_pages(self) -> None:
-        """Pages arrive again."""
+    def forget_undelivered_pages(self, run_ids: Sequence[str] | None = None) -> None:
+        """Pages arrive again, or those about these audits need not arrive any more."""
         with translated():
-            self._client.delete(self.keys.undelivered_pages)
+            if run_ids is None:
+                self._client.delete(self.keys.undelivered_pages)
+            elif run_ids:
+                self._client.hdel(self.keys.undelivered_pages, *run_ids)
 
     def open_counts(self) -> list[int]:
         """How many trades of each shard are open."""

@@ -31,6 +31,7 @@ __all__ = [
     "COMMIT_SCRIPT",
     "GENERATION_FIELD",
     "RESTORE_SCRIPT",
+    "add_missing_scripts",
     "commit_sha",
     "current_generation",
     "is_open",
@@ -99,6 +100,16 @@ def open_fence(client: Client) -> None:
         # On a cluster it goes to every primary.
         client.script_load(_repair_script(generation))
         client.script_load(_commit_script(generation))
+
+
+def add_missing_scripts(client: Client) -> None:
+    """Give a server that is open what the release that opened it did not have yet; harmless elsewhere.
+
+    For the journal's owner, who alone opens servers. Raises: StoreUnavailable, Fenced while it waits.
+    """
+    script = _repair_script(current_generation(client))
+    with translated():
+        client.script_load(script)
 
 
 def void_generation(client: Client) -> str:

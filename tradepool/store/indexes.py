@@ -112,14 +112,6 @@ class Indexes:
         indexes = [(shard, self.keys.quarantined(shard)) for shard in self.keys.shards]
         return self._page(indexes, Window(limit))
 
-    def quarantined_count(self) -> int:
-        """How many trades are in quarantine."""
-        with translated():
-            counts = ask_all(
-                self._client, [("ZCARD", self.keys.quarantined(shard)) for shard in self.keys.shards]
-            )
-        return sum(map(int, counts))
-
     def users(self, shard: int) -> Iterator[str]:
         """Every user of the shard that has a record; one may come twice while users are being added."""
         cursor = 0

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from tradepool.store.keys import BUCKETS, MARK_BUCKETS, Keys
 
-__all__ = ["type_of", "user_of"]
+__all__ = ["family_of", "symbol_of", "type_of", "user_of"]
 
 _TYPES = MappingProxyType(
     dict.fromkeys(("r", "digest", "c", "ca", "i", "f", "route"), "hash")
@@ -32,7 +32,7 @@ def type_of(keys: Keys, name: str) -> str | None:
     """The type of a key that must not go away; None for one that may, "" for one that is not the pool's."""
     if name in (Keys.journal, Keys.meta):
         return None
-    family, rest = _parts(name)
+    family, rest = family_of(name)
     if not _is_ours(keys, keys.shard_of_key(name), family, rest):
         return _UNKNOWN
     return None if family in _PASSING else _TYPES.get(family, _UNKNOWN)
@@ -40,11 +40,18 @@ def type_of(keys: Keys, name: str) -> str | None:
 
 def user_of(name: str) -> str | None:
     """The user in a key's name, for a family that has one."""
-    family, user_id = _parts(name)
+    family, user_id = family_of(name)
     return user_id if family in _OF_USERS else None
 
 
-def _parts(name: str) -> tuple[str, str]:
+def symbol_of(name: str) -> str | None:
+    """The symbol in a key's name, for the family that has one."""
+    family, symbol = family_of(name)
+    return symbol if family == _OF_SYMBOLS else None
+
+
+def family_of(name: str) -> tuple[str, str]:
+    """A key's family within its shard, and what follows: a user, a symbol, a bucket."""
     family, _, rest = name.partition("}:")[2].partition(":")
     return family, rest
 

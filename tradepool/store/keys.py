@@ -176,6 +176,11 @@ class Keys:
         return f"tp:tick:{entry}"
 
     @staticmethod
+    def unended_runs(short_task_id: str) -> str:
+        """String: how many runs of a message that was delivered again have not ended; expires."""
+        return f"tp:runs:{short_task_id}"
+
+    @staticmethod
     def open_member(user_id: str, trade_id: str) -> str:
         """How an open trade stands in the set of open trades."""
         return f"{user_id}{_SEPARATOR}{trade_id}"

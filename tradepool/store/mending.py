@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from tradepool.errors import Fenced, Misconfigured
 from tradepool.store.arguments import Argument, Places, chunks
 from tradepool.store.asking import Command, ask_all
 from tradepool.store.connection import Client
-from tradepool.store.fence import repair_sha
+from tradepool.store.fence import current_generation, repair_sha
 from tradepool.store.keys import Keys
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.translation import text_of, translated
@@ -60,11 +61,18 @@ class Mending(NamedTuple):
 
 
 class Mender:
-    """Mends one store. Every method raises StoreUnavailable; Fenced while the server waits for recovery."""
+    """Mends one store. Every method raises StoreUnavailable; Fenced while the server waits for recovery, and
+    where it is no more of the `generation` that was looked at (None: of whichever it is).
+    """
 
-    def __init__(self, client: Client, store: RedisStore) -> None:
+    def __init__(self, client: Client, store: RedisStore, generation: str | None = None) -> None:
         self._client = client
         self._store = store
+        self._generation = generation
+
+    def of(self, generation: str) -> Mender:
+        """One that mends the server only in that generation: what was seen before a recovery may be gone."""
+        return Mender(self._client, self._store, generation)
 
     @property
     def keys(self) -> Keys:
@@ -141,8 +149,19 @@ class Mender:
             [(keys[sums], keys[records], bucket) for sums, records, bucket in recounts],
             dry,
         )
-        sha = repair_sha(self._store.generation())
-        (answer,) = self.ask([("EVALSHA", sha, len(keys), *keys, _encode(steps), *values)])
+        generation = self._store.generation()
+        if self._generation not in (None, generation):
+            raise Fenced("the server was recovered while it was being repaired; try the same again")
+        command = ("EVALSHA", repair_sha(generation), len(keys), *keys, _encode(steps), *values)
+        try:
+            (answer,) = self.ask([command])
+        except Fenced:
+            # Raises where the server is what lacks its scripts.
+            current_generation(self._client)
+            raise Misconfigured(
+                "the server was opened by an older release and lacks the script that repairs; "
+                "restart the files worker, or (without a fleet) run `tradepool recover`"
+            ) from None
         return answer
 
 

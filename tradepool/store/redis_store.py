@@ -178,7 +178,7 @@ class RedisStore(Counting, Revisions, Progress, Inspection, Lookups, MarkValues,
         meanwhile (`scan_once`).
         """
         wanted = None if kind is None else ord(kind)
-        for found in self._scan_pages(shard):
+        for _, found in self.scan_buckets(shard):
             for record_id, value in found.items():
                 if wanted is None or value[COMPARED_CHARS] == wanted:
                     yield text_of(record_id), value
@@ -191,19 +191,21 @@ class RedisStore(Counting, Revisions, Progress, Inspection, Lookups, MarkValues,
                 seen.add(record_id)
                 yield record_id, value
 
-    def _scan_pages(self, shard: int) -> Iterator[dict[bytes, bytes]]:
-        """A page of each bucket to a round trip, until every bucket's cursor is back where it began."""
-        cursors = dict.fromkeys((self.keys.records(shard, bucket) for bucket in range(BUCKETS)), 0)
+    def scan_buckets(self, shard: int) -> Iterator[tuple[int, dict[bytes, bytes]]]:
+        """`scan_records` page by page, each with the bucket that it stands in; a page of each bucket to a
+        round trip, until every bucket's cursor is back where it began.
+        """
+        cursors = dict.fromkeys(range(BUCKETS), 0)
         while cursors:
             with translated():
                 pipeline = self._client.pipeline(transaction=False)
-                for key, cursor in cursors.items():
-                    pipeline.hscan(key, cursor, count=_SCAN_COUNT)
+                for bucket, cursor in cursors.items():
+                    pipeline.hscan(self.keys.records(shard, bucket), cursor, count=_SCAN_COUNT)
                 pages = pipeline.execute()
-            for key, (cursor, found) in zip(list(cursors), pages, strict=True):
-                yield found
-                cursors[key] = cursor
-            cursors = {key: cursor for key, cursor in cursors.items() if cursor != 0}
+            for bucket, (cursor, found) in zip(list(cursors), pages, strict=True):
+                yield bucket, found
+                cursors[bucket] = cursor
+            cursors = {bucket: cursor for bucket, cursor in cursors.items() if cursor != 0}
 
 
 def _conflict(shard: int, plan: CommitPlan, failed: Sequence[int]) -> VersionConflict:

@@ -46,10 +46,15 @@ class JournalLatencies(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Memory(NamedTuple):
-    """What a server, or a cluster in all, uses and may use, bytes; 0: without a limit."""
+    """What a server uses and may use, bytes; 0: without a limit. Of a cluster the node that is fullest."""
 
     used: int
     allowed: int
+
+    @property
+    def share(self) -> float:
+        """How full it is; 0 without a limit."""
+        return self.used / self.allowed if self.allowed else 0.0
 
 
 class WorkerBeat(NamedTuple):
@@ -134,7 +139,7 @@ class Vitals:
                 marked=[_marked(*entry) for entry in stream],
                 book_checks=list(checks.values()),
                 workers=[_beat(text_of(worker), int(at)) for worker, at in workers],
-                latencies=latencies and msgspec.json.decode(latencies, type=JournalLatencies),
+                latencies=_latencies(latencies),
                 audits=report_names(audits),
                 undelivered_pages={text_of(run): text_of(problem) for run, problem in pages.items()},
                 audit_runs=runs,
@@ -184,11 +189,22 @@ class Vitals:
             return _memory(of_server[-1])
         cluster: Any = self._client
         told: Mapping[str, Mapping[str, Any]] = cluster.info("memory", target_nodes=RedisCluster.PRIMARIES)
-        return Memory(*map(sum, zip(*map(_memory, told.values()), strict=True)))
+        # One full node refuses writes, however empty the others are.
+        return max(map(_memory, told.values()), key=lambda memory: (memory.share, memory.used))
 
 
 def _memory(info: Mapping[str, Any]) -> Memory:
     return Memory(int(info["used_memory"]), int(info["maxmemory"]))
+
+
+def _latencies(stored: bytes | None) -> JournalLatencies | None:
+    """None also for those of another release, which the next writer replaces."""
+    if stored is None:
+        return None
+    try:
+        return msgspec.json.decode(stored, type=JournalLatencies)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def _beat(worker: str, at: int) -> WorkerBeat:

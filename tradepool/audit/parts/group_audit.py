@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from tradepool.audit.parts.rows import Row, read_rows
 from tradepool.audit.parts.snapshot_comparison import SnapshotComparison
 from tradepool.audit.parts.stages import Answers, of_kind
 from tradepool.audit.report import Finding
-from tradepool.audit.shard_audit import ShardAudit
+from tradepool.audit.shard_audit import Named, ShardAudit
 from tradepool.errors import Corrupt
 from tradepool.files.point import Place
-from tradepool.files.reading import Latest
+from tradepool.files.reading import Latest, holds_place
 from tradepool.model.archived import Archived
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
@@ -26,6 +27,7 @@ from tradepool.store.watermark import Watermark
 __all__ = ["GroupAudit"]
 
 _NO_POSITION = ""
+_CUT_BACK = "the journal, whose end is another one than when it was read"
 
 
 class GroupAudit:
@@ -58,11 +60,14 @@ class GroupAudit:
         self._records = 0
         self._archived: dict[str, Archived] = {}
         self._newest: dict[int, dict[str, Latest]] = {}
+        self._named: defaultdict[int, Named] = defaultdict(Named)
         self._end: Place | None = None
 
     def run(self, part: Part, *, is_deep: bool) -> Answer:
         """Compare everything of the part's shards. Raises: Unavailable, Corrupt."""
         is_known = self._read_journal(part, is_deep=is_deep)
+        for row in self._rows(Kind.KEYS, part):
+            self._named[row.shard].note(row.record_id)
         for shard in part.shards:
             self._audit(shard, is_known=is_known)
         if is_deep and self._archive.is_here:
@@ -93,7 +98,11 @@ class GroupAudit:
                 self._note(row)
                 self._end = place
         except Corrupt as problem:
-            self._findings += journal_damaged(str(problem))
+            if holds_place(self._journal, end):
+                self._findings += journal_damaged(str(problem))
+            else:
+                # Its owner takes back what could not be fsynced; damage is what the next audit finds there.
+                self._undecided.append(_CUT_BACK)
             return False
         return True
 
@@ -129,7 +138,7 @@ class GroupAudit:
             user for keys in of_kind(self._answers, Kind.KEYS) for user in keys.unusable_users.get(shard, ())
         ]
         journaled = self._newest.pop(shard, {})
-        audit.run(journaled if is_known else None, self._end, unusable=unusable)
+        audit.run(journaled if is_known else None, self._end, unusable=unusable, named=self._named[shard])
         self._records += audit.records
         self._findings += audit.findings
         self._undecided += audit.undecided

@@ -6,6 +6,7 @@ checksum of each of its files, so that a machine that crashed in between falsifi
 
 from __future__ import annotations
 
+import shutil
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -36,12 +37,12 @@ class When(IntEnum):
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One version of one record, or of one archived trade."""
+    """One version of one record, or of one archived trade; or the name of a key."""
 
     record_id: str
     shard: int
-    version: int
-    digest: str
+    version: int = 0
+    digest: str = ""
     when: int = 0
 
 
@@ -61,6 +62,7 @@ class RowFiles:
         self._group_of = {shard: number for number, group in enumerate(groups) for shard in group}
         self._added: defaultdict[int, list[Row]] = defaultdict(list)
         self._newest: defaultdict[int, dict[str, Row]] = defaultdict(dict)
+        """Of each shard: a fault may have put one id into two."""
         self._files: dict[int, WorkFile] = {}
         self._room = _ROWS_MAX
         try:
@@ -77,13 +79,14 @@ class RowFiles:
         """Keep the row in the place of those of the record that were given here before; order is kept among
         these alone, and towards rows before the last `flush`.
         """
-        self._newest[self._group_of[row.shard]][row.record_id] = row
+        self._newest[row.shard][row.record_id] = row
         self._count()
 
     def flush(self) -> None:
         """Write what is in memory."""
-        for group in self._added.keys() | self._newest.keys():
-            rows = [*self._added.get(group, ()), *self._newest.get(group, {}).values()]
+        for shard, newest in self._newest.items():
+            self._added[self._group_of[shard]] += newest.values()
+        for group, rows in self._added.items():
             self._append(group, _ENCODER.encode_lines(rows))
         self._added.clear()
         self._newest.clear()
@@ -106,6 +109,8 @@ class RowFiles:
             with path.open("ab") as file:
                 file.write(lines)
         except OSError as problem:
+            # It is done again, in another folder: on a full disk each attempt would take what becomes free.
+            shutil.rmtree(self._folder, ignore_errors=True)
             raise _unwritable(path, problem) from problem
         self._files[group] = WorkFile(before.bytes + len(lines), zlib.crc32(lines, before.crc))
 

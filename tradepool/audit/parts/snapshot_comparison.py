@@ -7,6 +7,7 @@ the two.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -27,7 +28,10 @@ class SnapshotComparison:
     """The records `kept` by a snapshot, as long as they are not found in the journal."""
 
     def __init__(self, kept: Iterable[Row]) -> None:
-        self._records = {row.record_id: _Version(row.version, row.digest) for row in kept}
+        self._records: defaultdict[int, dict[str, _Version]] = defaultdict(dict)
+        """Of each shard: a fault may have put one id into two."""
+        for row in kept:
+            self._records[row.shard][row.record_id] = _Version(row.version, row.digest)
         self._has_begun = False
         self._found: list[Finding] = []
 
@@ -41,8 +45,9 @@ class SnapshotComparison:
     def findings(self, newest: Mapping[int, Mapping[str, Latest]]) -> list[Finding]:
         """What was found by the end of the journal; what is left was never journaled."""
         self._begin(newest)
-        for record_id, kept in self._records.items():
-            self._judge(Kept(record_id, *kept, 0, None))
+        for records in self._records.values():
+            for record_id, kept in records.items():
+                self._judge(Kept(record_id, *kept, 0, None))
         self._records.clear()
         return self._found
 
@@ -51,20 +56,22 @@ class SnapshotComparison:
         if self._has_begun:
             return
         self._has_begun = True
-        for records in newest.values():
+        for shard, records in newest.items():
+            mine = self._records[shard]
             for record_id, latest in records.items():
-                kept = self._records.get(record_id)
+                kept = mine.get(record_id)
                 if kept is None:
                     self._judge(Kept(record_id, None, "", latest.version, None))
                 elif kept.version <= latest.version:
-                    del self._records[record_id]
+                    del mine[record_id]
                     self._judge(Kept(record_id, *kept, latest.version, latest.digest))
 
     def _see(self, row: Row) -> None:
         """A version behind the beginning, and not behind where the snapshot says that it ends."""
-        kept = self._records.get(row.record_id)
+        mine = self._records[row.shard]
+        kept = mine.get(row.record_id)
         if kept is not None and kept.version == row.version:
-            del self._records[row.record_id]
+            del mine[row.record_id]
             self._judge(Kept(row.record_id, *kept, 0, row.digest))
 
     def _judge(self, kept: Kept) -> None:

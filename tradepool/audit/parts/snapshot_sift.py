@@ -91,12 +91,16 @@ class SnapshotSight:
         if is_changing_hands(source) or load_snapshot(source) != info:
             return False
         self.findings, self.pin = found, pin
+        if info is not None and not info.checksum:
+            self.undecided.append(f"{SNAPSHOT_NAME}, which has no checksum yet")
         return True
 
     def _of_info(self, info: SnapshotInfo | None) -> Iterator[Finding]:
         if info is None:
             if (self._journal.parent / SNAPSHOT_NAME).exists():
-                yield from snapshot_damaged(SNAPSHOT_NAME, "this release cannot read it")
+                yield from snapshot_damaged(
+                    SNAPSHOT_NAME, "this release cannot read it, or its checksum is another"
+                )
             return
         # Reading the journal says what is wrong with that.
         with suppress(Corrupt):

@@ -6,6 +6,7 @@ The order of the stages is what makes the cut consistent: sums, then the files, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -89,7 +90,9 @@ class Stages:
         size = number = 0
         for path in self._archive.parts():
             files.append(str(path.relative_to(self._archive.path)))
-            size += path.stat().st_size
+            with suppress(FileNotFoundError):
+                # Whoever reads it tells that it is gone.
+                size += path.stat().st_size
             if len(files) >= _ARCHIVE_FILES or size >= _ARCHIVE_BYTES:
                 yield Part(kind=Kind.ARCHIVE, number=number, files=tuple(files))
                 files, size, number = [], 0, number + 1

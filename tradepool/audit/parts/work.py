@@ -14,6 +14,7 @@ from tradepool.audit.digest_audit import DigestAudit
 from tradepool.audit.file_rules import BookReport, book, journal_damaged
 from tradepool.audit.key_rules import key_ttl, key_type, key_value, unknown_key
 from tradepool.audit.open_audit import OpenAudit
+from tradepool.audit.parts.bounds import bounded
 from tradepool.audit.parts.group_audit import GroupAudit
 from tradepool.audit.parts.journal_sift import JournalSift
 from tradepool.audit.parts.part import Answer, Kind, Part, Run, SnapshotPin
@@ -27,6 +28,7 @@ from tradepool.audit.venue_audit import VenueAudit
 from tradepool.errors import Corrupt
 from tradepool.files.segments import active_header
 from tradepool.store.inspection import StoredKey
+from tradepool.store.key_families import symbol_of
 from tradepool.store.keys import Keys
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
@@ -62,7 +64,7 @@ class PartWork:
         Raises: Unavailable, Misconfigured; then it can be done again.
         """
         try:
-            return self._do(run, part, answers)
+            return bounded(part, self._do(run, part, answers))
         except Corrupt as problem:
             about = f"audit part {part.name}"
             return Answer(
@@ -121,14 +123,21 @@ class PartWork:
         if count != f"{self._store.keys.shard_count}":
             yield from key_value(Keys.meta, f"shard_count: {count}, not {self._store.keys.shard_count}")
 
-    def _keys(self, *_: object) -> Answer:
+    def _keys(self, run: Run, part: Part, _: Answers) -> Answer:
+        """All keys; the names of those of users and symbols are kept, for none of these may have records."""
         keys = UnusableKeys()
+        folder = self.folder.fresh(run.run_id, part.name)
+        rows = RowFiles(folder, run.groups)
         for key in self._store.stored_keys():
             keys.look_at(key)
+            if key.expected and (key.user_id is not None or symbol_of(key.name) is not None):
+                rows.add(Row(key.name, key.shard))
         shards = tuple(sorted(keys.shards))
         return Answer(
             findings=tuple(keys.findings),
             undecided=tuple(f"shard {shard:02x}, a key of which is unusable" for shard in shards),
+            folder=folder.name,
+            files=rows.end(),
             unusable_shards=shards,
             unusable_users={shard: tuple(sorted(users)) for shard, users in keys.users.items()},
         )

@@ -13,12 +13,13 @@ from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from tradepool.audit.report import AUDITS_NAME
 from tradepool.errors import PoolLocked
 from tradepool.files.durable import FileLock, prepare_folder
 
 __all__ = ["WorkFolder"]
 
-_FOLDER = Path("audits") / "work"
+_FOLDER = Path(AUDITS_NAME) / "work"
 _LOCK_NAME = "lock"
 _DEAD_AFTER_S = 600.0
 """A younger folder is left alone: its run may not have locked or announced it yet."""

@@ -13,12 +13,13 @@ from tradepool.audit.repair.claims import claim_fixes
 from tradepool.audit.repair.counters import counter_fixes
 from tradepool.audit.repair.fixes import Fix, Tools, refusal
 from tradepool.audit.repair.indexes import index_fixes, route_fixes, user_fixes
-from tradepool.audit.repair.keys_themselves import family_of
+from tradepool.audit.repair.journaled import Lost
 from tradepool.audit.repair.records import RecordRepairs
 from tradepool.audit.repair.shard_state import ShardState
 from tradepool.audit.report import Finding
 from tradepool.errors import Corrupt
 from tradepool.model.ids import slot_of_user
+from tradepool.store.key_families import family_of
 from tradepool.store.keys import Keys
 
 __all__ = ["Scope", "beside_fixes"]
@@ -70,7 +71,7 @@ class Scope(msgspec.Struct, frozen=True):
         return cls(shards, summed, frozenset(users), user_id)
 
 
-def beside_fixes(tools: Tools, shard: int, scope: Scope, records: RecordRepairs) -> Iterator[Fix]:
+def beside_fixes(tools: Tools, shard: int, scope: Scope, records: RecordRepairs, lost: Lost) -> Iterator[Fix]:
     """What to write beside the records of a shard, of those that are as they should be."""
     state = ShardState(tools, shard)
     try:
@@ -80,13 +81,15 @@ def beside_fixes(tools: Tools, shard: int, scope: Scope, records: RecordRepairs)
         return
     unsound = frozenset(records.unsound) | state.unreadable
     yield from user_fixes(tools, state)
-    yield from index_fixes(tools, state, unsound)
+    yield from index_fixes(tools, state, unsound, lost)
     yield from route_fixes(tools, state, unsound)
-    yield from claim_fixes(tools, state, unsound)
+    yield from claim_fixes(tools, state, unsound, lost)
     if not state.unreadable and None not in records.unsound.values():
         users = {scope.user_id} if scope.user_id is not None else state.users
         users = users & state.users - set(filter(None, records.unsound.values()))
-        yield from counter_fixes(tools, state, users, scope.users)
+        yield from counter_fixes(
+            tools, state, users, scope.users, lambda: not lost.ids() <= records.unsound.keys()
+        )
 
 
 def _journaled_shard(tools: Tools, finding: Finding) -> set[int]:

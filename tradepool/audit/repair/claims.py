@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from tradepool.audit.registry import Repair
-from tradepool.audit.repair.fixes import Fix, Tools, mended, shown, stated
+from tradepool.audit.repair.fixes import Fix, Tools, mended, stated
+from tradepool.audit.repair.journaled import Lost
 from tradepool.audit.repair.shard_state import ShardState, beside, content_of
+from tradepool.audit.report import shown
 from tradepool.errors import Corrupt
+from tradepool.store.key_families import user_of
 from tradepool.store.mending import Look, Write
 
 __all__ = ["claim_fixes"]
@@ -16,8 +20,11 @@ _Held = tuple[bytes | None, bool]
 """A trade's record, and whether it uses the claim."""
 
 
-def claim_fixes(tools: Tools, state: ShardState, unsound: frozenset[str]) -> Iterator[Fix]:
-    """Claims of the shard's users that are missing, or for a trade that does not use them."""
+def claim_fixes(tools: Tools, state: ShardState, unsound: frozenset[str], lost: Lost) -> Iterator[Fix]:
+    """Claims of the shard's users that are missing, or for a trade that does not use them.
+
+    Those of `lost` trades stay.
+    """
     keys, shard = tools.keys, state.shard
     hashes = {of(shard, user) for user in state.users for of in (keys.idempotency, keys.fill_claims)}
     for key in sorted(hashes):
@@ -30,20 +37,29 @@ def claim_fixes(tools: Tools, state: ShardState, unsound: frozenset[str]) -> Ite
             holder = held.get(field, b"").decode(errors="backslashreplace")
             users = used.get(field, [])
             if holder not in users and unsound.isdisjoint({holder, *users}):
-                fix = _claim_fix(tools, shard, key, field, users[0] if users else None)
+                fix = _claim_fix(tools, _Claim(shard, key, field), users[0] if users else None, lost)
                 if fix is not None:
                     yield fix
 
 
-def _claim_fix(tools: Tools, shard: int, key: str, field: bytes, user: str | None) -> Fix | None:
+class _Claim(NamedTuple):
+    """Where a claim stands."""
+
+    shard: int
+    key: str
+    field: bytes
+
+
+def _claim_fix(tools: Tools, claim: _Claim, user: str | None, lost: Lost) -> Fix | None:
     """What to write about a claim, as everything stands now; None: nothing."""
+    shard, key, field = claim
     (stored,) = tools.mender.ask([("HGET", key, field)])
     holder = None if stored is None else stored.decode(errors="backslashreplace")
     looks = [Look("HGET", key, [field], stored)]
     if holder is not None:
         value, uses = _held(tools, shard, key, field, holder)
         looks.append(tools.mender.record_look(shard, holder, value))
-        if uses:
+        if uses or (value is None and holder in lost.ids()):
             return None
     if user is not None:
         value, uses = _held(tools, shard, key, field, user)
@@ -58,7 +74,7 @@ def _claim_fix(tools: Tools, shard: int, key: str, field: bytes, user: str | Non
         subject=user or holder or "",
         detail=f"{key} {name}: {stated(holder)} → {stated(user)}",
         act=mended(tools, looks, [write]),
-        user_id=key.partition("}:")[2].partition(":")[2],
+        user_id=user_of(key),
     )
 
 

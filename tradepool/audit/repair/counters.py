@@ -6,11 +6,11 @@ whole if that string is still the one that was read before the records.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from tradepool.audit.registry import Repair
+from tradepool.audit.repair.archived_counts import ArchivedCounts
 from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, mended, refusal
-from tradepool.audit.repair.journaled import archived_counts
 from tradepool.audit.repair.shard_state import ShardState, content_of
 from tradepool.batching import batched
 from tradepool.errors import Corrupt
@@ -31,15 +31,29 @@ _SHOWN_MAX = 5
 
 
 def counter_fixes(
-    tools: Tools, state: ShardState, users: Iterable[str], noted: frozenset[str]
+    tools: Tools, state: ShardState, users: Iterable[str], noted: frozenset[str], missing: Callable[[], bool]
 ) -> Iterator[Fix]:
-    """Users whose counters are not what their trades come to; of those `noted` a finding tells so."""
+    """Users whose counters are not what their trades come to; of those `noted` a finding tells so.
+
+    `missing` says whether the store lacks records of which nobody has told: then nothing is counted.
+    """
+    archived = ArchivedCounts(tools, state.shard)
     for page in batched(sorted(users), _USERS_PAGE):
-        for user_id, lifetime in zip(page, _lifetimes(tools, page), strict=True):
-            if user_id in noted or _differs(lifetime, state.live[user_id]):
-                fix = _fix(tools, state, user_id)
-                if fix is not None:
-                    yield fix
+        wrong = [
+            user_id
+            for user_id, lifetime in zip(page, _lifetimes(tools, page), strict=True)
+            if user_id in noted or _differs(lifetime, state.live[user_id])
+        ]
+        if wrong and missing():
+            why = "the journal has records that the store lacks; audit deeply, and repair these first"
+            yield refusal(Repair.COUNTERS, f"shard {state.shard:02x}", why)
+            return
+        # One pass over the journal for all of them.
+        archived.look_up(trade_id for user_id in wrong for trade_id in state.archived[user_id])
+        for user_id in wrong:
+            fix = _fix(tools, state, user_id, archived)
+            if fix is not None:
+                yield fix
 
 
 def _lifetimes(tools: Tools, users: list[str]) -> list[Lifetime | None]:
@@ -63,8 +77,8 @@ def _differs(lifetime: Lifetime | None, live: dict[str, int]) -> bool:
     return _without_zeros(fold) != lifetime.counters
 
 
-def _fix(tools: Tools, state: ShardState, user_id: str) -> Fix | None:
-    counted = _Counted(tools, state, user_id)
+def _fix(tools: Tools, state: ShardState, user_id: str, archived: ArchivedCounts) -> Fix | None:
+    counted = _Counted(tools, state, user_id, archived)
     why = counted.count()
     if why is not None:
         return refusal(Repair.COUNTERS, user_id, why, user_id)
@@ -82,8 +96,9 @@ def _fix(tools: Tools, state: ShardState, user_id: str) -> Fix | None:
 class _Counted:
     """One user's counters as they are, and as his trades come to."""
 
-    def __init__(self, tools: Tools, state: ShardState, user_id: str) -> None:
+    def __init__(self, tools: Tools, state: ShardState, user_id: str, archived: ArchivedCounts) -> None:
         self._tools = tools
+        self._archived = archived
         self._shard = state.shard
         self._user_id = user_id
         self._known = frozenset(state.archived[user_id])
@@ -98,7 +113,7 @@ class _Counted:
         for _ in range(_ATTEMPTS_MAX):
             before = self._noted()
             live, archived_ids, is_whole = self._fold()
-            archived = archived_counts(self._tools, self._shard, archived_ids)
+            archived = self._archived.total(archived_ids)
             lifetime = _lifetimes(self._tools, [self._user_id])[0]
             if self._noted() != before:
                 continue

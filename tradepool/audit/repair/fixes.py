@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from tradepool.audit.registry import Repair
-from tradepool.audit.report import RepairState, RepairStep
+from tradepool.audit.report import RepairState, RepairStep, shown
 from tradepool.deciding import Result
 from tradepool.model.commands import PoolCommand
 from tradepool.store.keys import Keys
@@ -17,7 +17,7 @@ from tradepool.store.mending import Look, Mender, Mending, Write
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import Watermark
 
-__all__ = ["CHANGED", "Fix", "Tools", "mended", "refusal", "shown", "stated"]
+__all__ = ["CHANGED", "Fix", "Tools", "mended", "refusal", "stated"]
 
 CHANGED = "it has changed meanwhile; the next audit tells"
 
@@ -36,6 +36,8 @@ class Tools(NamedTuple):
     """Trades that a shard's list of recent ones keeps."""
     owner: Mapping[Repair, Callable[[], object]]
     """What only some processes can do: how this one does it."""
+    generation: str = ""
+    """That of the server when the repair began."""
 
     @property
     def keys(self) -> Keys:
@@ -78,11 +80,6 @@ def mended(tools: Tools, looks: Iterable[Look], writes: Iterable[Write]) -> Call
     """The action that writes if everything is as it was seen."""
     mending = Mending(list(looks), list(writes))
     return lambda: None if tools.mender.mend(mending) else CHANGED
-
-
-def shown(name: str) -> str:
-    """A name as findings have it."""
-    return name.replace("\x1f", "/")
 
 
 def stated(value: object) -> str:

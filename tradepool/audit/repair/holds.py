@@ -8,9 +8,9 @@ from functools import partial
 from tradepool.audit import ledger_rules
 from tradepool.audit.ledger_rules import Held
 from tradepool.audit.registry import Repair
-from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, refusal, shown
+from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, refusal
 from tradepool.audit.repair.shard_state import content_of
-from tradepool.audit.report import Finding
+from tradepool.audit.report import Finding, shown
 from tradepool.commanding import new_command_id
 from tradepool.errors import Rejected
 from tradepool.model.ids import slot_of_id, slot_of_user

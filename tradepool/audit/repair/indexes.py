@@ -11,11 +11,14 @@ from functools import partial
 from heapq import nlargest
 
 from tradepool.audit.registry import Repair
-from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, mended, refusal, shown, stated
+from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, mended, refusal, stated
+from tradepool.audit.repair.journaled import Lost
 from tradepool.audit.repair.shard_state import ShardState, beside, content_of
+from tradepool.audit.report import shown
 from tradepool.batching import batched
 from tradepool.errors import Corrupt
 from tradepool.model.ids import slot_of_user
+from tradepool.store.key_families import family_of
 from tradepool.store.mending import Look, Write
 
 __all__ = ["index_fixes", "route_fixes", "user_fixes"]
@@ -23,8 +26,11 @@ __all__ = ["index_fixes", "route_fixes", "user_fixes"]
 _PAGE = 1000
 
 
-def index_fixes(tools: Tools, state: ShardState, unsound: frozenset[str]) -> Iterator[Fix]:
-    """Entries of the shard's sorted sets that are missing, misplaced or not to be there."""
+def index_fixes(tools: Tools, state: ShardState, unsound: frozenset[str], lost: Lost) -> Iterator[Fix]:
+    """Entries of the shard's sorted sets that are missing, misplaced or not to be there.
+
+    Those of `lost` records stay.
+    """
     for key in sorted(_indexes(tools, state)):
         try:
             listed = tools.mender.members(key)
@@ -38,7 +44,7 @@ def index_fixes(tools: Tools, state: ShardState, unsound: frozenset[str]) -> Ite
         for member in sorted({member for member, _ in listed.items() ^ wanted.items()}):
             record_id = _record_of(tools, state.shard, key, member)
             if record_id not in unsound:
-                fix = _entry_fix(tools, state.shard, key, member, record_id)
+                fix = _entry_fix(tools, state.shard, key, member, lost)
                 if fix is not None:
                     yield fix
 
@@ -99,8 +105,9 @@ def _record_of(tools: Tools, shard: int, key: str, member: bytes) -> str | None:
     return tools.keys.trade_of_open_member(name) if key == tools.keys.open_trades(shard) else name
 
 
-def _entry_fix(tools: Tools, shard: int, key: str, member: bytes, record_id: str | None) -> Fix | None:
+def _entry_fix(tools: Tools, shard: int, key: str, member: bytes, lost: Lost) -> Fix | None:
     """What to write about a member, as everything stands now; None: nothing."""
+    record_id = _record_of(tools, shard, key, member)
     value = None if record_id is None else tools.store.read([(shard, record_id)])[0]
     content = content_of(value)
     if record_id is None or (content is None and value is not None):
@@ -110,7 +117,7 @@ def _entry_fix(tools: Tools, shard: int, key: str, member: bytes, record_id: str
     else:
         wanted = beside(tools.keys, shard, record_id, content).entries.get((key, member))
     at = tools.mender.score(key, member)
-    if at == wanted:
+    if at == wanted or (value is None and record_id is not None and record_id in lost.ids()):
         return None
     looks = [] if record_id is None else [tools.mender.record_look(shard, record_id, value)]
     write = Write("ZREM", key, [member]) if wanted is None else Write("ZADD", key, [repr(wanted), member])
@@ -126,7 +133,7 @@ def _entry_fix(tools: Tools, shard: int, key: str, member: bytes, record_id: str
 
 def _user_of(tools: Tools, key: str, record_id: str | None) -> str:
     """Whose an entry is that stands for no record; '' where nothing tells."""
-    family, _, rest = key.partition("}:")[2].partition(":")
+    family, rest = family_of(key)
     return rest if family == "u" else tools.keys.user_of_ledger(record_id or "")
 
 

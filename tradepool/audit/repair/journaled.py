@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
+from tradepool.audit.at_rest import JOURNAL_WAIT_S
 from tradepool.audit.repair.fixes import Tools
 from tradepool.errors import JournalUnavailable
 from tradepool.files.lines import JournalLine
-from tradepool.files.reading import read_lines
-from tradepool.model import codec
-from tradepool.model.counters import add_counters, contribution
+from tradepool.files.reading import read_groups
+from tradepool.model.positions import START_POSITION, parse_position
+from tradepool.store.translation import text_of
 
-__all__ = ["Journaled", "archived_counts", "await_journal", "newest_records"]
+__all__ = ["Journaled", "Lost", "await_journal", "last_positions", "newest_records"]
 
-JOURNAL_WAIT_S = 30.0
-"""How long a repair waits for the journal to have what the store has."""
+_PAGE = 500
 
 
 class Journaled(msgspec.Struct, kw_only=True):
@@ -28,48 +28,108 @@ class Journaled(msgspec.Struct, kw_only=True):
     """Whether each version follows the one before it; recovery refuses the record otherwise."""
 
 
-def await_journal(tools: Tools, shards: Iterable[int]) -> None:
-    """Wait until the journal has what the shards hold.
+def last_positions(tools: Tools, shards: Iterable[int]) -> dict[int, str]:
+    """The position of each shard's last commit, by its outbox, or (where nothing waits in there) the journal.
 
-    Raises: JournalUnavailable, also where a position cannot be read; StoreUnavailable.
+    Raises: ValueError where the journal's cannot be read; StoreUnavailable, Corrupt.
     """
     wanted = sorted(set(shards))
-    positions = dict(zip(wanted, tools.store.positions(wanted), strict=True))
+    outboxes = [("XREVRANGE", tools.keys.outbox(shard), "+", "-", "COUNT", 1) for shard in wanted]
+    waiting = dict(zip(wanted, tools.mender.ask(outboxes), strict=True))
+    # In this order: what has left the outbox by now is in the journal.
+    journaled = dict(zip(wanted, tools.store.journaled(wanted), strict=True))
+    return {
+        shard: text_of(waiting[shard][0][0]) if waiting[shard] else journaled[shard].position
+        for shard in wanted
+    }
+
+
+def await_journal(tools: Tools, shards: Iterable[int]) -> dict[int, str]:
+    """Wait until the journal has what the shards hold; the positions that it has then.
+
+    Raises: JournalUnavailable, also where a position cannot be read; StoreUnavailable, Corrupt.
+    """
+    wanted = sorted(set(shards))
     try:
+        # The sums may say less than the outbox: both may be what is to be repaired.
+        positions = last_positions(tools, wanted)
+        for shard, position in zip(wanted, tools.store.positions(wanted), strict=True):
+            positions[shard] = max(positions[shard], position, key=parse_position)
         tools.watermark.wait(positions, JOURNAL_WAIT_S)
     except ValueError as problem:
         raise JournalUnavailable(f"a position cannot be read: {problem}") from problem
+    return positions
 
 
-def newest_records(tools: Tools, is_wanted: Callable[[JournalLine], bool]) -> dict[str, Journaled]:
-    """By record id, of all lines that are wanted; reads the whole journal.
+def newest_records(
+    tools: Tools, shards: Iterable[int], is_wanted: Callable[[JournalLine], bool]
+) -> dict[str, Journaled]:
+    """By record id, of all lines that are wanted, once the journal has what `shards` hold; reads all of it.
 
-    Raises: as `read_lines`.
+    Raises: as `await_journal` and `read_groups`; JournalUnavailable where the files do not have what was
+    published: they are another journal's, or an old copy.
     """
     found: dict[str, Journaled] = {}
-    for line in read_lines(tools.journal):
+    for line in _lines(tools, shards):
         if is_wanted(line):
             before = found.get(line.record_id)
             found[line.record_id] = Journaled(shard=line.shard, line=line, is_chain=_follows(line, before))
     return found
 
 
-def archived_counts(tools: Tools, shard: int, trade_ids: frozenset[str]) -> dict[str, int] | None:
-    """What those trades counted when they were archived; None where the journal lacks one of them.
+class Lost:
+    """The records that the journal has of some shards, and the store has not; looked for when first asked.
 
-    Raises: as `read_lines`.
+    Nothing is taken away for want of such a record: it was not deleted, it is to be put back.
     """
 
-    def is_wanted(line: JournalLine) -> bool:
-        return line.shard == shard and line.kind == codec.TRADE_KIND and line.record_id in trade_ids
+    def __init__(self, tools: Tools, shards: Iterable[int]) -> None:
+        self._tools = tools
+        self._shards = frozenset(shards)
+        self._ids: frozenset[str] | None = None
 
-    found = newest_records(tools, is_wanted) if trade_ids else {}
-    if found.keys() != trade_ids:
-        return None
-    total: dict[str, int] = {}
-    for journaled in found.values():
-        add_counters(total, contribution(codec.decode_trade(bytes(journaled.line.record))))
-    return total
+    def ids(self) -> frozenset[str]:
+        """Their ids; reads the whole journal once, in memory bounded but for the ids.
+
+        Raises: as `newest_records`.
+        """
+        if self._ids is None:
+            self._ids = frozenset(self._found())
+        return self._ids
+
+    def _found(self) -> Iterator[str]:
+        waiting: dict[str, int] = {}
+        for line in _lines(self._tools, self._shards):
+            if line.shard in self._shards:
+                waiting[line.record_id] = line.shard
+            if len(waiting) >= _PAGE:
+                yield from _absent(self._tools, waiting)
+                waiting.clear()
+        yield from _absent(self._tools, waiting)
+
+
+def _absent(tools: Tools, places: Mapping[str, int]) -> list[str]:
+    values = tools.store.read([(shard, record_id) for record_id, shard in places.items()])
+    return [record_id for record_id, value in zip(places, values, strict=True) if value is None]
+
+
+def _lines(tools: Tools, shards: Iterable[int]) -> Iterator[JournalLine]:
+    """All of the journal, once it has what `shards` hold."""
+    positions = await_journal(tools, shards)
+    reached: dict[int, str] = {}
+    for group in read_groups(tools.journal):
+        reached.update(group.commit.positions)
+        yield from group.entries()
+    _check_reached(tools, positions, reached)
+
+
+def _check_reached(tools: Tools, positions: Mapping[int, str], reached: Mapping[int, str]) -> None:
+    for shard, position in positions.items():
+        if parse_position(reached.get(shard, START_POSITION)) < parse_position(position):
+            raise JournalUnavailable(
+                f"{tools.journal} ends before {position} of shard {shard:02x}, which was journaled: "
+                "is it an old copy? Repair where the journal's owner keeps it"
+            )
 
 
 def _follows(line: JournalLine, before: Journaled | None) -> bool:

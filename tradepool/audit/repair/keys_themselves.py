@@ -9,9 +9,8 @@ from functools import partial
 from tradepool.audit.key_rules import key_ttl, key_type, key_value
 from tradepool.audit.registry import Repair
 from tradepool.audit.repair.fixes import Fix, Tools, mended, refusal
-from tradepool.audit.repair.journaled import await_journal, newest_records
+from tradepool.audit.repair.journaled import last_positions, newest_records
 from tradepool.audit.repair.shard_state import ShardState
-from tradepool.audit.repair.sums import last_position
 from tradepool.audit.report import Finding
 from tradepool.errors import Corrupt, JournalUnavailable
 from tradepool.files.lines import JournalLine
@@ -20,20 +19,15 @@ from tradepool.files.reading import read_groups
 from tradepool.store.arguments import Argument
 from tradepool.store.changed_ids import CUT_CHARS, SEPARATOR
 from tradepool.store.inspection import StoredKey
+from tradepool.store.key_families import family_of, user_of
 from tradepool.store.keys import BUCKETS, Keys
 from tradepool.store.mending import Look, Write
 from tradepool.store.progress import POSITION_FIELD
 from tradepool.store.watermark import watermark_text
 
-__all__ = ["family_of", "key_fixes"]
+__all__ = ["key_fixes"]
 
 _NO_LIMIT_MS = -1
-
-
-def family_of(name: str) -> tuple[str, str]:
-    """A key's family within its shard, and what follows: a user, a symbol, a bucket."""
-    family, _, rest = name.partition("}:")[2].partition(":")
-    return family, rest
 
 
 def key_fixes(tools: Tools, findings: Iterable[Finding]) -> Iterator[Fix]:
@@ -65,7 +59,7 @@ def _without_limit(tools: Tools, name: str) -> Iterator[Fix]:
             subject=name,
             detail=f"gone in {left_ms // 1000} s → no time limit",
             act=mended(tools, [], [Write("PERSIST", name, [])]),
-            user_id=_user_of(name),
+            user_id=user_of(name),
         )
 
 
@@ -77,7 +71,7 @@ def _of_type(tools: Tools, key: StoredKey) -> Fix:
     try:
         writes = _contents(tools, key)
     except (Corrupt, JournalUnavailable) as problem:
-        return refusal(Repair.JOURNAL, key.name, str(problem), _user_of(key.name))
+        return refusal(Repair.JOURNAL, key.name, str(problem), user_of(key.name))
     looks = [Look("TYPE", key.name, [], key.found.encode())]
     # A commit that compares fields of the hash is refused while it is of a wrong type, so it stands still.
     act: Callable[[], str | None] = mended(tools, looks, writes)
@@ -88,7 +82,7 @@ def _of_type(tools: Tools, key: StoredKey) -> Fix:
         subject=key.name,
         detail=f"a {key.found} → {_what_comes(key, writes)}",
         act=act,
-        user_id=_user_of(key.name),
+        user_id=user_of(key.name),
     )
 
 
@@ -100,7 +94,7 @@ def _contents(tools: Tools, key: StoredKey) -> list[Write]:
         case "r":
             return [gone, *_hash(key.name, _records(tools, key.shard, int(rest, 16)))]
         case "digest":
-            position = last_position(tools, key.shard)
+            position = last_positions(tools, [key.shard])[key.shard]
             return [gone, *_hash(key.name, [POSITION_FIELD, position])]
         case "n":
             return [Write("SET", key.name, [_beyond(tools)])]
@@ -115,12 +109,11 @@ def _hash(name: str, pairs: list[Argument]) -> list[Write]:
 
 def _records(tools: Tools, shard: int, bucket: int) -> list[Argument]:
     """The bucket as the journal has it: nothing was committed to it while it was of a wrong type."""
-    await_journal(tools, [shard])
 
     def is_wanted(line: JournalLine) -> bool:
         return line.shard == shard and tools.keys.bucket_of(line.record_id) == bucket
 
-    newest = newest_records(tools, is_wanted)
+    newest = newest_records(tools, [shard], is_wanted)
     pairs: list[Argument] = []
     for record_id, journaled in sorted(newest.items()):
         pairs += [record_id, journaled.line.value]
@@ -167,7 +160,7 @@ def _changed_ids(tools: Tools, name: str) -> Iterator[Fix]:
         subject=name,
         detail=f"{len(text)} bytes → a new beginning: what was worked out of the user is void",
         act=mended(tools, [Look("GET", name, [], bytes(text))], [Write("SET", name, [_beyond(tools)])]),
-        user_id=_user_of(name),
+        user_id=user_of(name),
     )
 
 
@@ -217,8 +210,3 @@ def _journal_point(tools: Tools) -> JournalPoint:
     except OSError as problem:
         raise JournalUnavailable(f"{tools.journal}: {problem.strerror}") from problem
     return point
-
-
-def _user_of(name: str) -> str | None:
-    family, rest = family_of(name)
-    return rest if family in {"u", "c", "ca", "n", "i", "f"} else None

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
 
 import msgspec
 
-from tradepool.audit import record_rules, trade_rules
 from tradepool.audit.registry import RULES, Repair
 from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, refusal
-from tradepool.audit.repair.journaled import Journaled, await_journal, newest_records
+from tradepool.audit.repair.journaled import Journaled, newest_records
 from tradepool.audit.repair.records import RecordRepairs, intact_version, next_version
-from tradepool.audit.repair.shard_state import content_of
+from tradepool.audit.repair.second_look import NEVER_JOURNALED, FoundTrade, find_trade, still_stands
 from tradepool.audit.report import Finding
 from tradepool.commanding import new_command_id
 from tradepool.errors import Corrupt, JournalUnavailable, Rejected, VersionConflict
@@ -22,38 +20,37 @@ from tradepool.model.changes import RELEASED
 from tradepool.model.commands import QuarantineTrade
 from tradepool.model.trade import SCHEMA_VERSION, Trade
 
-__all__ = ["quarantine_fixes"]
+__all__ = ["quarantine_fixes", "quarantined_count"]
 
-_BY_ITSELF = frozenset(
-    each.name
-    for each in (
-        trade_rules.quantities,
-        trade_rules.lifecycle,
-        trade_rules.recomputed_figures,
-        trade_rules.cash_identity,
-    )
-)
-_NEVER_JOURNALED = record_rules.missing_in_journal.name
 _REASON_CHARS_MAX = 400
 
 
 def quarantine_fixes(
     tools: Tools, findings: Iterable[Finding], records: RecordRepairs | None = None
 ) -> Iterator[Fix]:
-    """What to quarantine of the trades that findings name: each once, for the first of its faults.
+    """What to quarantine of the trades that findings name: each once, for the first of its faults that is
+    still there and that nobody has released it from.
 
     `records` are told of those that the journal does not have yet.
     """
     records = records or RecordRepairs(tools)
-    faults: dict[str, Finding] = {}
+    faults: dict[str, list[Finding]] = {}
     for finding in sorted(findings):
         if finding.rule in RULES and RULES[finding.rule].repair is Repair.QUARANTINE:
-            faults.setdefault(finding.subject, finding)
-    journaled = _journaled(tools, {f.subject for f in faults.values() if f.rule == _NEVER_JOURNALED})
-    for trade_id, finding in faults.items():
-        fix = _fix(tools, trade_id, finding, journaled, records)
+            faults.setdefault(finding.subject, []).append(finding)
+    unknown = {
+        trade_id for trade_id, found in faults.items() if any(f.rule == NEVER_JOURNALED for f in found)
+    }
+    journaled = _journaled(tools, unknown)
+    for trade_id, found in faults.items():
+        fix = _fix(tools, trade_id, found, journaled, records)
         if fix is not None:
             yield fix
+
+
+def quarantined_count(tools: Tools) -> int:
+    """How many trades are in quarantine. Raises: StoreUnavailable, Corrupt."""
+    return sum(tools.mender.ask([("ZCARD", tools.keys.quarantined(shard)) for shard in tools.keys.shards]))
 
 
 def _journaled(tools: Tools, trade_ids: set[str]) -> dict[str, Journaled] | str:
@@ -61,8 +58,7 @@ def _journaled(tools: Tools, trade_ids: set[str]) -> dict[str, Journaled] | str:
     if not trade_ids:
         return {}
     try:
-        await_journal(tools, tools.keys.shards)
-        return newest_records(tools, lambda line: line.record_id in trade_ids)
+        return newest_records(tools, tools.keys.shards, lambda line: line.record_id in trade_ids)
     except (Corrupt, JournalUnavailable) as problem:
         return str(problem)
 
@@ -70,43 +66,45 @@ def _journaled(tools: Tools, trade_ids: set[str]) -> dict[str, Journaled] | str:
 def _fix(
     tools: Tools,
     trade_id: str,
-    finding: Finding,
+    faults: list[Finding],
     journaled: dict[str, Journaled] | str,
     records: RecordRepairs,
 ) -> Fix | None:
-    found = _find(tools, trade_id)
+    found = find_trade(tools, trade_id)
     if found is None:
         return refusal(Repair.QUARANTINE, trade_id, "there is no such trade that can be read")
-    shard, value, trade = found
-    reason = f"{finding.rule}: {finding.detail}"[:_REASON_CHARS_MAX]
-    if finding.rule == _NEVER_JOURNALED:
-        records.note_unsound(trade_id, shard, trade.user_id)
-        if isinstance(journaled, str):
-            return refusal(Repair.QUARANTINE, trade_id, journaled, trade.user_id)
-        return _adopted(tools, records, _Unjournaled(shard, value, trade), reason, journaled.get(trade_id))
+    trade = found.trade
+    for finding in faults:
+        if finding.rule == NEVER_JOURNALED:
+            records.note_unsound(trade_id, found.shard, trade.user_id)
+            if isinstance(journaled, str):
+                return refusal(Repair.QUARANTINE, trade_id, journaled, trade.user_id)
+            return _adopted(tools, records, found, _reason(finding), journaled.get(trade_id))
     if trade.schema_version > SCHEMA_VERSION:
         why = "this release does not know the trade's schema, and would lose what it does not know"
         return refusal(Repair.QUARANTINE, trade_id, why, trade.user_id)
-    if trade.quarantine is not None or _was_released(trade, finding.rule) or _is_over(tools, trade, finding):
+    fault = _standing(tools, found, faults)
+    if fault is None:
         return None
     return Fix(
         action=Repair.QUARANTINE,
         subject=trade_id,
-        detail=f"nothing → {reason}",
-        act=partial(_quarantine, tools, trade_id, reason),
+        detail=f"nothing → {_reason(fault)}",
+        act=partial(_quarantine, tools, trade_id, fault),
         user_id=trade.user_id,
     )
 
 
-def _find(tools: Tools, trade_id: str) -> tuple[int, bytes, Trade] | None:
-    """Where a trade is, and as what: its route may be missing."""
-    routed = tools.keys.home_shard(trade_id)
-    places = [(shard, trade_id) for shard in ([routed] if routed is not None else tools.keys.shards)]
-    for (shard, _), value in zip(places, tools.store.read(places), strict=True):
-        content = content_of(value)
-        if value is not None and isinstance(content, Trade):
-            return shard, value, content
-    return None
+def _reason(finding: Finding) -> str:
+    return f"{finding.rule}: {finding.detail}"[:_REASON_CHARS_MAX]
+
+
+def _standing(tools: Tools, found: FoundTrade, faults: Iterable[Finding]) -> Finding | None:
+    """The first fault for which the trade is to be in quarantine; None where it is, or for none."""
+    if found.trade.quarantine is not None:
+        return None
+    news = (fault for fault in faults if not _was_released(found.trade, fault.rule))
+    return next((fault for fault in news if still_stands(tools, found, fault)), None)
 
 
 def _was_released(trade: Trade, rule: str) -> bool:
@@ -114,30 +112,20 @@ def _was_released(trade: Trade, rule: str) -> bool:
     return any(note.startswith(f"{RELEASED}{rule}:") for note in trade.notes)
 
 
-def _is_over(tools: Tools, trade: Trade, finding: Finding) -> bool:
-    if finding.rule not in _BY_ITSELF:
-        return False
-    found = trade_rules.check_trade(trade, now_us=tools.now_us())
-    return finding.rule not in {again.rule for again in found}
-
-
-def _quarantine(tools: Tools, trade_id: str, reason: str) -> str | None:
+def _quarantine(tools: Tools, trade_id: str, fault: Finding) -> str | None:
+    found = find_trade(tools, trade_id)
+    if found is None or _standing(tools, found, [fault]) is None:
+        return CHANGED
     command_id = f"quarantine:{new_command_id()}"
-    command = QuarantineTrade(command_id=command_id, as_of=tools.now_us(), trade_id=trade_id, reason=reason)
+    command = QuarantineTrade(
+        command_id=command_id, as_of=tools.now_us(), trade_id=trade_id, reason=_reason(fault)
+    )
     result = tools.apply([command])[0]
     return str(result) if isinstance(result, Rejected) else None
 
 
-class _Unjournaled(NamedTuple):
-    """What somebody wrote past the journal."""
-
-    shard: int
-    value: bytes
-    trade: Trade
-
-
 def _adopted(
-    tools: Tools, records: RecordRepairs, found: _Unjournaled, reason: str, journaled: Journaled | None
+    tools: Tools, records: RecordRepairs, found: FoundTrade, reason: str, journaled: Journaled | None
 ) -> Fix | None:
     """Have the journal know it, as the version after its own, and in quarantine.
 
@@ -161,7 +149,7 @@ def _adopted(
 
 
 def _adopt(
-    tools: Tools, records: RecordRepairs, found: _Unjournaled, reason: str, journaled: Journaled | None
+    tools: Tools, records: RecordRepairs, found: FoundTrade, reason: str, journaled: Journaled | None
 ) -> str | None:
     trade = found.trade
     change = next_version(trade.trade_id, found.value, msgspec.structs.replace(trade, quarantine=reason))
@@ -180,5 +168,7 @@ def _adopt(
         tools.store.commit(found.shard, [change])
     except VersionConflict:
         return CHANGED
+    # They may have had it already: a pool's own commit that the journal lost.
+    tools.mender.recount(found.shard, [tools.keys.bucket_of(trade.trade_id)])
     records.note_sound(trade.trade_id)
     return None

@@ -14,10 +14,10 @@ import msgspec
 
 from tradepool.audit import record_rules
 from tradepool.audit.registry import Repair
-from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, refusal, shown
-from tradepool.audit.repair.journaled import Journaled, await_journal, newest_records
+from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, refusal
+from tradepool.audit.repair.journaled import Journaled, newest_records
 from tradepool.audit.repair.shard_state import content_of
-from tradepool.audit.report import Finding
+from tradepool.audit.report import Finding, shown
 from tradepool.commanding import new_command_id
 from tradepool.errors import Corrupt, JournalUnavailable, VersionConflict
 from tradepool.model import codec
@@ -29,7 +29,7 @@ from tradepool.model.trade import SCHEMA_VERSION, Trade
 from tradepool.store.mending import Mending, Write
 from tradepool.store.plan import RecordChange
 
-__all__ = ["RecordRepairs", "Soundness", "intact_version", "next_version"]
+__all__ = ["RecordRepairs", "Soundness", "intact_version", "next_version", "told_version"]
 
 RULES = frozenset(
     each.name
@@ -41,6 +41,8 @@ RULES = frozenset(
         record_rules.different_in_redis,
     )
 )
+RECORDS_MAX = 10_000
+"""Records that one repair puts back: it has the journal's version of each in memory."""
 _UNREADABLE = "what cannot be read"
 
 
@@ -88,12 +90,17 @@ class RecordRepairs:
 
     def fixes(self, findings: Iterable[Finding]) -> Iterator[Fix]:
         """What to write about the records that findings name."""
-        names = {finding.subject for finding in findings if finding.rule in RULES}
+        told = sorted({finding.subject for finding in findings if finding.rule in RULES})
+        names = set(told[:RECORDS_MAX])
         if not names:
             return
+        if len(told) > RECORDS_MAX:
+            # The others are not right either: nothing that follows from them may be told.
+            self.unsound.update(dict.fromkeys(told[RECORDS_MAX:]))
         try:
-            await_journal(self._tools, self._tools.keys.shards)
-            journaled = newest_records(self._tools, lambda line: shown(line.record_id) in names)
+            journaled = newest_records(
+                self._tools, self._tools.keys.shards, lambda line: shown(line.record_id) in names
+            )
         except (Corrupt, JournalUnavailable) as problem:
             yield from (self._refusal(name, str(problem)) for name in sorted(names))
             return
@@ -103,6 +110,8 @@ class RecordRepairs:
             fix = self._fix(record_id, newest)
             if fix is not None:
                 yield fix
+        if len(told) > RECORDS_MAX:
+            yield self._refusal(told[-1], f"one of {len(told) - RECORDS_MAX} more; repair these, then again")
 
     def _fix(self, record_id: str, newest: Journaled) -> Fix | None:
         self.note_unsound(record_id, newest.shard, None)
@@ -141,7 +150,7 @@ class RecordRepairs:
             return "its versions in the journal do not follow each other; a person has to decide"
         if _own_id(content) != record_id:
             return f"the journal has {shown(_own_id(content))} under its id; a person has to decide"
-        if stored is not None and intact_version(stored) > newest.line.version:
+        if stored is not None and told_version(stored) > newest.line.version:
             return f"the journal has it only up to version {newest.line.version}; a person has to decide"
         return None
 
@@ -206,6 +215,17 @@ def intact_version(value: bytes) -> int:
         )
     except Corrupt:
         return 0
+
+
+def told_version(value: bytes) -> int:
+    """The version that a stored value may be of: its content's, or by the header of one that is torn."""
+    try:
+        header, body = codec.split(value)
+        if codec.digest_of(body) != header.digest:
+            return header.version
+        return codec.decode(header.kind, body).version
+    except Corrupt:
+        return _version(value)
 
 
 def _version(value: bytes) -> int:

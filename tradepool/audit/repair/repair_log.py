@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import msgspec
 
 from tradepool.audit.repair.fixes import Fix
-from tradepool.audit.report import RepairState
+from tradepool.audit.report import AUDITS_NAME, RepairState
 from tradepool.errors import ResourceUnavailable
 from tradepool.files.durable import FILE_MODE, fsync_folder, prepare_folder
 
 __all__ = ["LOG_NAME", "LogLine", "RepairLog"]
 
 LOG_NAME = "repairs.log"
-FOLDER_NAME = "audits"
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -37,7 +37,7 @@ class RepairLog:
     """The log in the folder `audits` of `data_dir`; several processes may write to it."""
 
     def __init__(self, data_dir: Path, repair: str) -> None:
-        self._path = data_dir / FOLDER_NAME / LOG_NAME
+        self._path = data_dir / AUDITS_NAME / LOG_NAME
         self._repair = repair
 
     def tell(self, fix: Fix, state: RepairState, at: int, reason: str | None = None) -> None:
@@ -59,10 +59,12 @@ class RepairLog:
         prepare_folder(folder)
         try:
             is_new = not self._path.exists()
-            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+            fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
             try:
                 # One write: lines of several processes do not mix.
-                os.write(fd, line)
+                told = _after_torn_line(fd) + line
+                if os.write(fd, told) < len(told):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(fd)
             finally:
                 os.close(fd)
@@ -71,3 +73,9 @@ class RepairLog:
         except OSError as problem:
             why = f"{self._path}: {problem.strerror}; repairs tell there first what they write"
             raise ResourceUnavailable(why) from problem
+
+
+def _after_torn_line(fd: int) -> bytes:
+    """What ends a line that was cut short when the disk was full or the process was killed."""
+    size = os.fstat(fd).st_size
+    return b"\n" if size and os.pread(fd, 1, size - 1) != b"\n" else b""

@@ -15,18 +15,26 @@ from tradepool.audit.registry import RULES, Repair
 from tradepool.audit.repair.beside import Scope, beside_fixes
 from tradepool.audit.repair.fixes import Fix, Tools, refusal
 from tradepool.audit.repair.holds import hold_fixes
-from tradepool.audit.repair.journaled import await_journal
+from tradepool.audit.repair.journaled import Lost, await_journal
 from tradepool.audit.repair.keys_themselves import key_fixes
-from tradepool.audit.repair.quarantining import quarantine_fixes
+from tradepool.audit.repair.quarantining import quarantine_fixes, quarantined_count
 from tradepool.audit.repair.records import RecordRepairs
 from tradepool.audit.repair.repair_log import RepairLog
 from tradepool.audit.repair.sums import sum_fixes
 from tradepool.audit.report import Finding, RepairState, RepairStep
-from tradepool.errors import Corrupt, JournalUnavailable, Misconfigured
+from tradepool.errors import Corrupt, JournalUnavailable, Misconfigured, ResourceUnavailable
+from tradepool.logger import Logger
 from tradepool.settings import Settings
 
-__all__ = ["Repairs"]
+__all__ = ["QUARANTINED_MAX", "STEPS_MAX", "Repairs"]
 
+log = Logger(__name__)
+
+QUARANTINED_MAX = 100
+"""Trades in quarantine beyond which audits put none there by themselves."""
+STEPS_MAX = 10_000
+"""Steps of one repair; each is on disk twice, in the log."""
+_AGAIN = "look at it again"
 _REPAIR_BYTES = 6
 _BY_OWNER = (Repair.SNAPSHOT, Repair.BOOK)
 
@@ -44,72 +52,95 @@ class Repairs:
 
         What cannot be written is `refused`, and says why. Raises: StoreUnavailable, Fenced.
         """
-        return tuple(fix.planned() for fix in self._fixes(list(findings), user_id))
+        tools = self._tools_now()
+        return tuple(fix.planned() for fix in self._fixes(tools, list(findings), user_id))
 
     def carry_out(self, findings: Iterable[Finding], *, user_id: str | None = None) -> tuple[RepairStep, ...]:
         """Write it; each step is `done`, or `refused` with the reason.
 
         Each looks again at what is wrong at that moment; what is no fault any more is no step. Durable on
-        return. Raises: StoreUnavailable, Fenced, JournalUnavailable; ResourceUnavailable where the log cannot
-        be written. Then part of it may be done, and it may be called again.
+        return, unless the last step says why not: the journal or the log cannot be written. Raises:
+        StoreUnavailable, Fenced; then part of it may be done, and it may be called again.
         """
-        return self._carried_out(self._fixes(list(findings), user_id))
+        tools = self._tools_now()
+        return self._carried_out(tools, self._fixes(tools, list(findings), user_id))
 
     def quarantine(self, findings: Iterable[Finding]) -> tuple[RepairStep, ...]:
         """Quarantine the trades with a critical fault that nothing can repair, and write nothing else.
 
-        Raises: as `carry_out`.
+        None of them where more than `QUARANTINED_MAX` would be in quarantine then: so many faults are one
+        fault of something else, and a person decides. Raises: as `carry_out`.
         """
-        return self._carried_out(_guarded("trades", quarantine_fixes(self._tools, list(findings))))
+        tools = self._tools_now()
+        there = quarantined_count(tools)
+        fixes: list[Fix] = []
+        for fix in _guarded("trades", quarantine_fixes(tools, list(findings))):
+            fixes.append(fix)
+            if there + sum(one.act is not None for one in fixes) > QUARANTINED_MAX:
+                log.critical("audits quarantine no more trades by themselves", most=QUARANTINED_MAX)
+                why = f"more than {QUARANTINED_MAX} trades would be there; a person has to decide"
+                return (refusal(Repair.QUARANTINE, "trades", why).planned(),)
+        return self._carried_out(tools, iter(fixes))
 
-    def _carried_out(self, fixes: Iterator[Fix]) -> tuple[RepairStep, ...]:
-        log = RepairLog(self._folder, secrets.token_hex(_REPAIR_BYTES))
+    def _tools_now(self) -> Tools:
+        """What mends the server only as it is now: after a recovery nothing holds that was seen before."""
         generation = self._tools.store.generation()
-        steps = [self._carry_out(fix, log) for fix in fixes]
-        if any(step.state is RepairState.DONE for step in steps):
-            await_journal(self._tools, self._tools.keys.shards)
-            self._tools.store.check_generation(generation)
+        return self._tools._replace(mender=self._tools.mender.of(generation), generation=generation)
+
+    def _carried_out(self, tools: Tools, fixes: Iterator[Fix]) -> tuple[RepairStep, ...]:
+        """An audit is not to be lost with its findings because the disk is full or the journal away."""
+        told = RepairLog(self._folder, secrets.token_hex(_REPAIR_BYTES))
+        steps: list[RepairStep] = []
+        try:
+            steps.extend(self._carry_out(fix, told) for fix in fixes)
+            if any(step.state is RepairState.DONE for step in steps):
+                await_journal(tools, tools.keys.shards)
+                tools.store.check_generation(tools.generation)
+        except (JournalUnavailable, ResourceUnavailable, Corrupt) as problem:
+            steps.append(refusal(_AGAIN, "repairs", f"{problem}; then repair again").planned())
         return tuple(steps)
 
-    def _carry_out(self, fix: Fix, log: RepairLog) -> RepairStep:
+    def _carry_out(self, fix: Fix, told: RepairLog) -> RepairStep:
         if fix.act is None:
             return fix.planned()
-        log.tell(fix, RepairState.PLANNED, self._tools.now_us())
+        told.tell(fix, RepairState.PLANNED, self._tools.now_us())
         try:
             reason = fix.act()
-        except Corrupt as problem:
+        except (Corrupt, Misconfigured) as problem:
             reason = str(problem)
         state = RepairState.DONE if reason is None else RepairState.REFUSED
-        log.tell(fix, state, self._tools.now_us(), reason)
+        told.tell(fix, state, self._tools.now_us(), reason)
         return fix.step(state, reason)
 
-    def _fixes(self, findings: Sequence[Finding], user_id: str | None) -> Iterator[Fix]:
+    def _fixes(self, tools: Tools, findings: Sequence[Finding], user_id: str | None) -> Iterator[Fix]:
         """What to write, stage by stage: each is worked out once those before it are written."""
         told: set[tuple[str, str, str]] = set()
-        for fix in self._stages(findings, user_id):
+        for fix in self._stages(tools, findings, user_id):
             name = (fix.action, fix.subject, fix.detail)
             if (user_id is None or fix.user_id in (None, user_id)) and name not in told:
+                if len(told) >= STEPS_MAX:
+                    yield refusal(_AGAIN, "repairs", f"more than {STEPS_MAX} steps; repair these, then again")
+                    return
                 told.add(name)
                 yield fix
 
-    def _stages(self, findings: Sequence[Finding], user_id: str | None) -> Iterator[Fix]:
-        tools = self._tools
+    def _stages(self, tools: Tools, findings: Sequence[Finding], user_id: str | None) -> Iterator[Fix]:
         yield from _guarded("keys", key_fixes(tools, findings))
         records = RecordRepairs(tools)
         yield from _guarded("records", records.fixes(findings))
         yield from _guarded("trades", quarantine_fixes(tools, findings, records))
-        yield from _guarded("indexes", self._following(findings, records, user_id))
+        yield from _guarded("indexes", self._following(tools, findings, records, user_id))
         yield from _guarded("reservations", hold_fixes(tools, findings))
         yield from self._by_owner(findings)
 
     def _following(
-        self, findings: Sequence[Finding], records: RecordRepairs, user_id: str | None
+        self, tools: Tools, findings: Sequence[Finding], records: RecordRepairs, user_id: str | None
     ) -> Iterator[Fix]:
         """What follows from records, shard by shard: their state is too much to have of all at once."""
-        tools = self._tools
         scope = Scope.of(tools, findings, records, user_id)
+        lost = Lost(tools, scope.shards)
         for shard in sorted(scope.shards):
-            yield from _guarded(f"shard {shard:02x}", beside_fixes(tools, shard, scope, records))
+            yield from _guarded(f"shard {shard:02x}", beside_fixes(tools, shard, scope, records, lost))
         for shard in sorted(scope.summed):
             fixes = sum_fixes(tools, shard, soundness=records.soundness(shard))
             yield from _guarded(f"shard {shard:02x}", fixes)
@@ -138,5 +169,5 @@ def _guarded(subject: str, fixes: Iterator[Fix]) -> Iterator[Fix]:
     """What else is broken ends its own stage: an audit is not to fail for what it could not repair."""
     try:
         yield from fixes
-    except (Corrupt, JournalUnavailable, ValueError) as problem:
-        yield refusal("look at it again", subject, f"{problem}; a person has to decide")
+    except (Corrupt, JournalUnavailable, Misconfigured, ValueError) as problem:
+        yield refusal(_AGAIN, subject, f"{problem}; a person has to decide")

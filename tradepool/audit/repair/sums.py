@@ -7,6 +7,7 @@ from functools import partial
 
 from tradepool.audit.registry import Repair
 from tradepool.audit.repair.fixes import Fix, Tools, mended, refusal, stated
+from tradepool.audit.repair.journaled import last_positions
 from tradepool.audit.repair.records import Soundness
 from tradepool.errors import Corrupt
 from tradepool.model.positions import START_POSITION, parse_position
@@ -15,7 +16,7 @@ from tradepool.store.mending import Look, Write
 from tradepool.store.progress import POSITION_FIELD
 from tradepool.store.translation import text_of
 
-__all__ = ["last_position", "sum_fixes"]
+__all__ = ["sum_fixes"]
 
 _BUCKET_NAMES = frozenset(f"{bucket:x}".encode() for bucket in range(BUCKETS))
 _POSITION = POSITION_FIELD.encode()
@@ -48,20 +49,11 @@ def sum_fixes(tools: Tools, shard: int, *, soundness: Soundness) -> Iterator[Fix
             yield refusal(Repair.COUNTERS, f"shard {shard:02x}", "a record of it has a fault of its own")
 
 
-def last_position(tools: Tools, shard: int) -> str:
-    """The position of the shard's last commit, by its outbox, or (where nothing waits in there) the journal.
-
-    Raises: ValueError where the journal's cannot be read.
-    """
-    (waiting,) = tools.mender.ask([("XREVRANGE", tools.keys.outbox(shard), "+", "-", "COUNT", 1)])
-    return text_of(waiting[0][0]) if waiting else tools.store.journaled([shard])[0].position
-
-
 def _position_fix(tools: Tools, shard: int, key: str) -> Iterator[Fix]:
     ask = ("HGET", key, POSITION_FIELD)
     (before,) = tools.mender.ask([ask])
     try:
-        right = last_position(tools, shard)
+        right = last_positions(tools, [shard])[shard]
         parse_position(right)
     except ValueError:
         # What the journal has published is a fault of its own.

@@ -10,11 +10,21 @@ from typing import NamedTuple
 from tradepool.audit.registry import Level
 from tradepool.audit.report import Severity
 from tradepool.audit.reports.figures import BOOK_PNL, LAG_US
-from tradepool.audit.reports.kept import ReportBrief
+from tradepool.audit.reports.kept import KeptReport, ReportBrief
 from tradepool.audit.reports.news import VENUE, looks_at
 from tradepool.audit.rules import RULES
 
-__all__ = ["Point", "Series", "book_pnl", "by_rule", "by_severity", "durations", "journal_lag", "standing"]
+__all__ = [
+    "History",
+    "Point",
+    "Series",
+    "book_pnl",
+    "by_rule",
+    "by_severity",
+    "durations",
+    "journal_lag",
+    "standing",
+]
 
 RULES_DRAWN_MAX = 5
 CURRENCIES_DRAWN_MAX = 4
@@ -37,11 +47,19 @@ class Series(NamedTuple):
         return self.points[-1][1]
 
 
+class History(NamedTuple):
+    """What is kept, for the page: all reports in brief, oldest first, and those that say how things stand."""
+
+    briefs: tuple[ReportBrief, ...]
+    standing: tuple[KeptReport, ...]
+    """The newest report of each level that no later one of a deeper level has overtaken, deepest first."""
+
+
 def standing(briefs: Iterable[ReportBrief]) -> list[ReportBrief]:
     """The newest report of each level that no later one of a deeper level has overtaken, deepest first."""
     newest = {brief.level: brief for brief in sorted(briefs, key=lambda brief: brief.name)}
     found: list[ReportBrief] = []
-    for level in ("deep", "standard", "digest"):
+    for level in reversed(Level):
         brief = newest.get(level)
         if brief is not None and all(brief.started_at > deeper.started_at for deeper in found):
             found.append(brief)
@@ -135,10 +153,13 @@ def _series(
     name: str, points: Iterable[Point], *, thinned_to: Callable[[Sequence[Point]], Point] | None = None
 ) -> Series:
     kept = list(points)
-    stretch = -(-len(kept) // POINTS_MAX)
     choose = thinned_to or _highest
-    if stretch > 1:
+    if len(kept) > POINTS_MAX:
+        # The newest one stays as it is: it is what the page says of now.
+        newest = kept.pop()
+        stretch = -(-len(kept) // (POINTS_MAX - 1))
         kept = [choose(kept[start : start + stretch]) for start in range(0, len(kept), stretch)]
+        kept.append(newest)
     return Series(name, tuple(kept))
 
 

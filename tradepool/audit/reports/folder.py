@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tradepool.audit.report import AUDITS_NAME
 from tradepool.files.durable import FILE_MODE, fsync_folder
 from tradepool.store.audit_reports import ReportName
 
-__all__ = ["FOLDER_NAME", "PAGE_NAME", "ReportFolder"]
+__all__ = ["PAGE_NAME", "ReportFolder"]
 
-FOLDER_NAME = "audits"
 PAGE_NAME = "index.html"
 
 _TIME = "%Y%m%dT%H%M%S.%fZ"
@@ -33,7 +33,7 @@ class ReportFolder:
     """Reports of the pool whose folder is `data_dir`. All methods raise OSError."""
 
     def __init__(self, data_dir: Path) -> None:
-        self.path = data_dir / FOLDER_NAME
+        self.path = data_dir / AUDITS_NAME
 
     def file_of(self, name: ReportName) -> Path:
         """The file of a report, whether or not it is there."""

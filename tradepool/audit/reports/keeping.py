@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from tradepool.audit.registry import Level
-from tradepool.audit.report import AuditReport
-from tradepool.audit.reports.course import standing
+from tradepool.audit.report import AuditReport, Severity
+from tradepool.audit.reports.course import History, standing
 from tradepool.audit.reports.figures import PoolFigures
 from tradepool.audit.reports.folder import ReportFolder
 from tradepool.audit.reports.kept import KeptReport, ReportBrief, kept_form, read_brief, read_report
@@ -31,7 +31,7 @@ from tradepool.store.address import shown
 from tradepool.store.audit_reports import ReportName
 from tradepool.store.redis_store import RedisStore
 
-__all__ = ["History", "Reports"]
+__all__ = ["Reports"]
 
 log = Logger(__name__)
 
@@ -42,14 +42,6 @@ _PAGE_AGE_MAX_S = 600
 """A page that is older is written anew by whatever report."""
 _PAGE_ATTEMPTS_MAX = 3
 """Further audits may end just then; the page of the last one is whole."""
-
-
-class History(NamedTuple):
-    """What is kept, for the page: all reports in brief, oldest first, and those that say how things stand."""
-
-    briefs: tuple[ReportBrief, ...]
-    standing: tuple[KeptReport, ...]
-    """The newest report of each level that no later one of a deeper level has overtaken, deepest first."""
 
 
 class Reports:
@@ -99,6 +91,7 @@ class Reports:
             self._told(kept, news)
         else:
             self._now_known(news)
+            self._need_not_be_told(report)
         try:
             with self._survived("page not written"):
                 if self._says_more_than_the_page(report, news):
@@ -224,6 +217,17 @@ class Reports:
     def _now_known(self, news: News) -> None:
         with self._survived("known findings not kept"):
             self._store.change_known_critical(news.put, news.drop)
+
+    def _need_not_be_told(self, report: AuditReport) -> None:
+        """What nobody could be told of is gone when an audit as deep finds nothing critical."""
+        if report.severities.get(Severity.CRITICAL):
+            return
+        with self._survived("known findings not kept"):
+            if undelivered := self._store.undelivered_pages():
+                levels = {name.run_id: name.level for name in self._store.kept_audits()}
+                seen = Level(report.level).runs
+                gone = [run for run in undelivered if levels.get(run, report.level) in seen]
+                self._store.forget_undelivered_pages(gone)
 
     def _report_of(self, run_id: str) -> KeptReport:
         for name in self._names(run_id):

@@ -24,6 +24,8 @@ __all__ = ["Plot", "Span", "plot"]
 
 WIDTH, HEIGHT = 560, 250
 TICKS_MAX = 6
+TIMES_MAX = 4
+"""Stretches between the times below a plot: so many times in their longest form stand beside each other."""
 _FONT_SIZE = 16
 """What room is left for; on a narrow screen the page writes this large."""
 _SECOND_US = 1_000_000
@@ -91,13 +93,15 @@ def plot(
         width=WIDTH,
         height=HEIGHT,
         margin=8,
+        margin_left=16,
         margin_right=18,
         show_legend=False,
         show_dots=all(len(one.points) < 2 for one in series),  # noqa: PLR2004 - one point makes no line
         dots_size=3,
         logarithmic=is_logarithmic,
         xrange=(span.start / _SECOND_US, span.end / _SECOND_US),
-        range=(ticks[0], ticks[-1]),
+        # At the very top of a logarithmic plot pygal would leave the last tick out.
+        range=(ticks[0], ticks[-1] * (1.02 if is_logarithmic else 1)),
         x_labels=_times(span),
         y_labels=ticks,
         x_value_formatter=_time_format(span),
@@ -135,7 +139,7 @@ def _steps(points: Sequence[Point], span: Span) -> Iterator[Point]:
 def _times(span: Span) -> list[float]:
     """Round times within the span, s."""
     start, end = span.start / _SECOND_US, span.end / _SECOND_US
-    step = next((step for step in _TIME_STEPS_S if (end - start) / step <= TICKS_MAX), _TIME_STEPS_S[-1])
+    step = next((step for step in _TIME_STEPS_S if (end - start) / step <= TIMES_MAX), _TIME_STEPS_S[-1])
     first = math.ceil(start / step)
     return [float(number * step) for number in range(first, math.floor(end / step) + 1)]
 

@@ -1,0 +1,98 @@
+"""Whether what an audit found of a trade is still so: its rule, asked again of the records as they are."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tradepool.audit import record_rules, relation_rules, trade_rules
+from tradepool.audit.relation_rules import Related
+from tradepool.audit.repair.fixes import Tools
+from tradepool.audit.repair.shard_state import content_of
+from tradepool.audit.report import Finding
+from tradepool.model.archived import Archived
+from tradepool.model.relations import CHAIN_MAX
+from tradepool.model.trade import Trade
+
+__all__ = ["NEVER_JOURNALED", "FoundTrade", "find_trade", "still_stands"]
+
+NEVER_JOURNALED = record_rules.missing_in_journal.name
+"""The rule that only the journal can answer."""
+_BY_ITSELF = frozenset(
+    each.name
+    for each in (
+        trade_rules.quantities,
+        trade_rules.lifecycle,
+        trade_rules.recomputed_figures,
+        trade_rules.cash_identity,
+    )
+)
+_RELATIONS = {each.name: each for each in (relation_rules.related_foreign, relation_rules.related_cycle)}
+_PAIRS = {
+    relation_rules.duplicate_key.name: (relation_rules.duplicate_key, " as ", ""),
+    relation_rules.duplicate_fill.name: (relation_rules.duplicate_fill, " is booked by ", " as well"),
+}
+"""Rule → it, and what stands in its findings before and behind the other trade's id."""
+
+
+class FoundTrade(NamedTuple):
+    """A live trade, where it is, and its stored value."""
+
+    shard: int
+    value: bytes
+    trade: Trade
+
+
+def find_trade(tools: Tools, trade_id: str) -> FoundTrade | None:
+    """The trade as it is now; its route may be missing. None: there is none that can be read."""
+    routed = tools.keys.home_shard(trade_id)
+    places = [(shard, trade_id) for shard in ([routed] if routed is not None else tools.keys.shards)]
+    for (shard, _), value in zip(places, tools.store.read(places), strict=True):
+        content = content_of(value)
+        if value is not None and isinstance(content, Trade):
+            return FoundTrade(shard, value, content)
+    return None
+
+
+def still_stands(tools: Tools, found: FoundTrade, finding: Finding) -> bool:
+    """Whether the finding's rule says the same of the trade now; of a rule not known here it does not."""
+    trade, rule = found.trade, finding.rule
+    if rule in _BY_ITSELF:
+        return rule in {again.rule for again in trade_rules.check_trade(trade, now_us=tools.now_us())}
+    if rule in _RELATIONS:
+        return any(_RELATIONS[rule](_related(tools, found)))
+    return rule in _PAIRS and _is_pair(tools, found, finding)
+
+
+def _is_pair(tools: Tools, found: FoundTrade, finding: Finding) -> bool:
+    """The finding only says which other trade to read: both of one moment's look, in the audit's order."""
+    rule, before, behind = _PAIRS[finding.rule]
+    other_id = finding.detail.removesuffix(behind).rpartition(before)[2]
+    if other_id == found.trade.trade_id:
+        return any(rule(found.trade, found.trade))
+    other = find_trade(tools, other_id)
+    if other is None or other.trade.user_id != found.trade.user_id:
+        return False
+    pair = sorted((other.trade, found.trade), key=lambda trade: (trade.created_at, trade.trade_id))
+    return pair[1] is found.trade and any(rule(*pair))
+
+
+def _related(tools: Tools, found: FoundTrade) -> Related:
+    trade, way = found.trade, list[str]()
+    step = trade.related_trade_id
+    while step is not None and step not in way and len(way) < CHAIN_MAX:
+        way.append(step)
+        content = content_of(tools.store.read([(found.shard, step)])[0])
+        step = content.related_trade_id if isinstance(content, Trade) else None
+    return Related(trade, _owner(tools, trade.related_trade_id), way)
+
+
+def _owner(tools: Tools, trade_id: str | None) -> str | None:
+    """Whose the trade is; None where that cannot be told."""
+    try:
+        shard = None if trade_id is None else tools.store.shard_of_trade(trade_id)
+    except ValueError:
+        return None
+    if shard is None or trade_id is None:
+        return None
+    content = content_of(tools.store.read([(shard, trade_id)])[0])
+    return content.user_id if isinstance(content, Trade | Archived) else None
