@@ -328,6 +328,7 @@ PLANTS: dict[str, Plant] = {
     ),
     "bucket_sums": a_bucket_by_another_name,
     "outbox_stuck": a_commit_that_nobody_journals,
+    "outbox_unreadable": lambda s: (s.journal.close(), s.redis.xadd(s.keys.outbox(s.shard), {"x": "junk"})),
     "book": a_row_of_the_book,
     "journal_damaged": a_damaged_journal,
     "snapshot_damaged": a_damaged_snapshot,
@@ -401,6 +402,11 @@ PLANTS: dict[str, Plant] = {
     "index_order": lambda s: s.redis.zadd(s.keys.user_index(s.shard, s.user), {s.closed_id: 7}),
     "open_set": lambda s: s.redis.zadd(
         s.keys.open_trades(s.shard), {s.keys.open_member(s.user, s.closed_id): 0}
+    ),
+    "recent_missing": lambda s: s.redis.zrem(s.keys.recent(s.shard), s.closed_id),
+    "quarantine_list": lambda s: (
+        s.pool.quarantine(s.open_id, "looks wrong"),
+        s.redis.zrem(s.keys.quarantined(s.shard), s.open_id),
     ),
     "route": a_lost_route,
     "claim_missing": lambda s: s.redis.hdel(s.keys.idempotency(s.shard, s.user), "k1"),

@@ -204,7 +204,7 @@ def test_a_client_that_is_closed_while_it_publishes_blocks_no_loop_and_loses_not
         with pytest.raises(asyncio.CancelledError):
             await closing
         goes_on.set()
-        await client.close()
+        await client.close(timeout=0)
 
     asyncio.run(close_meanwhile())
     with PoolClient.connect(settings, spool=tmp_path / "spool") as again:

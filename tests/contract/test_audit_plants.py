@@ -29,6 +29,8 @@ OF_THE_POOL = {
     "journal_damaged",
     "key_value",
     "outbox_stuck",
+    "outbox_unreadable",
+    "recent_missing",
     "snapshot_damaged",
     "snapshot_different",
     "unknown_key",
@@ -240,7 +242,7 @@ def test_positions_that_moved_since_a_venue_told_them_are_undecided(scene):
     assert set(report.undecided) == {"position ann/default/kraken/BTC/USDT", "balance ann/default/USDT"}
 
 
-@pytest.mark.parametrize("told", [b"{", {"positions": []}, {"at": 1, "what": 2}, 7])
+@pytest.mark.parametrize("told", [b"{", {"positions": []}, {"at": 1, "what": 2}, {"at": 1}, 7])
 def test_what_a_venue_cannot_have_told_is_refused_in_one_line(scene, told):
     with pytest.raises(errors.InvalidQuery, match="venue"):
         scene.pool.check_all_trades(venue=told)

@@ -20,7 +20,7 @@ from tests.servers import PASSWORD, SENTINEL_PASSWORD, Server, replica_pair, sen
 from tradepool import TradePool
 from tradepool.broker import ChangeSender
 from tradepool.cli import keeping, main
-from tradepool.errors import Misconfigured, SequenceGap, StoreUnavailable, TradePoolError
+from tradepool.errors import InvalidQuery, Misconfigured, SequenceGap, StoreUnavailable, TradePoolError
 from tradepool.files.checkpoint import checkpoint_of
 from tradepool.files.journal import JOURNAL_NAME
 from tradepool.fleet.dead_letters import DeadLetters
@@ -282,3 +282,43 @@ def test_the_fault_simulator_does_not_run_nothing(arguments):
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert repr(arguments[-1]) in ended.stderr
+
+
+# Audits
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["check-all-trades", "--deep", "--level", "digest"], "give one of the two"),
+        (["check-trades", "nobody"], "there is no such user"),
+        (["quarantine", "t1", "--release", "--reason", "y"], "give one of the two"),
+        (["check-all-trades", "--venue", "VENUE"], "nothing to compare"),
+        (["check-all-trades", "--level", "medium"], "'medium' is not one of 'digest', 'standard', 'deep'"),
+    ],
+)
+def test_what_an_audit_cannot_be_asked_is_refused_in_one_line(pool_dir, tmp_path, capsys, words, line):
+    venue = tmp_path / "venue.json"
+    venue.write_text('{"at": 1}')
+    words = [str(venue) if word == "VENUE" else word for word in words]
+
+    code, said = told(capsys, *words, "--embedded", pool_dir)
+
+    assert (code, line in said, "Value error" in said) == (2, True, False), said
+
+
+def test_a_file_where_audits_need_a_folder_is_named_with_the_cure(pool_dir, tmp_path, capsys):
+    folder = tmp_path / "pool"
+    shutil.copytree(pool_dir, folder)
+    shutil.rmtree(folder / "audits", ignore_errors=True)
+    (folder / "audits").write_text("")
+
+    code = main(["check-all-trades", "--deep", "--embedded", str(folder)])
+
+    assert code == 2
+    assert "is a file, and audits need a folder there; move it away" in capsys.readouterr().err
+
+
+def test_an_audit_called_with_two_levels_is_refused(pool_dir):
+    with TradePool.embedded(pool_dir) as pool, pytest.raises(InvalidQuery, match="give one of the two"):
+        pool.check_all_trades(deep=True, level="standard")

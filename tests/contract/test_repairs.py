@@ -25,7 +25,15 @@ from tradepool.model.ids import mint_id
 from tradepool.model.ledger import Balance, ledger_id
 from tradepool.server.embedded import EmbeddedServer
 
-OF_THE_POOL = ("book", "bucket_sums", "digest", "key_value", "snapshot_damaged", "snapshot_different")
+OF_THE_POOL = (
+    "book",
+    "bucket_sums",
+    "digest",
+    "key_value",
+    "recent_missing",
+    "snapshot_damaged",
+    "snapshot_different",
+)
 QUICK = ("corrupt_record", "digest", "snapshot_damaged")
 OF_USERS = sorted(set(REPAIRED) - set(OF_THE_POOL))
 QUARANTINED = sorted(name for name in PLANTS if RULES[name].repair is Repair.QUARANTINE)

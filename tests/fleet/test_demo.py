@@ -65,6 +65,7 @@ def test_the_demo_trades_and_proves_itself_whole(demo, tmp_path):
     assert (tmp_path / "demo" / "trade_pool.log").stat().st_size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LEGACY.exists(), reason="the shared data is not here")
 def test_the_demo_takes_a_real_export(demo, tmp_path):
     process = demo("--import", str(LEGACY))

@@ -104,7 +104,7 @@ def test_a_worker_that_dies_over_the_look_for_overdue_messages_keeps_others_from
         client.delete(channel.unacked_mutex_key)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_workers_live_through_restarts_of_the_server(own_fleet: Fleet, how: signal.Signals):
     pids = [node.process.pid for node in own_fleet.nodes]
     with PoolClient.connect(own_fleet.settings, batch_max=20, linger_ms=1, resend_s=3) as client:

@@ -30,7 +30,7 @@ def test_every_key_that_the_pool_names_is_known():
 
 
 def test_what_may_go_has_no_type():
-    passing = [KEYS.filling(0), Keys.journal, Keys.meta]
+    passing = [KEYS.filling(0)]
     passing += [KEYS.marks(2, bucket) for bucket in range(MARK_BUCKETS)]
     assert {type_of(KEYS, name) for name in passing} == {None}
 
@@ -61,3 +61,7 @@ def test_a_name_that_no_key_has_is_unknown(name):
 def test_whose_a_key_is():
     assert user_of(KEYS.counters(SHARD, "a:b")) == "a:b"
     assert user_of(KEYS.symbol_index(SHARD, "BTC/USDT")) is None
+
+
+def test_without_what_pool_and_journal_say_of_themselves_nobody_may_write():
+    assert {type_of(KEYS, name) for name in (Keys.journal, Keys.meta)} == {"hash"}

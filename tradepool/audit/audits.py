@@ -77,8 +77,9 @@ class Audits:
         `venue` is what venues tell of positions and balances, in the form of `VenueSnapshot`. The report's
         `repairs` are what would be written, or (repair) what was.
 
-        Raises: InvalidQuery for an unknown level and for a `venue` that cannot be read; StoreUnavailable,
-        JournalUnavailable; above the digest level ResourceUnavailable when there is no room for work files.
+        Raises: InvalidQuery for an unknown level, for one that `deep` contradicts and for a `venue` that
+        cannot be read or tells nothing; StoreUnavailable, JournalUnavailable; above the digest level
+        ResourceUnavailable when there is no room for work files, Misconfigured where a file is in the way.
         """
         asked = self._asked(_level(level, deep=deep), repair=repair, venue=venue)
         return self._finishing.kept(self._done(asked, progress))
@@ -156,7 +157,10 @@ class Audits:
         return self._finishing.last()
 
     def check_trades(self, user_id: str, *, deep: bool = True, repair: bool = False) -> AuditReport:
-        """One user's records against rules, indexes, counters and keys, and (deep) the journal."""
+        """One user's records against rules, indexes, counters and keys, and (deep) the journal.
+
+        Of a user who has none, and whom nothing names, it is an `ok` report of no records.
+        """
         known_id("user_id", user_id)
         for _ in range(ATTEMPTS_MAX):
             generation = self._store.generation()
@@ -240,4 +244,7 @@ def _check_run_id(run_id: object) -> None:
 def _level(name: str | None, *, deep: bool) -> Level:
     if name is None:
         return Level.DEEP if deep else Level.DIGEST
-    return known_level(name)
+    level = known_level(name)
+    if deep and level is not Level.DEEP:
+        raise InvalidQuery("deep=True says another", field="level", value=name, cure="give one of the two")
+    return level

@@ -17,9 +17,11 @@ from tradepool.audit.file_rules import Sums, Waiting
 from tradepool.audit.key_rules import key_type, key_value
 from tradepool.audit.report import Finding
 from tradepool.errors import Corrupt, JournalUnavailable
+from tradepool.journaling import new_lines
 from tradepool.model.positions import parse_position
 from tradepool.store.inspection import OutboxEnd
 from tradepool.store.keys import Keys
+from tradepool.store.outbox import OutboxEntry
 from tradepool.store.progress import ShardDigest
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.watermark import JournaledShard, Watermark
@@ -28,6 +30,8 @@ __all__ = ["DigestAudit"]
 
 _ATTEMPTS_MAX = 5
 _STUCK_WAIT_S = 2.0
+_WAITING_MAX = 100
+"""Entries of an outbox that are looked at where the journal has not come on."""
 
 
 class _Both(NamedTuple):
@@ -63,6 +67,7 @@ class DigestAudit:
         what was committed just now.
         """
         shards = list(self._store.keys.shards)
+        self._find_unreadable(shards, 1)
         for attempt in range(_ATTEMPTS_MAX):
             ours = self._undecided(self._digests(shards))
             if attempt == 0:
@@ -72,9 +77,33 @@ class DigestAudit:
             going = {shard: our for shard, our in ours.items() if shard not in self.stuck}
             if not going:
                 return
-            self._watermark.wait({shard: our.position for shard, our in going.items()}, JOURNAL_WAIT_S)
-            shards = list(self._undecided(going))
+            shards = list(self._undecided(self._caught_up(going)))
         self.restless = shards
+
+    def _caught_up(self, going: dict[int, ShardDigest]) -> dict[int, ShardDigest]:
+        """Those of the shards that the journal has come on with, once it has."""
+        try:
+            self._watermark.wait({shard: our.position for shard, our in going.items()}, JOURNAL_WAIT_S)
+        except JournalUnavailable:
+            if not self._find_unreadable(list(going), _WAITING_MAX):
+                raise
+            # It stops at the first that it cannot read, with whatever the other shards have.
+            self.stuck += [shard for shard, _ in self._behind(list(going)) if shard not in self.stuck]
+        return {shard: our for shard, our in going.items() if shard not in self.stuck}
+
+    def _find_unreadable(self, shards: list[int], limit: int) -> bool:
+        """Whether there is an entry that no commit writes among the first that wait for the journal."""
+        places = [(shard, their.position) for shard, their in self._published(shards).items()]
+        found: list[int] = []
+        with contextlib.suppress(Corrupt, ValueError):
+            for entries in self._store.waiting(places, limit):
+                for entry in entries:
+                    problem = _unreadable(entry)
+                    if problem and entry.shard not in found:
+                        self.findings += file_rules.outbox_unreadable(entry.shard, problem)
+                        found.append(entry.shard)
+        self.stuck += found
+        return bool(found)
 
     def _undecided(self, ours: dict[int, ShardDigest]) -> dict[int, ShardDigest]:
         """Those whose sums the journal does not have at the same position; the others are compared."""
@@ -111,6 +140,15 @@ class DigestAudit:
             _Both(shard, ours[shard], their.position, Sums(their.digest, their.count))
             for shard, their in self._journaled(list(ours)).items()
         ]
+
+    def _published(self, shards: list[int]) -> dict[int, JournaledShard]:
+        """`_journaled`, where what cannot be read is told later."""
+        with contextlib.suppress(Corrupt, ValueError):
+            theirs = dict(zip(shards, self._store.journaled(shards), strict=True))
+            for their in theirs.values():
+                parse_position(their.position)
+            return theirs
+        return {}
 
     def _journaled(self, shards: list[int]) -> dict[int, JournaledShard]:
         """What the journal says of the shards, without those where that cannot be read."""
@@ -175,6 +213,16 @@ class DigestAudit:
         places = [(shard, their.position) for shard, their in self._journaled(shards).items()]
         first = zip(places, self._store.first_behind(places) if places else (), strict=True)
         return [(shard, position) for (shard, _), position in first if position is not None]
+
+
+def _unreadable(entry: OutboxEntry) -> str:
+    """What the journal's writer would say of the entry; '' if it can be written."""
+    try:
+        for _ in new_lines(entry):
+            pass
+    except Corrupt as problem:
+        return str(problem)
+    return ""
 
 
 def _is_impossible(journaled: str, end: OutboxEnd) -> bool:

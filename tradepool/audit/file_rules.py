@@ -29,6 +29,7 @@ __all__ = [
     "digest",
     "journal_damaged",
     "outbox_stuck",
+    "outbox_unreadable",
     "snapshot_damaged",
     "snapshot_different",
 ]
@@ -116,6 +117,13 @@ def outbox_stuck(waiting: Waiting, now_us: int) -> Iterator[Fault]:
     milliseconds, _ = parse_position(waiting.position)
     if milliseconds * 1000 < now_us - OUTBOX_MAX_US:
         yield f"shard {waiting.shard:02x}", f"the journal has nothing from {waiting.position} on"
+
+
+@rule(Severity.CRITICAL, Level.DIGEST)
+def outbox_unreadable(shard: int, problem: str) -> Iterator[Fault]:
+    """What waits for the journal is what commits write; at anything else the journal stops."""
+    if problem:
+        yield f"shard {shard:02x}", problem
 
 
 @rule(Severity.CRITICAL, Level.DIGEST, Repair.BOOK)

@@ -16,11 +16,12 @@ from tradepool.audit import index_rules
 from tradepool.audit.at_rest import at_rest
 from tradepool.audit.index_rules import Claim, Listed
 from tradepool.audit.key_rules import key_value
+from tradepool.audit.recent_trades import never_pushed_out
 from tradepool.audit.report import Finding
+from tradepool.audit.route_audit import compare_routes
 from tradepool.audit.shard_records import ShardRecords
 from tradepool.batching import batched
 from tradepool.model import codec
-from tradepool.model.ids import slot_of_id, slot_of_user
 from tradepool.model.trade import Trade
 from tradepool.store.plan import claims_of
 from tradepool.store.redis_store import RedisStore
@@ -30,10 +31,10 @@ __all__ = ["IndexAudit"]
 Answer = TypeVar("Answer")
 
 _USERS_PAGE = 200
-_ROUTES_PAGE = 1000
 _OPEN_AT = 0.0
 _INDEX_RULES = (index_rules.index_missing, index_rules.index_extra, index_rules.index_order)
 _RECENT = "the recent trades"
+_QUARANTINE = "the trades in quarantine"
 _OPEN_SET = "the set of open trades"
 _USERS_INDEX = "its user's index"
 
@@ -75,12 +76,13 @@ class IndexAudit:
         """Everything of the shard, or of one user; `known_users` are those that the shard has listed."""
         self._check_users(known_users)
         self._check_changed()
-        self._check_routes()
+        self.findings += compare_routes(self._store, self._records)
         self._check_user_indexes()
         if user_id is None:
             self._check_symbol_indexes()
             self._check_recent()
         self.check_open(user_id)
+        self._check_quarantine(user_id)
         self._check_claims()
 
     def _check_users(self, known_users: Collection[str]) -> None:
@@ -107,28 +109,6 @@ class IndexAudit:
                 name = self._store.keys.changed(self._shard, user_id)
                 self.findings += key_value(name, f"{strange[0]!r} is no trade's id")
 
-    def _check_routes(self) -> None:
-        owners = {i: left.user_id for i, left in self._records.archived.items()} | self._records.trades
-        unrouted: list[str] = []
-        for trade_id in owners.keys() - self._records.unsound:
-            carried, slot = slot_of_id(trade_id), slot_of_user(owners[trade_id])
-            if carried is None:
-                unrouted.append(trade_id)
-            elif carried != slot:
-                self.findings += index_rules.route(trade_id, slot, carried)
-        for page in batched(sorted(unrouted), _ROUTES_PAGE):
-            for trade_id, found in zip(page, self._routes(page), strict=True):
-                self.findings += index_rules.route(trade_id, slot_of_user(owners[trade_id]), found)
-
-    def _routes(self, trade_ids: list[str]) -> list[int | None]:
-        """A route that is no number leads nowhere."""
-        try:
-            return self._store.routes(trade_ids)
-        except ValueError:
-            if len(trade_ids) == 1:
-                return [None]
-            return [slot for trade_id in trade_ids for slot in self._routes([trade_id])]
-
     def _check_user_indexes(self) -> None:
         mine: defaultdict[str, dict[str, float]] = defaultdict(dict)
         for trade_id, user_id in self._records.trades.items():
@@ -154,13 +134,43 @@ class IndexAudit:
                     self._recheck(trade_id, place, partial(_is_of_symbol, symbol))
 
     def _check_recent(self) -> None:
-        """Only that what is there belongs there: an add and a trim decide what is among the newest."""
+        """What is there belongs there, and nothing lacks that so few newer ones cannot have pushed out."""
         key = self._store.keys.recent(self._shard)
         (listed,) = self._store.members([key])
         created = self._records.created
         here = {trade_id: created[trade_id] for trade_id in listed.keys() & created.keys()}
         for trade_id in _misplaced(listed, here) - self._records.unsound:
             self._recheck(trade_id, _Place(key, _RECENT, was_listed=True), lambda _: True)
+        for trade_id in never_pushed_out(listed, self._records, self._store.recent_max):
+            self._recheck_recent(trade_id, key)
+
+    def _recheck_recent(self, trade_id: str, key: str) -> None:
+        at, store = self._records.created[trade_id], self._store
+        # In this order: who has left since then has left behind as many newer ones as the list keeps.
+        found = self._at_rest(trade_id, lambda: (store.score(key, trade_id), store.count_since(key, at)))
+        if found is not None:
+            trade, (score, newer) = found
+            belongs = isinstance(trade, Trade) and newer < store.recent_max
+            self.findings += index_rules.recent_missing(Listed(trade_id, _RECENT, score is not None, belongs))
+
+    def _check_quarantine(self, user_id: str | None) -> None:
+        key, created = self._store.keys.quarantined(self._shard), self._records.created
+        (listed,) = self._store.members([key])
+        if user_id is not None:
+            listed = {trade_id: at for trade_id, at in listed.items() if trade_id in created}
+        expected = {trade_id: created[trade_id] for trade_id in self._records.quarantined}
+        for trade_id in _misplaced(listed, expected) - self._records.unsound:
+            found = self._at_rest(trade_id, partial(self._store.score, key, trade_id))
+            if found is not None:
+                trade, at = found
+                due = float(trade.created_at) if isinstance(trade, Trade) else None
+                is_quarantined = isinstance(trade, Trade) and trade.quarantine is not None
+                is_listed = at is not None or (trade is None and trade_id in listed)
+                stands = Listed(trade_id, _QUARANTINE, is_listed, is_quarantined, at, due)
+                self.findings += index_rules.index_order(stands)
+                self.findings += index_rules.quarantine_list(
+                    trade_id, is_quarantined=is_quarantined, is_listed=is_listed
+                )
 
     def _recheck(self, trade_id: str, place: _Place, belongs: Callable[[Trade], bool]) -> None:
         found = self._at_rest(trade_id, lambda: self._store.score(place.key, trade_id))

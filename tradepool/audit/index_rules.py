@@ -17,6 +17,8 @@ __all__ = [
     "index_missing",
     "index_order",
     "open_set",
+    "quarantine_list",
+    "recent_missing",
     "route",
     "summary_fold",
 ]
@@ -33,6 +35,8 @@ class Listed(NamedTuple):
     at: float | None = None
     """Where it stands there, and where it should."""
     due: float | None = None
+    what: str = "live trade"
+    """What may stand there."""
 
 
 class Claim(NamedTuple):
@@ -54,7 +58,7 @@ def index_missing(listed: Listed) -> Iterator[Fault]:
 def index_extra(listed: Listed) -> Iterator[Fault]:
     """An index names only trades that are there and belong in it."""
     if listed.is_listed and not listed.belongs:
-        yield listed.trade_id, f"in {listed.place}, but there is no such live trade"
+        yield listed.trade_id, f"in {listed.place}, but there is no such {listed.what}"
 
 
 @rule(Severity.CRITICAL, Level.DEEP, Repair.INDEX)
@@ -71,6 +75,22 @@ def open_set(trade_id: str, *, is_open: bool, is_listed: bool) -> Iterator[Fault
         yield trade_id, "listed as open, but final"
     elif is_open and not is_listed:
         yield trade_id, "open, but not listed as such"
+
+
+@rule(Severity.WARNING, Level.DEEP, Repair.INDEX)
+def recent_missing(listed: Listed) -> Iterator[Fault]:
+    """The newest trades of a shard are among its recent ones, but for those that are archived."""
+    if listed.belongs and not listed.is_listed:
+        yield listed.trade_id, f"not in {listed.place}"
+
+
+@rule(Severity.CRITICAL, Level.DEEP, Repair.INDEX)
+def quarantine_list(trade_id: str, *, is_quarantined: bool, is_listed: bool) -> Iterator[Fault]:
+    """The trades in quarantine are exactly those that are listed as such."""
+    if is_listed and not is_quarantined:
+        yield trade_id, "listed as in quarantine, but is not"
+    elif is_quarantined and not is_listed:
+        yield trade_id, "in quarantine, but not listed as such"
 
 
 @rule(Severity.CRITICAL, Level.DEEP, Repair.INDEX)

@@ -21,6 +21,7 @@ __all__ = [
     "different_in_redis",
     "missing_in_journal",
     "missing_in_redis",
+    "own_id",
     "record_header",
     "stale_in_redis",
 ]
@@ -41,6 +42,13 @@ class Compared(NamedTuple):
     journaled: Latest | None
 
 
+def own_id(record: codec.Record) -> str:
+    """The id of the record that this is."""
+    if isinstance(record, Trade | Archived):
+        return record.trade_id
+    return ledger_id(record.user_id, record.account_id)
+
+
 @rule(Severity.CRITICAL, Level.STANDARD, Repair.JOURNAL)
 def corrupt_record(record_id: str, value: bytes, problem: str = "") -> Iterator[Fault]:
     """A stored value has a header, matches its digest, and can be read and computed by this release."""
@@ -58,17 +66,11 @@ def corrupt_record(record_id: str, value: bytes, problem: str = "") -> Iterator[
 
 @rule(Severity.CRITICAL, Level.STANDARD, Repair.JOURNAL)
 def record_header(record_id: str, header: codec.Header, record: codec.Record) -> Iterator[Fault]:
-    """A record stands under its own id, in that id's bucket; its header has its version and its status."""
-    status = codec.NO_STATUS
-    match record:
-        case Trade():
-            own_id, status = record.trade_id, record.status.code
-        case Archived():
-            own_id = record.trade_id
-        case _:
-            own_id = ledger_id(record.user_id, record.account_id)
-    if own_id != record_id:
-        yield record_id, f"it is {own_id!r}"
+    """A record stands under its own id, in its bucket and shard; its header has its version and status."""
+    status = record.status.code if isinstance(record, Trade) else codec.NO_STATUS
+    own = own_id(record)
+    if own != record_id:
+        yield record_id, f"it is {own!r}"
     if header.version != record.version:
         yield record_id, f"its header says version {header.version}, its body {record.version}"
     if header.status != status:

@@ -19,6 +19,7 @@ from tradepool.audit.counter_audit import CounterAudit
 from tradepool.audit.expiry_audit import compare_expiries
 from tradepool.audit.file_rules import Sums, bucket_sums
 from tradepool.audit.index_audit import IndexAudit
+from tradepool.audit.index_rules import Listed, index_extra
 from tradepool.audit.key_rules import key_value
 from tradepool.audit.record_rules import Compared, Seen
 from tradepool.audit.relation_audit import RelationAudit
@@ -81,7 +82,7 @@ class ShardAudit:
         self._now_us = now_us
         self._is_stuck = stuck
         self._do_sums_differ = sums_differ
-        self._records = ShardRecords(now_us=now_us)
+        self._records = ShardRecords(now_us=now_us, place=(store.keys, shard))
         self._findings: list[Finding] = []
         self.undecided: list[str] = []
 
@@ -126,12 +127,21 @@ class ShardAudit:
             self._compare_journal(journaled, end)
         if sums is not None and stood_still and not (self._do_sums_differ or self._records.unsound):
             self._compare_sums(sums)
+        self._find_ghosts(listed)
         # Of whom nothing but keys is there is not missing among the users: the keys are too many.
         without_records = named.users - self._records.users
         self._records.users |= without_records
         for symbol in named.symbols:
             self._records.symbols[symbol] |= set()
         self._compare_others(before, unusable, noted, known_users=listed | without_records)
+
+    def _find_ghosts(self, listed: set[str]) -> None:
+        """Users come with their first record, and records stay; whose an unsound one is, nobody knows."""
+        if not self._records.unsound:
+            for user_id in sorted(listed - self._records.users):
+                what = "user with a record"
+                ghost = Listed(user_id, "the shard's users", is_listed=True, belongs=False, what=what)
+                self._findings += index_extra(ghost)
 
     def _scan(self) -> None:
         """Every record; one in a bucket that is not its id's is found by nobody who asks for it."""

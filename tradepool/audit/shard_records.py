@@ -51,8 +51,10 @@ class ShardRecords:
     Memory grows with the shard: a few hundred bytes for each record, and as much for each fill.
     """
 
-    def __init__(self, *, now_us: int) -> None:
+    def __init__(self, *, now_us: int, place: tuple[Keys, int] | None = None) -> None:
+        """`place` is the shard that is read; None: records are looked up, and are of whichever it is."""
         self._now_us = now_us
+        self._place = place
         self.findings: list[Finding] = []
         self.seen: dict[str, Seen] = {}
         """What each readable record says of itself."""
@@ -66,6 +68,8 @@ class ShardRecords:
         self.symbols: defaultdict[str, set[str]] = defaultdict(set)
         """Symbol → its live trades."""
         self.open: set[str] = set()
+        self.quarantined: set[str] = set()
+        """Live trades that are in quarantine."""
         self.expiries: dict[str, int | None] = {}
         """Ledger → when the first of its reservations expires, µs."""
         self.holds: list[tuple[str, str]] = []
@@ -112,21 +116,42 @@ class ShardRecords:
             told = f"it cannot be computed: {problem!r}"
             self.findings += record_rules.corrupt_record(record_id, value, told)
             return
-        self.seen[record_id] = _seen(Seen, (header.version, digest))
+        if record_id not in self.unsound:
+            self.seen[record_id] = _seen(Seen, (header.version, digest))
 
     def _check(self, record_id: str, header: codec.Header, record: codec.Record) -> None:
+        if record.user_id not in self.users and self._is_foreign(record_id, record.user_id):
+            return
         if isinstance(record, Trade):
             said = (record_id, header.version, header.status)
             if said != (record.trade_id, record.version, record.status.code):
                 self.findings += record_rules.record_header(record_id, header, record)
+                if record.trade_id != record_id:
+                    self.unsound.add(record_id)
+                    return
             self._note_trade(record)
             return
         self.findings += record_rules.record_header(record_id, header, record)
+        if record_rules.own_id(record) != record_id:
+            self.unsound.add(record_id)
+            return
         if isinstance(record, Archived):
             self.archived[record.trade_id] = record
             self.users.add(record.user_id)
         else:
             self._note_ledger(record)
+
+    def _is_foreign(self, record_id: str, user_id: str) -> bool:
+        """Whether the record is not of this shard, where nobody finds it."""
+        if self._place is None:
+            return False
+        keys, shard = self._place
+        home = keys.shard_of_user(user_id)
+        if home != shard:
+            told = f"it stands in shard {shard:02x}, its user's is {home:02x}"
+            self.findings.append(record_rules.record_header.finding(record_id, told))
+            self.unsound.add(record_id)
+        return home != shard
 
     def _note_trade(self, trade: Trade) -> None:
         trade_id, user_id = trade.trade_id, trade.user_id
@@ -140,6 +165,8 @@ class ShardRecords:
         self.symbols[trade.symbol].add(trade_id)
         if trade.is_open:
             self.open.add(trade_id)
+        if trade.quarantine is not None:
+            self.quarantined.add(trade_id)
         if trade.related_trade_id is not None:
             self.related[trade_id] = trade.related_trade_id
         self._note_claims(trade, self.used[user_id])

@@ -73,6 +73,9 @@ class VenueSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         except (msgspec.MsgspecError, UnicodeError, RecursionError, Rejected) as problem:
             cure = 'give {"at": µs, "positions": […], "balances": […]}'
             raise InvalidQuery(str(problem), field="venue", value=told, cure=cure) from None
+        if not (snapshot.positions or snapshot.balances):
+            cure = "give the positions or balances that the venue told"
+            raise InvalidQuery("nothing to compare", field="venue", value=told, cure=cure)
         return snapshot
 
 

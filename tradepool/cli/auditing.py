@@ -14,7 +14,7 @@ from tradepool.cli.exits import FINDINGS, OK
 from tradepool.cli.fleet_audit import audited_by_fleet
 from tradepool.cli.opening import AsJson, Embedded, User, open_pool
 from tradepool.cli.output import print_json, progress_bar
-from tradepool.errors import Misconfigured
+from tradepool.errors import InvalidQuery, Misconfigured
 
 __all__ = ["check_all_trades", "check_trades"]
 
@@ -33,7 +33,11 @@ def check_trades(
 ) -> int:
     """Audit one user: records, indexes, counters, computed figures and the journal."""
     with open_pool(embedded) as pool:
-        return _shown(pool.check_trades(user, deep=not shallow, repair=repair), as_json=as_json)
+        report = pool.check_trades(user, deep=not shallow, repair=repair)
+        if not (report.checked["records"] or report.findings or report.undecided):
+            cure = "users are those who have a trade or a balance; mind the spelling"
+            raise InvalidQuery("there is no such user", field="user", value=user, cure=cure)
+        return _shown(report, as_json=as_json)
 
 
 def check_all_trades(
@@ -59,6 +63,10 @@ def check_all_trades(
     if fleet and embedded is not None:
         raise Misconfigured(
             "--fleet and --embedded: an embedded pool has no audit workers; give one of the two"
+        )
+    if deep and level is not None and level is not Level.DEEP:
+        raise InvalidQuery(
+            "--deep says another", field="--level", value=level.value, cure="give one of the two"
         )
     told = None if venue is None else venue.read_bytes()
     with open_pool(embedded) as pool:

@@ -26,6 +26,8 @@ BAD_INPUT = 2
 UNREACHABLE = 3
 """A server cannot be reached, or cannot take the work now."""
 INTERRUPTED = 130
+_PREFIX_OF_PYDANTIC = "Value error, "
+"""What the parser of arguments lets through into its messages."""
 
 
 def report_failure(error: Exception, *, debug: bool) -> int:
@@ -50,7 +52,8 @@ def _explained(error: Exception) -> tuple[int, str]:
         case TradePoolError():
             return FINDINGS, f"{type(error).__name__}: {error}"
         case typer.TyperException():
-            return error.exit_code, f"{error.format_message()} {_where_help_is(error)}"
+            words = error.format_message().replace(_PREFIX_OF_PYDANTIC, "")
+            return error.exit_code, f"{words} {_where_help_is(error)}"
     return (
         FINDINGS,
         f"internal error: {type(error).__name__}: {error}; see it whole with --debug and report it",

@@ -30,7 +30,10 @@ def quarantine(
     """List the trades in quarantine; put one in, or release it."""
     if trade is None and (reason is not None or release):
         raise InvalidTrade("missing", field="TRADE", cure="name the trade's id before --reason or --release")
-    if trade is not None and (reason is not None) == release:
+    if reason is not None and release:
+        cure = "give one of the two"
+        raise InvalidTrade("put in and released at once", field="TRADE", value=trade, cure=cure)
+    if trade is not None and reason is None and not release:
         raise InvalidTrade(
             "neither put in nor released", field="TRADE", value=trade, cure="--reason or --release"
         )

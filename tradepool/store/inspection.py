@@ -15,6 +15,7 @@ from tradepool.store.connection import Client
 from tradepool.store.key_families import type_of, user_of
 from tradepool.store.keys import BUCKETS, Keys
 from tradepool.store.limbs import join_limbs
+from tradepool.store.outbox import OutboxEntry
 from tradepool.store.progress import POSITION_FIELD
 from tradepool.store.shard_count import SHARD_COUNT_FIELD
 from tradepool.store.translation import text_of, texts_of, translated
@@ -93,7 +94,15 @@ class Inspection:
             keys.idempotency,
             keys.fill_claims,
         )
-        of_shard = (keys.digest, keys.outbox, keys.open_trades, keys.expiries, keys.users, keys.recent)
+        of_shard = (
+            keys.digest,
+            keys.outbox,
+            keys.open_trades,
+            keys.expiries,
+            keys.users,
+            keys.recent,
+            keys.quarantined,
+        )
         names = [name(shard, user_id) for name in of_user] + [name(shard) for name in of_shard]
         return self.keys_named([*names, *(keys.records(shard, bucket) for bucket in range(BUCKETS))])
 
@@ -140,6 +149,12 @@ class Inspection:
         with translated():
             (score,) = ask_all(self._client, [("ZSCORE", index, member)])
         return None if score is None else float(score)
+
+    def count_since(self, index: str, at: float) -> int:
+        """How many stand in the sorted set at `at` or behind it."""
+        with translated():
+            (count,) = ask_all(self._client, [("ZCOUNT", index, at, "+inf")])
+        return int(count)
 
     def noted_changes(self, user_ids: Sequence[str]) -> list[tuple[str, ...] | None]:
         """The ids that stand in each user's string of changed trades; None: it cannot be read.
@@ -210,6 +225,24 @@ class Inspection:
                 key: int(cursor) for key, (cursor, _) in zip(cursors, pages, strict=True) if int(cursor)
             }
         return sorted(found)
+
+    def waiting(self, positions: Sequence[tuple[int, str]], limit: int) -> list[list[OutboxEntry]]:
+        """The first `limit` entries of each shard's outbox behind a position."""
+        with translated():
+            answers = ask_all(
+                self._client,
+                [
+                    ("XRANGE", self.keys.outbox(shard), f"({position}", "+", "COUNT", limit)
+                    for shard, position in positions
+                ],
+            )
+        return [
+            [
+                OutboxEntry(shard, text_of(name), dict(zip(flat[::2], flat[1::2], strict=True)))
+                for name, flat in entries
+            ]
+            for (shard, _), entries in zip(positions, answers, strict=True)
+        ]
 
     def first_behind(self, positions: Sequence[tuple[int, str]]) -> list[str | None]:
         """The first entry of each shard's outbox behind a position; None: there is none."""

@@ -14,6 +14,8 @@ _TYPES = MappingProxyType(
     | {"outbox": "stream", "users": "set", "n": "string"}
 )
 """Family of a shard's keys → the type they have."""
+_OF_THE_POOL = frozenset({Keys.journal, Keys.meta})
+"""Without these nobody may write: the whole pool would wait for its recovery."""
 _OF_USERS = frozenset({"u", "c", "ca", "n", "i", "f"})
 _OF_SYMBOLS = "s"
 _PASSING = frozenset({"filling", "marks"})
@@ -30,8 +32,8 @@ _UNKNOWN = ""
 
 def type_of(keys: Keys, name: str) -> str | None:
     """The type of a key that must not go away; None for one that may, "" for one that is not the pool's."""
-    if name in (Keys.journal, Keys.meta):
-        return None
+    if name in _OF_THE_POOL:
+        return "hash"
     family, rest = family_of(name)
     if not _is_ours(keys, keys.shard_of_key(name), family, rest):
         return _UNKNOWN

@@ -46,6 +46,8 @@ class RedisStore(Counting, Revisions, Progress, Inspection, Lookups, MarkValues,
     def __init__(self, client: Client, keys: Keys, settings: Settings) -> None:
         Counting.__init__(self, client, keys)
         self._settings = settings
+        self.recent_max = settings.recent_max
+        """Trades that a shard's list of recent ones keeps."""
 
     def commit(self, shard: int, changes: Sequence[RecordChange]) -> str:
         """Write all `changes` of the shard or none; the outbox position they stand at.

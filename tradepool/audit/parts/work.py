@@ -231,7 +231,7 @@ class UnusableKeys:
         self.findings += unknown_key(key)
         found = key_type(key)
         self.findings += found
-        if found and key.user_id is None:
+        if found and key.user_id is None and key.name not in (Keys.meta, Keys.journal):
             self.shards.add(key.shard)
         elif found and key.user_id is not None:
             self.users.setdefault(key.shard, set()).add(key.user_id)

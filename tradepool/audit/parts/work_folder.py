@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tradepool.audit.report import AUDITS_NAME
-from tradepool.errors import PoolLocked
+from tradepool.errors import Misconfigured, PoolLocked
 from tradepool.files.durable import FileLock, prepare_folder
 
 __all__ = ["WorkFolder"]
@@ -39,20 +39,27 @@ class WorkFolder:
     def fresh(self, run_id: str, part: str) -> Path:
         """A name for the files of one attempt at a part: two that run at once share none.
 
-        Raises: ResourceUnavailable when the run's folder cannot be created or written.
+        Raises: ResourceUnavailable when the run's folder cannot be created or written, Misconfigured when a
+        file stands where it should be.
         """
-        prepare_folder(self.of_run(run_id))
+        self._prepare(run_id)
         return self.of_run(run_id) / f"{part}.{secrets.token_hex(_TOKEN_BYTES)}"
 
     @contextmanager
     def held(self, run_id: str) -> Iterator[None]:
-        """The folder of a run of this process, which goes at the end. Raises: ResourceUnavailable."""
-        prepare_folder(self.of_run(run_id))
+        """The folder of a run of this process, which goes at the end. Raises: as `fresh`."""
+        self._prepare(run_id)
         try:
             with closing(FileLock(self.of_run(run_id) / _LOCK_NAME)):
                 yield
         finally:
             self.remove(run_id)
+
+    def _prepare(self, run_id: str) -> None:
+        for folder in (self._path.parent, self._path):
+            if folder.is_file():
+                raise Misconfigured(f"{folder} is a file, and audits need a folder there; move it away")
+        prepare_folder(self.of_run(run_id))
 
     def remove(self, run_id: str) -> None:
         """Remove what a run has left, as far as that can be done."""

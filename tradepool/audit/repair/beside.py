@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -11,7 +11,7 @@ from tradepool.audit.key_rules import key_ttl, key_type, key_value
 from tradepool.audit.registry import RULES, Repair
 from tradepool.audit.repair.claims import claim_fixes
 from tradepool.audit.repair.counters import counter_fixes
-from tradepool.audit.repair.fixes import Fix, Tools, refusal
+from tradepool.audit.repair.fixes import Fix, Tools
 from tradepool.audit.repair.indexes import index_fixes, route_fixes, user_fixes
 from tradepool.audit.repair.journaled import Lost
 from tradepool.audit.repair.records import RecordRepairs
@@ -41,10 +41,14 @@ class Scope(msgspec.Struct, frozen=True):
     """Users whose counters are said to be wrong."""
     user_id: str | None
     """The only user that matters; None: all."""
+    mistyped: frozenset[int]
+    """Shards with a key of a wrong type: until it has its own again, nothing can be told beside it."""
+    differing: frozenset[int]
+    """Shards of which store and journal say something else."""
 
     @classmethod
     def of(
-        cls, tools: Tools, findings: Iterable[Finding], records: RecordRepairs, user_id: str | None
+        cls, tools: Tools, findings: Sequence[Finding], records: RecordRepairs, user_id: str | None
     ) -> Scope:
         """What is to be looked at because of `findings`, once `records` are repaired."""
         shards, summed, users = set(records.shards), set(records.shards), set()
@@ -68,19 +72,18 @@ class Scope(msgspec.Struct, frozen=True):
                 shards |= _shards_of(tools, finding)
         if user_id is not None:
             shards &= {tools.keys.shard_of_user(user_id)}
-        return cls(shards, summed, frozenset(users), user_id)
+        return cls(shards, summed, frozenset(users), user_id, *_troubled(tools, findings))
 
 
 def beside_fixes(tools: Tools, shard: int, scope: Scope, records: RecordRepairs, lost: Lost) -> Iterator[Fix]:
-    """What to write beside the records of a shard, of those that are as they should be."""
+    """What to write beside the records of a shard, of those that are as they should be.
+
+    Raises: Corrupt for a key of a wrong type.
+    """
     state = ShardState(tools, shard)
-    try:
-        state.read()
-    except Corrupt as problem:
-        yield refusal(Repair.INDEX, f"shard {shard:02x}", str(problem))
-        return
+    state.read()
     unsound = frozenset(records.unsound) | state.unreadable
-    yield from user_fixes(tools, state)
+    yield from user_fixes(tools, state, unsound, lost)
     yield from index_fixes(tools, state, unsound, lost)
     yield from route_fixes(tools, state, unsound)
     yield from claim_fixes(tools, state, unsound, lost)
@@ -90,6 +93,14 @@ def beside_fixes(tools: Tools, shard: int, scope: Scope, records: RecordRepairs,
         yield from counter_fixes(
             tools, state, users, scope.users, lambda: not lost.ids() <= records.unsound.keys()
         )
+
+
+def _troubled(tools: Tools, findings: Sequence[Finding]) -> tuple[frozenset[int], frozenset[int]]:
+    """`Scope.mistyped` and `Scope.differing`."""
+    names = {one.subject for one in findings if one.rule == key_type.name}
+    differing = {one.subject.removeprefix(_SHARD) for one in findings if one.rule == digest.name}
+    mistyped = frozenset(tools.keys.shard_of_key(name) for name in names)
+    return mistyped, frozenset(int(shard, 16) for shard in differing)
 
 
 def _journaled_shard(tools: Tools, finding: Finding) -> set[int]:

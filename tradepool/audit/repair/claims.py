@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tradepool.audit.registry import Repair
 from tradepool.audit.repair.fixes import Fix, Tools, mended, stated
 from tradepool.audit.repair.journaled import Lost
-from tradepool.audit.repair.shard_state import ShardState, beside, content_of
+from tradepool.audit.repair.shard_state import ShardState, beside, content_at
 from tradepool.audit.report import shown
 from tradepool.errors import Corrupt
 from tradepool.store.key_families import user_of
@@ -80,7 +80,7 @@ def _claim_fix(tools: Tools, claim: _Claim, user: str | None, lost: Lost) -> Fix
 
 def _held(tools: Tools, shard: int, key: str, field: bytes, trade_id: str) -> _Held:
     value = tools.store.read([(shard, trade_id)])[0]
-    content = content_of(value)
+    content = content_at(tools.keys, shard, trade_id, value)
     if content is None and value is not None:
         # What cannot be read may use anything.
         return value, True

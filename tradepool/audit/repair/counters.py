@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from tradepool.audit.record_rules import own_id
 from tradepool.audit.registry import Repair
 from tradepool.audit.repair.archived_counts import ArchivedCounts
 from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, mended, refusal
@@ -163,9 +164,13 @@ class _Counted:
         total: dict[str, int] = {}
         archived: set[str] = set()
         ids = {*self._state.trades_of(self._user_id), *store.user_trade_ids(self._user_id), *self._known}
-        is_whole = True
+        is_whole, counted = True, set[str]()
         for value in store.read_all(shard, sorted(ids)):
             content = content_of(value)
+            if content is not None and own_id(content) in counted:
+                # It stands under another's id as well.
+                content = None
+            counted |= set() if content is None else {own_id(content)}
             if isinstance(content, Trade) and content.user_id == self._user_id:
                 add_counters(total, contribution(content))
             elif isinstance(content, Archived):

@@ -9,7 +9,7 @@ from tradepool.audit import ledger_rules
 from tradepool.audit.ledger_rules import Held
 from tradepool.audit.registry import Repair
 from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, refusal
-from tradepool.audit.repair.shard_state import content_of
+from tradepool.audit.repair.shard_state import content_at
 from tradepool.audit.report import Finding, shown
 from tradepool.commanding import new_command_id
 from tradepool.errors import Rejected
@@ -45,7 +45,7 @@ def _ledger(tools: Tools, user_id: str, account_id: str) -> Ledger | None:
         record_id = ledger_id(user_id, account_id)
     except Rejected:
         return None
-    content = content_of(tools.store.read([(shard, record_id)])[0])
+    content = content_at(tools.keys, shard, record_id, tools.store.read([(shard, record_id)])[0])
     return content if isinstance(content, Ledger) else None
 
 
@@ -71,7 +71,7 @@ def _of_ledger(tools: Tools, ledger: Ledger) -> Iterator[Fix]:
 def _is_orphan(tools: Tools, ledger: Ledger, key: str) -> bool:
     shard = tools.keys.shard_of_user(ledger.user_id)
     value = tools.store.read([(shard, key)])[0]
-    content = content_of(value)
+    content = content_at(tools.keys, shard, key, value)
     if value is None and slot_of_id(key) != slot_of_user(ledger.user_id):
         # A name that the caller chose, and no trade's id.
         return False

@@ -13,7 +13,7 @@ from heapq import nlargest
 from tradepool.audit.registry import Repair
 from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, mended, refusal, stated
 from tradepool.audit.repair.journaled import Lost
-from tradepool.audit.repair.shard_state import ShardState, beside, content_of
+from tradepool.audit.repair.shard_state import ShardState, beside, content_at
 from tradepool.audit.report import shown
 from tradepool.batching import batched
 from tradepool.errors import Corrupt
@@ -49,8 +49,8 @@ def index_fixes(tools: Tools, state: ShardState, unsound: frozenset[str], lost: 
                     yield fix
 
 
-def user_fixes(tools: Tools, state: ShardState) -> Iterator[Fix]:
-    """Users with a record who are not among the shard's users; nobody leaves these."""
+def user_fixes(tools: Tools, state: ShardState, unsound: frozenset[str], lost: Lost) -> Iterator[Fix]:
+    """Users with a record who are not among the shard's users, and users without one who are."""
     users = sorted(state.users)
     try:
         known = tools.store.known_users(state.shard, users) if users else []
@@ -66,6 +66,25 @@ def user_fixes(tools: Tools, state: ShardState) -> Iterator[Fix]:
                 act=mended(tools, [], [Write("SADD", key, [user_id])]),
                 user_id=user_id,
             )
+    if not unsound:
+        yield from _ghost_fixes(tools, state, lost)
+
+
+def _ghost_fixes(tools: Tools, state: ShardState, lost: Lost) -> Iterator[Fix]:
+    """Users without a record; whoever gets his first one has something noted in the same commit."""
+    ghosts = sorted(set(_listed_users(tools, state.shard)) - state.users)
+    if not ghosts or lost.ids():
+        return
+    key = tools.keys.users(state.shard)
+    for user_id in ghosts:
+        looks = [Look("GET", tools.keys.changed(state.shard, user_id), [], None)]
+        yield Fix(
+            action=Repair.INDEX,
+            subject=shown(user_id),
+            detail=f"{key}: {shown(user_id)} → nothing",
+            act=mended(tools, looks, [Write("SREM", key, [user_id])]),
+            user_id=user_id,
+        )
 
 
 def route_fixes(tools: Tools, state: ShardState, unsound: frozenset[str]) -> Iterator[Fix]:
@@ -109,7 +128,7 @@ def _entry_fix(tools: Tools, shard: int, key: str, member: bytes, lost: Lost) ->
     """What to write about a member, as everything stands now; None: nothing."""
     record_id = _record_of(tools, shard, key, member)
     value = None if record_id is None else tools.store.read([(shard, record_id)])[0]
-    content = content_of(value)
+    content = None if record_id is None else content_at(tools.keys, shard, record_id, value)
     if record_id is None or (content is None and value is not None):
         wanted = None
         if value is not None:

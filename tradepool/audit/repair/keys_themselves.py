@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from tradepool.audit.key_rules import key_ttl, key_type, key_value
@@ -25,9 +25,12 @@ from tradepool.store.mending import Look, Write
 from tradepool.store.progress import POSITION_FIELD
 from tradepool.store.watermark import watermark_text
 
-__all__ = ["key_fixes"]
+__all__ = ["key_fixes", "published_fixes"]
 
 _NO_LIMIT_MS = -1
+_WRONG_TYPE = "WRONGTYPE"
+"""What the server answers whoever reads such a key."""
+_OTHER_FIRST = "another key of its shard is of a wrong type, and comes first; then repair again"
 
 
 def key_fixes(tools: Tools, findings: Iterable[Finding]) -> Iterator[Fix]:
@@ -48,7 +51,7 @@ def key_fixes(tools: Tools, findings: Iterable[Finding]) -> Iterator[Fix]:
         yield refusal(Repair.COUNTERS, Keys.meta, why)
     fields = sorted({detail.partition(":")[0] for subject, detail in values if subject == Keys.journal})
     if fields:
-        yield from _watermarks(tools, fields)
+        yield from published_fixes(tools, fields)
 
 
 def _without_limit(tools: Tools, name: str) -> Iterator[Fix]:
@@ -65,13 +68,17 @@ def _without_limit(tools: Tools, name: str) -> Iterator[Fix]:
 
 def _of_type(tools: Tools, key: StoredKey) -> Fix:
     family, _ = family_of(key.name)
+    if key.name in (Keys.meta, Keys.journal):
+        why = "what it said of the pool is lost; empty the server and recover it"
+        return refusal(Repair.JOURNAL, key.name, why)
     if family == "outbox":
         why = "commits may be lost that the journal does not have; a person has to decide"
         return refusal(Repair.JOURNAL, key.name, why)
     try:
         writes = _contents(tools, key)
     except (Corrupt, JournalUnavailable) as problem:
-        return refusal(Repair.JOURNAL, key.name, str(problem), user_of(key.name))
+        why = _OTHER_FIRST if _WRONG_TYPE in str(problem) else str(problem)
+        return refusal(Repair.JOURNAL, key.name, why, user_of(key.name))
     looks = [Look("TYPE", key.name, [], key.found.encode())]
     # A commit that compares fields of the hash is refused while it is of a wrong type, so it stands still.
     act: Callable[[], str | None] = mended(tools, looks, writes)
@@ -169,19 +176,22 @@ def _beyond(tools: Tools) -> str:
     return f"{tools.now_us():0{CUT_CHARS}d}{SEPARATOR}"
 
 
-def _watermarks(tools: Tools, fields: Iterable[str]) -> Iterator[Fix]:
+def published_fixes(tools: Tools, fields: Sequence[str]) -> Iterator[Fix]:
     """What the journal's writer has published, as its files have it; what it publishes meanwhile stands."""
+    if not fields:
+        return
+    ask = [("HGET", Keys.journal, field) for field in fields]
+    before = tools.mender.ask(ask)
     try:
         point = _journal_point(tools)
     except (Corrupt, JournalUnavailable) as problem:
         yield refusal(Repair.COUNTERS, Keys.journal, str(problem))
         return
     shards = {Keys.journal_field(shard): shard for shard in tools.keys.shards}
-    for field in fields:
+    for field, first, stored in zip(fields, before, tools.mender.ask(ask), strict=True):
         shard = shards.get(field)
-        if shard is None:
+        if shard is None or first != stored:
             continue
-        (stored,) = tools.mender.ask([("HGET", Keys.journal, field)])
         digest = point.digest(shard)
         text = watermark_text(point.position(shard), digest.text, digest.count)
         was = None if stored is None else bytes(stored)

@@ -8,13 +8,15 @@ from functools import partial
 import msgspec
 
 from tradepool.audit.registry import RULES, Repair
+from tradepool.audit.repair.committing import commit_next
+from tradepool.audit.repair.cures import PERSON
 from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, refusal
 from tradepool.audit.repair.journaled import Journaled, newest_records
 from tradepool.audit.repair.records import RecordRepairs, intact_version, next_version
 from tradepool.audit.repair.second_look import NEVER_JOURNALED, FoundTrade, find_trade, still_stands
 from tradepool.audit.report import Finding
 from tradepool.commanding import new_command_id
-from tradepool.errors import Corrupt, JournalUnavailable, Rejected, VersionConflict
+from tradepool.errors import Corrupt, JournalUnavailable, Rejected
 from tradepool.model import codec
 from tradepool.model.changes import RELEASED
 from tradepool.model.commands import QuarantineTrade
@@ -53,33 +55,34 @@ def quarantined_count(tools: Tools) -> int:
     return sum(tools.mender.ask([("ZCARD", tools.keys.quarantined(shard)) for shard in tools.keys.shards]))
 
 
-def _journaled(tools: Tools, trade_ids: set[str]) -> dict[str, Journaled] | str:
-    """What the journal has of those trades; or why that cannot be told."""
+def _journaled(tools: Tools, trade_ids: set[str]) -> dict[str, Journaled | None] | str:
+    """What the journal has of those trades, None for nothing; or why that cannot be told."""
     if not trade_ids:
         return {}
     try:
-        return newest_records(tools, tools.keys.shards, lambda line: line.record_id in trade_ids)
+        found = newest_records(tools, tools.keys.shards, lambda line: line.record_id in trade_ids)
     except (Corrupt, JournalUnavailable) as problem:
         return str(problem)
+    return {trade_id: found.get(trade_id) for trade_id in trade_ids}
 
 
 def _fix(
     tools: Tools,
     trade_id: str,
     faults: list[Finding],
-    journaled: dict[str, Journaled] | str,
+    journaled: dict[str, Journaled | None] | str,
     records: RecordRepairs,
 ) -> Fix | None:
     found = find_trade(tools, trade_id)
     if found is None:
-        return refusal(Repair.QUARANTINE, trade_id, "there is no such trade that can be read")
+        return _no_trade(trade_id)
     trade = found.trade
     for finding in faults:
         if finding.rule == NEVER_JOURNALED:
             records.note_unsound(trade_id, found.shard, trade.user_id)
             if isinstance(journaled, str):
                 return refusal(Repair.QUARANTINE, trade_id, journaled, trade.user_id)
-            return _adopted(tools, records, found, _reason(finding), journaled.get(trade_id))
+            return _adopted(tools, records, found, _reason(finding), journaled)
     if trade.schema_version > SCHEMA_VERSION:
         why = "this release does not know the trade's schema, and would lose what it does not know"
         return refusal(Repair.QUARANTINE, trade_id, why, trade.user_id)
@@ -93,6 +96,16 @@ def _fix(
         act=partial(_quarantine, tools, trade_id, fault),
         user_id=trade.user_id,
     )
+
+
+def _no_trade(name: str) -> Fix:
+    if "/" not in name:
+        return refusal(Repair.QUARANTINE, name, "there is no such trade that can be read")
+    why = (
+        "a ledger that the journal never had: if its account is real, tell its balances anew "
+        "(update_available_tokens) once the record is deleted by hand (HDEL) and the sums are repaired"
+    )
+    return refusal(PERSON, name, why)
 
 
 def _reason(finding: Finding) -> str:
@@ -125,18 +138,23 @@ def _quarantine(tools: Tools, trade_id: str, fault: Finding) -> str | None:
 
 
 def _adopted(
-    tools: Tools, records: RecordRepairs, found: FoundTrade, reason: str, journaled: Journaled | None
+    tools: Tools,
+    records: RecordRepairs,
+    found: FoundTrade,
+    reason: str,
+    journaled: dict[str, Journaled | None],
 ) -> Fix | None:
     """Have the journal know it, as the version after its own, and in quarantine.
 
     Left as it is, the next change of the trade would be one that recovery refuses.
     """
     trade, version = found.trade, 0
-    if journaled is not None:
-        version = journaled.line.version
+    newest = journaled.get(trade.trade_id)
+    if newest is not None:
+        version = newest.line.version
         if intact_version(found.value) <= version:
             return None
-        if not journaled.is_chain:
+        if not newest.is_chain:
             why = "its versions in the journal do not follow each other; a person has to decide"
             return refusal(Repair.QUARANTINE, trade.trade_id, why, trade.user_id)
     return Fix(
@@ -149,25 +167,29 @@ def _adopted(
 
 
 def _adopt(
-    tools: Tools, records: RecordRepairs, found: FoundTrade, reason: str, journaled: Journaled | None
+    tools: Tools,
+    records: RecordRepairs,
+    found: FoundTrade,
+    reason: str,
+    journaled: dict[str, Journaled | None],
 ) -> str | None:
     trade = found.trade
     change = next_version(trade.trade_id, found.value, msgspec.structs.replace(trade, quarantine=reason))
     if change is None or change.trade_after is None:
         return "this release does not know the trade's schema"
-    version = 1 if journaled is None else journaled.line.version + 1
+    newest = journaled.get(trade.trade_id)
+    version = 1 if newest is None else newest.line.version + 1
     after = msgspec.structs.replace(change.trade_after, version=version)
     change = msgspec.structs.replace(
         change,
         after=codec.pack_trade(after),
         trade_before=trade,
         trade_after=after,
-        continues="" if journaled is None else journaled.line.digest,
+        continues="" if newest is None else newest.line.digest,
     )
-    try:
-        tools.store.commit(found.shard, [change])
-    except VersionConflict:
-        return CHANGED
+    why = commit_next(tools, found.shard, change, journaled)
+    if why is not None:
+        return why
     # They may have had it already: a pool's own commit that the journal lost.
     tools.mender.recount(found.shard, [tools.keys.bucket_of(trade.trade_id)])
     records.note_sound(trade.trade_id)

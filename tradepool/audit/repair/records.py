@@ -13,13 +13,15 @@ from enum import Enum, auto
 import msgspec
 
 from tradepool.audit import record_rules
+from tradepool.audit.record_rules import own_id
 from tradepool.audit.registry import Repair
+from tradepool.audit.repair.committing import commit_next
 from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, refusal
 from tradepool.audit.repair.journaled import Journaled, newest_records
 from tradepool.audit.repair.shard_state import content_of
 from tradepool.audit.report import Finding, shown
 from tradepool.commanding import new_command_id
-from tradepool.errors import Corrupt, JournalUnavailable, VersionConflict
+from tradepool.errors import Corrupt, JournalUnavailable
 from tradepool.model import codec
 from tradepool.model.archived import Archived
 from tradepool.model.changes import APPLIED_MAX
@@ -29,7 +31,7 @@ from tradepool.model.trade import SCHEMA_VERSION, Trade
 from tradepool.store.mending import Mending, Write
 from tradepool.store.plan import RecordChange
 
-__all__ = ["RecordRepairs", "Soundness", "intact_version", "next_version", "told_version"]
+__all__ = ["RecordRepairs", "Soundness", "intact_version", "next_version", "told_text", "told_version"]
 
 RULES = frozenset(
     each.name
@@ -88,9 +90,23 @@ class RecordRepairs:
         """That a record is right by now."""
         self.unsound.pop(record_id, None)
 
-    def fixes(self, findings: Iterable[Finding]) -> Iterator[Fix]:
-        """What to write about the records that findings name."""
-        told = sorted({finding.subject for finding in findings if finding.rule in RULES})
+    def give_up(self, record_id: str) -> None:
+        """That a record that was noted as unsound cannot be made right."""
+        self._given_up.add(record_id)
+
+    def fixes(
+        self,
+        findings: Iterable[Finding],
+        *,
+        without: frozenset[str] = frozenset(),
+        homeless: frozenset[str] = frozenset(),
+    ) -> Iterator[Fix]:
+        """What to write about the records that findings name, but for those of `without`.
+
+        `homeless` are others, which stand in places that are not theirs.
+        """
+        named = {finding.subject for finding in findings if finding.rule in RULES}
+        told = sorted((named - without) | homeless)
         names = set(told[:RECORDS_MAX])
         if not names:
             return
@@ -135,7 +151,7 @@ class RecordRepairs:
             detail=_detail(stored, value, content),
             act=lambda: self._put_back(record_id, newest, stored, content),
             user_id=content.user_id,
-            overwrites=_told(stored),
+            overwrites="" if stored is None else told_text(stored),
         )
 
     def _refusal(self, record_id: str, why: str, user_id: str | None = None) -> Fix:
@@ -148,9 +164,11 @@ class RecordRepairs:
     ) -> str | None:
         if not newest.is_chain:
             return "its versions in the journal do not follow each other; a person has to decide"
-        if _own_id(content) != record_id:
-            return f"the journal has {shown(_own_id(content))} under its id; a person has to decide"
-        if stored is not None and told_version(stored) > newest.line.version:
+        if own_id(content) != record_id:
+            return f"the journal has {shown(own_id(content))} under its id; a person has to decide"
+        if stored is None or _is_anothers(record_id, stored):
+            return None
+        if told_version(stored) > newest.line.version:
             return f"the journal has it only up to version {newest.line.version}; a person has to decide"
         return None
 
@@ -166,11 +184,8 @@ class RecordRepairs:
         self.note_sound(record_id)
         change = next_version(record_id, value, content)
         if change is not None:
-            try:
-                tools.store.commit(newest.shard, [change])
-            except VersionConflict:
-                # Somebody has gone on from what was put back: the journal tells of that.
-                return None
+            # Where somebody has gone on from what was put back, the journal tells of that.
+            commit_next(tools, newest.shard, change, {record_id: newest})
         return None
 
 
@@ -195,10 +210,10 @@ def next_version(record_id: str, before: bytes, content: codec.Record) -> Record
     )
 
 
-def _own_id(content: codec.Record) -> str:
-    if isinstance(content, Ledger):
-        return f"{content.user_id}\x1f{content.account_id}"
-    return content.trade_id
+def _is_anothers(record_id: str, stored: bytes) -> bool:
+    """Whether what stands there is another record, whose version says nothing of this one."""
+    content = content_of(stored)
+    return content is not None and own_id(content) != record_id
 
 
 def _is_wrong(record_id: str, value: bytes, content: codec.Record) -> bool:
@@ -250,9 +265,8 @@ def _detail(stored: bytes | None, value: bytes, content: codec.Record) -> str:
     return f"{was} → the journal's version {version}{next_one}"
 
 
-def _told(stored: bytes | None) -> str:
-    if stored is None:
-        return ""
+def told_text(stored: bytes) -> str:
+    """A stored value for the log: its JSON if it can be read, else in hex."""
     try:
         return codec.split(stored)[1].decode()
     except (Corrupt, UnicodeDecodeError):

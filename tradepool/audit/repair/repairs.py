@@ -11,20 +11,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from tradepool.audit.file_rules import digest
 from tradepool.audit.registry import RULES, Repair
 from tradepool.audit.repair.beside import Scope, beside_fixes
+from tradepool.audit.repair.cures import PERSON, cure_fixes
 from tradepool.audit.repair.fixes import Fix, Tools, refusal
 from tradepool.audit.repair.holds import hold_fixes
 from tradepool.audit.repair.journaled import Lost, await_journal
-from tradepool.audit.repair.keys_themselves import key_fixes
+from tradepool.audit.repair.keys_themselves import key_fixes, published_fixes
 from tradepool.audit.repair.quarantining import quarantine_fixes, quarantined_count
 from tradepool.audit.repair.records import RecordRepairs
 from tradepool.audit.repair.repair_log import RepairLog
+from tradepool.audit.repair.strays import Strays
 from tradepool.audit.repair.sums import sum_fixes
 from tradepool.audit.report import Finding, RepairState, RepairStep
 from tradepool.errors import Corrupt, JournalUnavailable, Misconfigured, ResourceUnavailable
 from tradepool.logger import Logger
 from tradepool.settings import Settings
+from tradepool.store.keys import Keys
 
 __all__ = ["QUARANTINED_MAX", "STEPS_MAX", "Repairs"]
 
@@ -123,15 +127,18 @@ class Repairs:
                     return
                 told.add(name)
                 yield fix
+        if all(action == PERSON for action, _, _ in told):
+            yield from _unexplained(tools, findings)
 
     def _stages(self, tools: Tools, findings: Sequence[Finding], user_id: str | None) -> Iterator[Fix]:
         yield from _guarded("keys", key_fixes(tools, findings))
         records = RecordRepairs(tools)
-        yield from _guarded("records", records.fixes(findings))
+        yield from _guarded("records", _record_fixes(tools, findings, records))
         yield from _guarded("trades", quarantine_fixes(tools, findings, records))
         yield from _guarded("indexes", self._following(tools, findings, records, user_id))
         yield from _guarded("reservations", hold_fixes(tools, findings))
         yield from self._by_owner(findings)
+        yield from cure_fixes(findings)
 
     def _following(
         self, tools: Tools, findings: Sequence[Finding], records: RecordRepairs, user_id: str | None
@@ -140,10 +147,13 @@ class Repairs:
         scope = Scope.of(tools, findings, records, user_id)
         lost = Lost(tools, scope.shards)
         for shard in sorted(scope.shards):
-            yield from _guarded(f"shard {shard:02x}", beside_fixes(tools, shard, scope, records, lost))
+            fixes = beside_fixes(tools, shard, scope, records, lost)
+            yield from _guarded(f"shard {shard:02x}", fixes, quiet=shard in scope.mistyped)
         for shard in sorted(scope.summed):
             fixes = sum_fixes(tools, shard, soundness=records.soundness(shard))
-            yield from _guarded(f"shard {shard:02x}", fixes)
+            yield from _guarded(f"shard {shard:02x}", fixes, quiet=shard in scope.mistyped)
+        fields = [Keys.journal_field(shard) for shard in sorted(scope.differing)]
+        yield from _guarded(Keys.journal, published_fixes(tools, fields))
 
     def _by_owner(self, findings: Iterable[Finding]) -> Iterator[Fix]:
         """What only some processes can write anew: the snapshot, the book."""
@@ -165,9 +175,29 @@ class Repairs:
         return None
 
 
-def _guarded(subject: str, fixes: Iterator[Fix]) -> Iterator[Fix]:
-    """What else is broken ends its own stage: an audit is not to fail for what it could not repair."""
+def _unexplained(tools: Tools, findings: Sequence[Finding]) -> Iterator[Fix]:
+    """Sums that differ though each is right by itself: a record differs, and a deeper audit names it."""
+    for subject in sorted({finding.subject for finding in findings if finding.rule == digest.name}):
+        shard = int(subject.rpartition(" ")[2], 16)
+        ours, theirs = tools.store.digest(shard), tools.store.journaled([shard])[0]
+        if ours.position == theirs.position and (ours.digest, ours.count) != (theirs.digest, theirs.count):
+            yield refusal(PERSON, subject, "an audit of the standard level names the record that differs")
+
+
+def _record_fixes(tools: Tools, findings: Sequence[Finding], records: RecordRepairs) -> Iterator[Fix]:
+    """Records are put in their places first, then what stands in others goes."""
+    strays = Strays(tools, findings)
+    yield from records.fixes(findings, without=strays.names(), homeless=strays.homeless())
+    yield from strays.fixes(records)
+
+
+def _guarded(subject: str, fixes: Iterator[Fix], *, quiet: bool = False) -> Iterator[Fix]:
+    """What else is broken ends its own stage: an audit is not to fail for what it could not repair.
+
+    Where that is a key of a wrong type which has a step of its own, it is not told again: `quiet`.
+    """
     try:
         yield from fixes
     except (Corrupt, JournalUnavailable, Misconfigured, ValueError) as problem:
-        yield refusal(_AGAIN, subject, f"{problem}; a person has to decide")
+        if not (quiet and isinstance(problem, Corrupt)):
+            yield refusal(_AGAIN, subject, f"{problem}; a person has to decide")

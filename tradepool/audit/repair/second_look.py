@@ -7,7 +7,7 @@ from typing import NamedTuple
 from tradepool.audit import record_rules, relation_rules, trade_rules
 from tradepool.audit.relation_rules import Related
 from tradepool.audit.repair.fixes import Tools
-from tradepool.audit.repair.shard_state import content_of
+from tradepool.audit.repair.shard_state import content_at
 from tradepool.audit.report import Finding
 from tradepool.model.archived import Archived
 from tradepool.model.relations import CHAIN_MAX
@@ -47,7 +47,7 @@ def find_trade(tools: Tools, trade_id: str) -> FoundTrade | None:
     routed = tools.keys.home_shard(trade_id)
     places = [(shard, trade_id) for shard in ([routed] if routed is not None else tools.keys.shards)]
     for (shard, _), value in zip(places, tools.store.read(places), strict=True):
-        content = content_of(value)
+        content = content_at(tools.keys, shard, trade_id, value)
         if value is not None and isinstance(content, Trade):
             return FoundTrade(shard, value, content)
     return None
@@ -81,7 +81,8 @@ def _related(tools: Tools, found: FoundTrade) -> Related:
     step = trade.related_trade_id
     while step is not None and step not in way and len(way) < CHAIN_MAX:
         way.append(step)
-        content = content_of(tools.store.read([(found.shard, step)])[0])
+        value = tools.store.read([(found.shard, step)])[0]
+        content = content_at(tools.keys, found.shard, step, value)
         step = content.related_trade_id if isinstance(content, Trade) else None
     return Related(trade, _owner(tools, trade.related_trade_id), way)
 
@@ -94,5 +95,5 @@ def _owner(tools: Tools, trade_id: str | None) -> str | None:
         return None
     if shard is None or trade_id is None:
         return None
-    content = content_of(tools.store.read([(shard, trade_id)])[0])
+    content = content_at(tools.keys, shard, trade_id, tools.store.read([(shard, trade_id)])[0])
     return content.user_id if isinstance(content, Trade | Archived) else None

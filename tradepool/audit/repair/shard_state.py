@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
+from tradepool.audit.record_rules import own_id
 from tradepool.audit.repair.fixes import Tools
 from tradepool.errors import Corrupt
 from tradepool.model import codec
@@ -15,8 +16,9 @@ from tradepool.model.ledger import Ledger, next_expiry
 from tradepool.model.trade import Trade
 from tradepool.store.keys import Keys
 from tradepool.store.plan import RecordChange, draft_of
+from tradepool.store.translation import text_of
 
-__all__ = ["Beside", "ShardState", "beside", "content_of"]
+__all__ = ["Beside", "ShardState", "beside", "content_at", "content_of"]
 
 
 class Beside(NamedTuple):
@@ -40,6 +42,14 @@ def content_of(value: bytes | None) -> codec.Record | None:
     except (Corrupt, ArithmeticError, ValueError):
         return None
     return content
+
+
+def content_at(keys: Keys, shard: int, record_id: str, value: bytes | None) -> codec.Record | None:
+    """`content_of` what stands under an id in a shard; None also for another record, or one of elsewhere."""
+    content = content_of(value)
+    if content is None or own_id(content) != record_id:
+        return None
+    return content if keys.shard_of_user(content.user_id) == shard else None
 
 
 def beside(keys: Keys, shard: int, record_id: str, content: codec.Record | None) -> Beside:
@@ -92,12 +102,19 @@ class ShardState:
 
     def read(self) -> None:
         """Read all records. Raises: StoreUnavailable; Corrupt for a hash of a wrong type."""
-        for record_id, value in self._tools.store.scan_once(self.shard):
-            content = content_of(value)
-            if content is None:
-                self.unreadable.add(record_id)
-            else:
-                self._note(record_id, content)
+        keys, seen = self._tools.keys, set[str]()
+        for bucket, page in self._tools.store.scan_buckets(self.shard):
+            for name, value in page.items():
+                record_id = text_of(name)
+                if record_id in seen or keys.bucket_of(record_id) != bucket:
+                    # A scan may repeat one, and nobody finds what is in another bucket.
+                    continue
+                seen.add(record_id)
+                content = content_at(keys, self.shard, record_id, value)
+                if content is None:
+                    self.unreadable.add(record_id)
+                else:
+                    self._note(record_id, content)
 
     def trades_of(self, user_id: str) -> list[str]:
         """The live trades of a user."""

@@ -9,7 +9,6 @@ from tradepool.audit.registry import Repair
 from tradepool.audit.repair.fixes import Fix, Tools, mended, refusal, stated
 from tradepool.audit.repair.journaled import last_positions
 from tradepool.audit.repair.records import Soundness
-from tradepool.errors import Corrupt
 from tradepool.model.positions import START_POSITION, parse_position
 from tradepool.store.keys import BUCKETS
 from tradepool.store.mending import Look, Write
@@ -23,15 +22,14 @@ _POSITION = POSITION_FIELD.encode()
 
 
 def sum_fixes(tools: Tools, shard: int, *, soundness: Soundness) -> Iterator[Fix]:
-    """What to write about the sums of a shard whose records are so sound."""
+    """What to write about the sums of a shard whose records are so sound.
+
+    Raises: Corrupt for a key of a wrong type.
+    """
     key = tools.keys.digest(shard)
-    try:
-        yield from _position_fix(tools, shard, key)
-        yield from _strange_fields(tools, key)
-        recounts = tools.mender.recounted(shard, range(BUCKETS))
-    except Corrupt as problem:
-        yield refusal(Repair.COUNTERS, key, str(problem))
-        return
+    yield from _position_fix(tools, shard, key)
+    yield from _strange_fields(tools, key)
+    recounts = tools.mender.recounted(shard, range(BUCKETS))
     if recounts is None:
         yield refusal(Repair.COUNTERS, key, "a record of the shard has no digest")
         return
