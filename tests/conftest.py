@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,3 +67,11 @@ def settings(server: EmbeddedServer, tmp_path: Path) -> Settings:
 def store(redis_client: redis.Redis, settings: Settings) -> RedisStore:
     """A store on the empty server, its fence open."""
     return RedisStore(redis_client, Keys(settings.shard_count), settings)
+
+
+@pytest.fixture
+def room() -> Iterator[Path]:
+    """A folder with a short name, for the sake of unix sockets; what failing runs keep goes with it."""
+    folder = Path(tempfile.mkdtemp(prefix="runs-"))
+    yield folder
+    shutil.rmtree(folder)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
+from tests.archived_trades import closed_trade
 from tests.loose_trades import buy, entry
 from tests.trade_builders import fill_fields
 from tradepool import TradePool
@@ -42,6 +43,16 @@ def trade_on(pool: TradePool, user_id: str, number: int) -> None:
         pool.close_trade(trade_id, "101", amount="0.4")
         pool.close_trade(trade_id, "102")
     pool.settle_tokens(held.reservation_id, 99)
+
+
+def add_live_and_archived(pool: TradePool, trades: Iterable[dict[str, Any]]) -> None:
+    """The trades, round trips of four users beside them, and four of two users that are in the archive."""
+    pool.add_trades(list(trades))
+    for number in range(6):
+        trade_on(pool, f"user {number % 4}", number)
+    for number in range(4):
+        closed_trade(pool, f"user {number % 2}", days_ago=20 + number, trade_id=f"old {number}")
+    pool.archive_closed_trades()
 
 
 def _varied(draw: random.Random, name: str) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class AtomicChannel(_Channel):
             try:
                 with self.qos.pipe_or_acquire() as pipe:
                     pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
-            except BaseException:
+            except BaseException:  # whatever ended it, a signal too: these tags wait for the next time
                 self._unsettled.acknowledge(tags)
                 raise
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.archived_trades import closed_trade
-from tests.varied_trades import trade_on, varied_trades
+from tests.varied_trades import add_live_and_archived, varied_trades
 from tradepool import TradePool
 from tradepool.files.snapshot_info import NAMES, SNAPSHOT_NAME, load_snapshot
 from tradepool.model import codec
@@ -26,12 +25,7 @@ def pool(server_binary, tmp_path_factory):
     with TradePool.embedded(
         tmp_path_factory.mktemp("rot") / "pool", shard_count=2, segment_bytes=1 << 16
     ) as opened:
-        opened.add_trades(list(varied_trades(40, 4)))
-        for number in range(6):
-            trade_on(opened, f"user {number % 4}", number)
-        for number in range(4):
-            closed_trade(opened, f"user {number % 2}", days_ago=20 + number, trade_id=f"old {number}")
-        opened.archive_closed_trades()
+        add_live_and_archived(opened, varied_trades(40, 4))
         opened.update_available_tokens("only tokens", {"USDT": 50})
         opened.reserve_tokens("only tokens", "USDT", 1, "key", 3600)
         opened.write_snapshot()

@@ -13,15 +13,13 @@ import pytest
 
 from tests.archived_trades import closed_trade
 from tests.loose_trades import buy
-from tests.varied_trades import trade_on, varied_trades
+from tests.varied_trades import add_live_and_archived, trade_on, varied_trades
 from tradepool import TradePool, errors
 from tradepool.audit.parts import fleet_runs, group_audit, stages
 from tradepool.audit.parts.run_board import Ended, RunningAudit
 from tradepool.audit.registry import Level
 from tradepool.store import fence
 from tradepool.store.keys import Keys
-
-LONG_AGO_S = 3600
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +28,7 @@ def sick(server_binary, tmp_path_factory):
     with TradePool.embedded(
         tmp_path_factory.mktemp("parts") / "pool", shard_count=4, segment_bytes=1 << 16
     ) as opened:
-        opened.add_trades(list(varied_trades(60, 8)))
-        for number in range(6):
-            trade_on(opened, f"user {number % 4}", number)
-        for number in range(4):
-            closed_trade(opened, f"user {number % 2}", days_ago=20 + number, trade_id=f"old {number}")
-        opened.archive_closed_trades()
+        add_live_and_archived(opened, varied_trades(60, 8))
         opened.write_snapshot()
         lost = opened.add_trade(buy(user_id="user 1")).trade_id
         shard = opened.store.keys.shard_of_user("user 1")

@@ -53,6 +53,18 @@ def assert_whole(pool, before, old):
     assert (report.findings, report.undecided) == ((), ())
 
 
+def end_a_run_at(name, pool, monkeypatch):
+    """Archive what is due, up to the step of that name."""
+
+    def die():
+        raise Died
+
+    with monkeypatch.context() as broken:
+        stop_at(STEPS[name], die, broken.setattr)
+        with pytest.raises(Died):
+            pool.archive_closed_trades()
+
+
 def one_day(pool):
     return [closed_trade(pool, user_id, days_ago=20) for user_id in USERS for _ in range(3)]
 
@@ -63,14 +75,7 @@ def one_day(pool):
 def test_a_run_that_ends_between_two_steps_loses_and_doubles_nothing(pool, monkeypatch, name):
     old = one_day(pool)
     before = everything(pool)
-
-    def die():
-        raise Died
-
-    with monkeypatch.context() as broken:
-        stop_at(STEPS[name], die, broken.setattr)
-        with pytest.raises(Died):
-            pool.archive_closed_trades()
+    end_a_run_at(name, pool, monkeypatch)
     assert_whole(pool, before, old)
 
 
@@ -90,14 +95,7 @@ def test_a_process_killed_between_two_steps_loses_and_doubles_nothing(server_bin
 def test_a_trade_that_changes_after_the_crash_is_archived_in_its_new_version_only(pool, monkeypatch):
     """The left-over row is of a version that never was archived: it goes before the new one comes."""
     trade_id = closed_trade(pool)
-
-    def die():
-        raise Died
-
-    with monkeypatch.context() as broken:
-        stop_at(STEPS["after a part is written"], die, broken.setattr)
-        with pytest.raises(Died):
-            pool.archive_closed_trades()
+    end_a_run_at("after a part is written", pool, monkeypatch)
     changed(pool, trade_id)
     before = everything(pool)
     assert [trade.strategy for trade in before["users"]["ann"]] == ["late"]
@@ -112,20 +110,10 @@ def test_a_run_that_ends_while_rows_are_dropped_accuses_no_part(pool, monkeypatc
     """The part is about to be another one, or just is: its checksum vouches for both until the next run."""
     trade_id = closed_trade(pool)
     kept = closed_trade(pool)
-
-    def die():
-        raise Died
-
-    with monkeypatch.context() as broken:
-        stop_at(STEPS["after a part is written"], die, broken.setattr)
-        with pytest.raises(Died):
-            pool.archive_closed_trades()
+    end_a_run_at("after a part is written", pool, monkeypatch)
     changed(pool, trade_id)
     before = everything(pool)
-    with monkeypatch.context() as broken:
-        stop_at(STEPS[name], die, broken.setattr)
-        with pytest.raises(Died):
-            pool.archive_closed_trades()
+    end_a_run_at(name, pool, monkeypatch)
     report = pool.check_all_trades(deep=True)
     assert (report.findings, report.undecided) == ((), ())
     assert_whole(pool, before, [trade_id, kept])

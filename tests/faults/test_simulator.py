@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,14 +25,6 @@ JOBS = "3"
 """Runs at a time; each has seven processes, which mostly wait."""
 CAUGHT_WITHIN = {"version": "1-4", "ack": "1-12", "fence": "1-12", "fsync": "1-24"}
 """Seeds of which one at least is told from a healthy pool, whatever the machine is doing besides."""
-
-
-@pytest.fixture
-def room() -> Iterator[Path]:
-    """A folder with a short name, for the sake of unix sockets; what failing runs keep goes with it."""
-    folder = Path(tempfile.mkdtemp(prefix="simulated-"))
-    yield folder
-    shutil.rmtree(folder)
 
 
 def simulate(room: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

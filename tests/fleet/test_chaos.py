@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
@@ -26,14 +23,6 @@ from tests.tidy.source_tree import ROOT
 
 TIMEOUT_S = 400
 TRADES = 2_000
-
-
-@pytest.fixture
-def room() -> Iterator[Path]:
-    """A folder with a short name, for the sake of unix sockets; what failing runs keep goes with it."""
-    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    yield folder
-    shutil.rmtree(folder)
 
 
 def run_chaos(room: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
