@@ -26,8 +26,8 @@ from tradepool import Settings, TradePool
 from tradepool.files.journal import JOURNAL_NAME, Journal
 from tradepool.files.lines import JournalLine, NewLine
 from tradepool.files.reading import read_lines
-from tradepool.journaling import JournalWriter
-from tradepool.recovery import recover
+from tradepool.journaling.recovery import recover
+from tradepool.journaling.writer import JournalWriter
 from tradepool.server.embedded import EmbeddedServer
 from tradepool.settings import Durability
 from tradepool.store.connection import connect

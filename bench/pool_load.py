@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from bench.measurement import Numbers
 from tradepool import Settings, TradePool
-from tradepool.journal_service import JournalService
+from tradepool.journaling.service import JournalService
 from tradepool.model.commands import Command
 from tradepool.server.embedded import EmbeddedServer
 from tradepool.store.connection import Client, connect

@@ -26,8 +26,8 @@ from tradepool.files.journal import JOURNAL_NAME, Journal
 from tradepool.files.lines import JournalLine
 from tradepool.files.reading import read_lines
 from tradepool.files.snapshot_info import SNAPSHOT_NAME
+from tradepool.journaling.recovery import recover
 from tradepool.model import codec
-from tradepool.recovery import recover
 from tradepool.server.embedded import EmbeddedServer
 from tradepool.store.keys import Keys
 from tradepool.store.plan import RecordChange, draft_of

@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import LockError
 from redis.exceptions import TimeoutError as NoAnswer
 
-from tasks.once import tick_header
+from tasks.doubled_ticks import tick_header
 from tasks.queued_ticks import QueuedTicks
 from tasks.routing import TASK_ROUTES
 from tradepool import wire
@@ -54,7 +54,8 @@ class TickScheduler(RedBeatScheduler):
     """RedBeat whose messages name their tick: the entry, and when it was due.
 
     Should two beats ever send a tick, both messages are one task to Flower and to the logs, and workers
-    run one of them (`tasks.once`). A beat that has lost its lock ends; one whose broker is away waits.
+    run one of them (`tasks.doubled_ticks`). A beat that has lost its lock ends; one whose broker is away
+    waits.
     """
 
     def __init__(self, app: Any, **kwargs: Any) -> None:

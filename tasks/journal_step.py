@@ -10,7 +10,7 @@ from celery.worker import state
 
 from tradepool import wire
 from tradepool.errors import TradePoolError, Unavailable
-from tradepool.journal_service import JournalService
+from tradepool.journaling.service import JournalService
 from tradepool.logger import Logger
 from tradepool.store.connection import Client, connect
 

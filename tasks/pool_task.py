@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError
 from tasks.deaths import Deaths
 from tasks.decoding import Envelope
 from tasks.delivery import deliver
-from tasks.once import TICK_HEADER, is_doubled
+from tasks.doubled_ticks import TICK_HEADER, is_doubled
 from tasks.parking import letter, park, reason_of
 from tradepool.clock import now_us
 from tradepool.errors import Contended, Misconfigured, Rejected, TradePoolError, Unavailable

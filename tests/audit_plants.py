@@ -25,7 +25,7 @@ from tradepool.archive.parts import drop_rows
 from tradepool.audit.ledger_rules import EXPIRED_MAX_US
 from tradepool.clock import now_us
 from tradepool.files.snapshot_info import SNAPSHOT_NAME, FileInfo, load_snapshot
-from tradepool.journal_service import JournalService
+from tradepool.journaling.service import JournalService
 from tradepool.model import codec
 from tradepool.model.books import Books
 from tradepool.model.ids import mint_id

@@ -12,13 +12,13 @@ import redis
 
 from tests.store_changes import archiving, cancelled, change, filled, ledger_change, new_trade
 from tradepool.files.journal import JOURNAL_NAME, Journal
-from tradepool.journaling import JournalWriter
+from tradepool.journaling.recovery import RecoveryReport, recover
+from tradepool.journaling.writer import JournalWriter
 from tradepool.model.codec import encode_ledger, unpack_trade
 from tradepool.model.ids import slot_of_user
 from tradepool.model.kinds import Role, Status
 from tradepool.model.ledger import Hold, Ledger, next_expiry
 from tradepool.model.trade import Trade
-from tradepool.recovery import RecoveryReport, recover
 from tradepool.settings import Settings
 from tradepool.store.keys import Keys
 from tradepool.store.redis_store import RedisStore

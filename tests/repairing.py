@@ -17,7 +17,7 @@ from tradepool.audit.registry import Repair
 from tradepool.audit.report import AuditReport
 from tradepool.audit.rules import RULES
 from tradepool.files.snapshot_info import SNAPSHOT_NAME
-from tradepool.journal_service import JournalService
+from tradepool.journaling.service import JournalService
 from tradepool.server.embedded import EmbeddedServer
 
 __all__ = ["NOT_WRITTEN", "REPAIRED", "audit", "keys_of", "recovered_contents", "scene_on", "slow"]

@@ -26,7 +26,7 @@ from tradepool.core import TradeCore
 from tradepool.errors import Misconfigured
 from tradepool.files.journal import JOURNAL_NAME, Journal
 from tradepool.files.snapshot_info import SnapshotInfo
-from tradepool.journal_service import JournalService
+from tradepool.journaling.service import JournalService
 from tradepool.marking import Marking
 from tradepool.marking.open_book import OpenBook
 from tradepool.marking.prices import Prices

@@ -13,8 +13,9 @@ from tests.loose_trades import buy
 from tests.open_books import built_from, held, holds_what_is_open, open_book_of, stored
 from tests.pool_at_work import USERS, image_of, with_trades
 from tests.store_changes import cancelled, change
-from tradepool import TradePool, journaling
+from tradepool import TradePool
 from tradepool.errors import ChecksumMismatch, Fenced, JournalUnavailable, Unavailable
+from tradepool.journaling import writer
 from tradepool.marking import following
 from tradepool.marking.following import Following
 from tradepool.marking.open_book import OpenBook
@@ -88,8 +89,8 @@ def test_a_trade_beyond_any_book_is_left_out_and_said(pool, book):
 
 
 def test_a_trade_that_was_flat_before_the_book_was_built_stays_in_it(pool, monkeypatch):
-    monkeypatch.setattr(journaling, "_ENTRIES_PER_READ", 1)
-    monkeypatch.setattr(journaling, "_GROUP_LINES_MAX", 1)
+    monkeypatch.setattr(writer, "_ENTRIES_PER_READ", 1)
+    monkeypatch.setattr(writer, "_GROUP_LINES_MAX", 1)
     entered = pool.add("ann")
     pool.drain()
     flat = msgspec.structs.replace(entered, version=3, closed=entered.filled)

@@ -16,7 +16,7 @@ from redbeat.schedulers import RedBeatJSONEncoder, RedBeatSchedulerEntry
 from tasks.app import PoolApp, app
 from tasks.beat import TICKS_WAITING_MAX, TICKS_WAITING_MAX_SHARED, TickScheduler, due_at
 from tasks.config import celery_settings
-from tasks.once import is_doubled, tick_header
+from tasks.doubled_ticks import is_doubled, tick_header
 from tasks.tokens import expire_reservations
 from tests.waiting import eventually
 from tradepool import wire

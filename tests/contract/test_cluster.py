@@ -12,7 +12,7 @@ import pytest
 from tests.loose_trades import buy, entry
 from tests.servers import ClusterServers, Server, cluster_node, cluster_servers, meet
 from tests.waiting import eventually
-from tradepool import TradePool, recovery
+from tradepool import TradePool
 from tradepool.client.confirmation import Confirmation
 from tradepool.errors import (
     Corrupt,
@@ -24,7 +24,8 @@ from tradepool.errors import (
     StoreUnavailable,
     Unavailable,
 )
-from tradepool.journal_service import JournalService
+from tradepool.journaling import recovery
+from tradepool.journaling.service import JournalService
 from tradepool.settings import Settings
 from tradepool.store import fence
 from tradepool.store.connection import Client, connect

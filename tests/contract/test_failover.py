@@ -26,7 +26,7 @@ from tests.waiting import eventually
 from tradepool import TradePool
 from tradepool.errors import Fenced, JournalUnavailable, StoreUnavailable, TradePoolError, Unavailable
 from tradepool.files.reading import read_lines
-from tradepool.journal_service import JournalService
+from tradepool.journaling.service import JournalService
 from tradepool.settings import Settings
 from tradepool.store import fence
 from tradepool.store.connection import connect

@@ -15,8 +15,8 @@ import structlog
 from tests.pool_at_work import PoolAtWork, at_work
 from tests.waiting import eventually
 from tradepool.errors import JournalUnavailable, TradePoolError
-from tradepool.journal_service import JournalService
-from tradepool.journaling import JournalWriter
+from tradepool.journaling.service import JournalService
+from tradepool.journaling.writer import JournalWriter
 from tradepool.store.watermark import Watermark
 
 

@@ -11,10 +11,10 @@ import pytest
 from tests.pool_at_work import PoolAtWork, at_work
 from tests.store_changes import change, new_trade
 from tests.waiting import eventually
-from tradepool import journaling
 from tradepool.errors import Fenced, JournalAhead, JournalUnavailable, StoreUnavailable
 from tradepool.files.reading import read_lines
-from tradepool.journaling import JournalWriter
+from tradepool.journaling import writer
+from tradepool.journaling.writer import JournalWriter
 from tradepool.store import fence
 from tradepool.store.outbox import EPOCH_FIELD, Outbox
 from tradepool.store.watermark import Watermark, parse_watermark
@@ -70,7 +70,7 @@ def test_the_journals_digests_are_the_stores(pool):
 
 
 def test_a_backlog_longer_than_one_read_is_one_group(pool, monkeypatch):
-    monkeypatch.setattr(journaling, "_ENTRIES_PER_READ", 3)
+    monkeypatch.setattr(writer, "_ENTRIES_PER_READ", 3)
     for _ in range(10):
         pool.add("ann")
     assert pool.writer.step(block_ms=None) == 20
@@ -78,8 +78,8 @@ def test_a_backlog_longer_than_one_read_is_one_group(pool, monkeypatch):
 
 
 def test_a_group_ends_when_it_is_full(pool, monkeypatch):
-    monkeypatch.setattr(journaling, "_ENTRIES_PER_READ", 2)
-    monkeypatch.setattr(journaling, "_GROUP_LINES_MAX", 5)
+    monkeypatch.setattr(writer, "_ENTRIES_PER_READ", 2)
+    monkeypatch.setattr(writer, "_GROUP_LINES_MAX", 5)
     for _ in range(10):
         pool.add("ann")
     assert pool.writer.step(block_ms=None) == 6

@@ -21,13 +21,14 @@ from tests.loose_trades import buy
 from tests.servers import Server
 from tests.tidy.source_tree import ROOT
 from tests.waiting import eventually
-from tradepool import TradePool, cli, journaling, wire
+from tradepool import TradePool, cli, wire
 from tradepool.clock import now_us
 from tradepool.errors import Corrupt, Misconfigured
 from tradepool.fleet.metrics import PoolCollector
 from tradepool.fleet.metrics_server import MetricsServer, metrics_text
 from tradepool.fleet.problems import problems_of
 from tradepool.fleet.state import PoolState, Watcher
+from tradepool.journaling import writer
 from tradepool.latencies import BOUNDS_S
 from tradepool.server.embedded import free_port
 from tradepool.settings import Settings
@@ -348,12 +349,12 @@ def test_only_what_has_just_been_committed_is_measured(tmp_path: Path, monkeypat
         assert sum(counts) >= 1
         assert counts[-1] == 0
     assert len(users) > 1
-    monkeypatch.setattr(journaling, "now_us", lambda: now_us() + HOUR_US)
+    monkeypatch.setattr(writer, "now_us", lambda: now_us() + HOUR_US)
     with TradePool.embedded(tmp_path, shard_count=4) as pool:
         pool.add_trade(buy())
         latencies = measured(pool)
         # A clock that is set back does not end the measuring.
-        monkeypatch.setattr(journaling, "now_us", now_us)
+        monkeypatch.setattr(writer, "now_us", now_us)
         pool.add_trade(buy())
         eventually(lambda: sum(measured(pool).commit.counts) == 2)
     # One commit, an hour ago by this clock; what was journaled before the pool was opened is not among them.

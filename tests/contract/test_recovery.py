@@ -9,12 +9,12 @@ import pytest
 
 from tests.pool_at_work import USERS, PoolAtWork, at_work, contents, image_of
 from tests.store_changes import change, filled, new_trade
-from tradepool import recovery, refilling
 from tradepool.errors import Corrupt, Fenced, JournalAhead, Misconfigured, SequenceGap, StoreUnavailable
 from tradepool.files.checkpoint import checkpoint_of, save_checkpoint
 from tradepool.files.lines import NewLine
 from tradepool.files.reading import read_lines
 from tradepool.files.snapshot_info import SNAPSHOT_NAME, TRADES_NAME
+from tradepool.journaling import recovery, refilling
 from tradepool.model.codec import TRADE_KIND, digest_of, encode_trade, pack
 from tradepool.model.trade import Trade
 from tradepool.settings import Settings

@@ -19,7 +19,7 @@ from tradepool.errors import Misconfigured
 from tradepool.fleet.health import read_health
 from tradepool.fleet.metrics_server import metrics_text
 from tradepool.fleet.state import Watcher
-from tradepool.journal_service import JournalService
+from tradepool.journaling.service import JournalService
 from tradepool.store.connection import connect
 from tradepool.store.fence import COMMIT_SCRIPT
 

@@ -20,7 +20,7 @@ from tests.tcp_proxy import TcpProxy
 from tradepool import TradePool
 from tradepool.broker import ChangeSender
 from tradepool.errors import Misconfigured, StoreUnavailable
-from tradepool.journal_service import JournalService
+from tradepool.journaling.service import JournalService
 from tradepool.server.embedded import EmbeddedServer
 from tradepool.settings import Settings
 from tradepool.store import fence

@@ -10,7 +10,7 @@ from tests.loose_trades import buy
 from tests.store_changes import archiving, cancelled, change, filled, new_trade
 from tradepool.core import TradeCore
 from tradepool.errors import IdempotencyConflict, IllegalTransition, VersionConflict
-from tradepool.journaling import new_lines
+from tradepool.journaling.writer import new_lines
 from tradepool.model.archived import archived
 from tradepool.model.codec import ARCHIVED_KIND, digest_of, encode_trade, pack_archived, unpack_trade
 from tradepool.model.commands import AddFill, AddTrade, UpdateTrade

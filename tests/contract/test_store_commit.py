@@ -10,7 +10,7 @@ import redis
 
 from tests.store_changes import cancelled, change, filled, ledger_change, new_trade
 from tradepool.errors import Corrupt, Fenced, Misconfigured, StoreUnavailable, VersionConflict
-from tradepool.journaling import new_lines
+from tradepool.journaling.writer import new_lines
 from tradepool.model.codec import TRADE_KIND, digest_of, encode_trade, pack_trade, unpack_trade
 from tradepool.model.counters import add_counters, contribution
 from tradepool.model.kinds import Role

@@ -10,7 +10,7 @@ from tests.loose_trades import buy
 from tests.open_books import holds_what_is_open, open_book_of
 from tests.servers import Server
 from tradepool import TradePool
-from tradepool.journal_service import JournalService
+from tradepool.journaling.service import JournalService
 from tradepool.settings import Durability, Settings
 from tradepool.store.connection import connect
 

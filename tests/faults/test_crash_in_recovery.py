@@ -10,10 +10,10 @@ import pytest
 
 from tests.pool_at_work import PoolAtWork, at_work, contents, image_of
 from tests.servers import Server
-from tradepool import recovery, refilling
 from tradepool.errors import Corrupt, Fenced, JournalUnavailable, StoreUnavailable, VersionConflict
 from tradepool.files.journal import Journal
 from tradepool.files.reading import read_lines
+from tradepool.journaling import recovery, refilling
 from tradepool.settings import Settings
 from tradepool.store import fence
 from tradepool.store.redis_store import RedisStore

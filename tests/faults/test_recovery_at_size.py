@@ -13,7 +13,7 @@ import pytest
 
 from tests.journaled_trades import counters_of, user_of, write_trades
 from tradepool.files.journal import JOURNAL_NAME, Journal
-from tradepool.recovery import RecoveryReport, recover
+from tradepool.journaling.recovery import RecoveryReport, recover
 from tradepool.server.embedded import EmbeddedServer
 from tradepool.settings import Settings
 from tradepool.store.keys import Keys

@@ -14,9 +14,9 @@ import pytest
 from tests.journaled_trades import counters_of, user_of, write_trades
 from tests.pool_at_work import PoolAtWork, contents
 from tests.waiting import eventually
-from tradepool import refilling
 from tradepool.errors import StoreUnavailable
 from tradepool.files.journal import JOURNAL_NAME, Journal
+from tradepool.journaling import refilling
 from tradepool.settings import Settings
 from tradepool.store.keys import Keys
 
@@ -24,9 +24,9 @@ TRADES = 10_000
 RECOVER = """
 import os, sys
 from pathlib import Path
-from tradepool import refilling
+from tradepool.journaling import refilling
 from tradepool.files.journal import JOURNAL_NAME, Journal
-from tradepool.recovery import recover
+from tradepool.journaling.recovery import recover
 from tradepool.settings import Settings
 from tradepool.store.connection import connect
 from tradepool.store.keys import Keys

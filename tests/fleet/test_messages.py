@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from tasks.once import tick_header
+from tasks.doubled_ticks import tick_header
 from tests.fleet.conftest import VISIBILITY_TIMEOUT_S, Fleet
 from tests.fleet.trades import journaled_versions, new_trade, new_trades
 from tests.waiting import eventually

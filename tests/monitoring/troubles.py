@@ -26,7 +26,7 @@ from tradepool.audit.parts.run_board import RunBoard
 from tradepool.audit.registry import Level
 from tradepool.clock import now_us
 from tradepool.fleet.programs import environment
-from tradepool.journal_service import JournalService
+from tradepool.journaling.service import JournalService
 from tradepool.model import codec
 from tradepool.pool import TradePool
 from tradepool.settings import Durability

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.store_changes import cancelled, change, filled, ledger_change, new_trade
 from tradepool.errors import Corrupt
 from tradepool.files.lines import JournalLine, decode, encode_lines
-from tradepool.journaling import new_lines
+from tradepool.journaling.writer import new_lines
 from tradepool.model.codec import digest_of, encode_trade, pack, pack_trade
 from tradepool.model.counters import contribution
 from tradepool.model.kinds import Role

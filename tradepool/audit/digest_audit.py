@@ -17,7 +17,7 @@ from tradepool.audit.file_rules import Sums, Waiting
 from tradepool.audit.key_rules import key_type, key_value
 from tradepool.audit.report import Finding
 from tradepool.errors import Corrupt, JournalUnavailable
-from tradepool.journaling import new_lines
+from tradepool.journaling.writer import new_lines
 from tradepool.model.positions import parse_position
 from tradepool.store.inspection import OutboxEnd
 from tradepool.store.keys import Keys

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import msgspec
 import typer
 
-from tradepool import recovery, wire
+from tradepool import wire
 from tradepool.broker import ChangeSender
 from tradepool.cli.exits import OK
 from tradepool.cli.opening import AsJson, Embedded, check_holds_pool, open_pool
@@ -18,7 +18,8 @@ from tradepool.errors import JournalUnavailable
 from tradepool.files import verification
 from tradepool.files.journal import JOURNAL_NAME, Journal
 from tradepool.files.snapshot_info import TRADES_NAME, SnapshotInfo, load_snapshot
-from tradepool.journaling import JournalWriter
+from tradepool.journaling import recovery
+from tradepool.journaling.writer import JournalWriter
 from tradepool.server.embedded import EmbeddedServer
 from tradepool.settings import Settings, load_settings
 from tradepool.store.connection import connect

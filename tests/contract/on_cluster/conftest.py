@@ -11,7 +11,7 @@ from redis.cluster import RedisCluster
 
 from tests.servers import ClusterServers, cluster_servers
 from tradepool import TradePool
-from tradepool.journal_service import JournalService
+from tradepool.journaling.service import JournalService
 from tradepool.settings import Settings
 from tradepool.store.connection import connect
 from tradepool.store.fence import open_fence

@@ -23,9 +23,9 @@ from tests.faults.simulator.writers import read_notes
 from tradepool import wiring
 from tradepool.errors import TradePoolError
 from tradepool.files.journal import JOURNAL_NAME, Journal
+from tradepool.journaling.recovery import recover
 from tradepool.model import codec
 from tradepool.model.commands import Command
-from tradepool.recovery import recover
 from tradepool.store.connection import connect
 from tradepool.store.keys import Keys
 

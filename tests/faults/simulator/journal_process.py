@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from tests.faults.simulator.disk import Disk
 from tradepool import clock, wiring
 from tradepool.errors import Misconfigured, TradePoolError, Unavailable
-from tradepool.journal_service import JournalService
+from tradepool.journaling.service import JournalService
 from tradepool.logger import Logger
 from tradepool.settings import Settings
 

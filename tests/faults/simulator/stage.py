@@ -18,7 +18,7 @@ from tests.faults.simulator.plan import WRITERS, Plan
 from tests.faults.simulator.proxy_process import ProxyProcess
 from tests.faults.simulator.server_process import ServerProcess
 from tests.faults.simulator.writers import write_batches
-from tradepool import journaling
+from tradepool.journaling import writer
 from tradepool.settings import Settings
 
 __all__ = ["JOURNAL", "SERVER", "SHARD_COUNT", "Stage", "writer_name"]
@@ -58,7 +58,7 @@ class Stage:
     def begin(self) -> None:
         """Start everything; the clock of the plan runs from here."""
         # A waiting journal must not sleep through the rest of a run.
-        journaling._PAUSE_MAX_S = 0.2
+        writer._PAUSE_MAX_S = 0.2
         self.server.start()
         self.server.wait_ready()
         if self.plan.through_proxy:

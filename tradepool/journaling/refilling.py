@@ -26,7 +26,7 @@ from tradepool.files.lines import JournalLine
 from tradepool.files.point import JournalPoint, Place
 from tradepool.files.reading import read_lines
 from tradepool.files.snapshot import StoredRecord, read_archived_counters, read_snapshot
-from tradepool.replay import Replay, ReplayTarget, Restoring
+from tradepool.journaling.replay import Replay, ReplayTarget, Restoring
 from tradepool.settings import Settings
 from tradepool.store.connection import Client, connect, unbroken
 from tradepool.store.filling import Filling, prepare
@@ -45,7 +45,7 @@ _RECORDS_PER_PROCESS_MIN = 50_000
 _PROCESSES_MAX = 8
 """More would wait for the server."""
 _PING_S = 5.0
-_SERVE = "from tradepool.refilling import serve; serve()"
+_SERVE = "from tradepool.journaling.refilling import serve; serve()"
 
 
 class Refill(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,9 +9,9 @@ import msgspec
 
 from tradepool.errors import JournalUnavailable, TradePoolError
 from tradepool.files.journal import JOURNAL_NAME, Journal
-from tradepool.journaling import JournalWriter
+from tradepool.journaling.recovery import recover
+from tradepool.journaling.writer import JournalWriter
 from tradepool.logger import Logger
-from tradepool.recovery import recover
 from tradepool.settings import Settings
 from tradepool.store.connection import Client
 from tradepool.store.keys import Keys
@@ -59,7 +59,7 @@ class JournalService:
     def recover(self) -> None:
         """Bring the server up to the journal and open its fence, in this thread; before `start`.
 
-        Raises: as `tradepool.recovery.recover`.
+        Raises: as `tradepool.journaling.recovery.recover`.
         """
         report = recover(self._client, Keys(self._settings.shard_count), self.journal, self._settings)
         if report.replayed or report.from_snapshot:

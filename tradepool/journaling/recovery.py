@@ -26,9 +26,9 @@ from tradepool.files.snapshot_info import (
     is_whole,
     load_snapshot,
 )
+from tradepool.journaling.refilling import Refill, refill
+from tradepool.journaling.replay import Replay, Restoring
 from tradepool.model.positions import START_POSITION, parse_position
-from tradepool.refilling import Refill, refill
-from tradepool.replay import Replay, Restoring
 from tradepool.settings import Settings
 from tradepool.store import fence
 from tradepool.store.connection import Client, unbroken
