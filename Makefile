@@ -12,8 +12,8 @@ TRADES ?= 100000
 FAULTS ?= all
 # How many audits of a large pool at work, for example: make audits RUNS=5
 RUNS ?= 50
-# How many tests run at once.
-JOBS ?= 2
+# How many tests run at once. More than there are cores: half of their time they wait for other processes.
+JOBS ?= 3
 UV ?= $(shell command -v uv || echo .venv/lock/bin/uv)
 
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
@@ -22,6 +22,9 @@ COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --
 # All that gpu-test and gpu-bench need, beside Python, numpy and CuPy: a bare machine with a device gets these alone.
 GPU_FILES := Makefile tradepool/__init__.py tradepool/errors.py tradepool/pnl tests/pnl_oracle.py tests/gpu \
   bench/gpu_marks.py
+
+# Compiled modules are kept whatever the environment says: a fleet is many programs, each of which would compile anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input

@@ -31,7 +31,6 @@ from tradepool import PoolClient, Settings, TradePool
 from tradepool.client.confirmation import Confirmation
 from tradepool.fleet.programs import environment, fleet_programs, generated_login
 from tradepool.server.embedded import EmbeddedServer
-from tradepool.settings import load_settings
 
 __all__ = ["measure"]
 
@@ -140,9 +139,7 @@ def _send(settings: Settings, rate: float, started: Event, stop: Event) -> None:
 def _fleet(folder: Path) -> Iterator[Settings]:
     with ExitStack() as resources:
         server = resources.enter_context(EmbeddedServer(folder, port=0))
-        settings = load_settings(
-            redis_url=server.url,
-            broker_url=None,
+        settings = server.settings(
             data_dir=folder,
             cpu_threads=2,
             flower_basic_auth=generated_login(),

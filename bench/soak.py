@@ -1,6 +1,6 @@
 """Whether the processes of a fleet for 64 threads keep their memory under load: size, budget, slope.
 
-    python bench/soak.py [--seconds 600] [--threads 64] [--rate 300]
+    python bench/soak.py [--seconds 600] [--threads 64] [--rate 300] [--leak trades-1]
 
 A server, `tradepool up` with TRADEPOOL_CPU_THREADS=64, and a bot that hands in `rate` commands a second: each
 trade is added, filled and closed, so that what is open stays the same. Every second the unique set size (USS:
@@ -39,7 +39,6 @@ from tradepool import Settings
 from tradepool.client import PoolClient
 from tradepool.fleet.programs import environment, generated_login
 from tradepool.server.embedded import EmbeddedServer, free_port
-from tradepool.settings import load_settings
 
 __all__ = ["BUDGET_MIB", "Slope", "measure", "slope_of"]
 
@@ -62,6 +61,18 @@ def give_back():
 threading.Thread(target=give_back, daemon=True).start()
 """
 """Run by Python in each process of the fleet as it starts; the fleet itself has no such switch."""
+LEAK_KIB_PER_S = 64
+LEAKING = """
+def leak(kept):
+    while True:
+        time.sleep(1)
+        kept.append(bytes({size}))
+
+import sys
+if "{name}@%h" in sys.orig_argv:
+    threading.Thread(target=leak, args=[[]], daemon=True).start()
+"""
+"""Run after that one where a leak is planted in the worker of that name."""
 _T_95 = 2.228
 """Student's t for 95 %, two-sided, with PARTS − 2 degrees of freedom."""
 _WARM_UP_SHARE = 1 / 3
@@ -108,19 +119,20 @@ def slope_of(samples: Sequence[tuple[float, float]]) -> Slope:
     return Slope(line.slope, line.slope - _T_95 * error, line.slope + _T_95 * error, usual)
 
 
-def measure(*, seconds: float, threads: int, rate: float) -> tuple[Samples, int]:
-    """The samples after the warm-up, and how many commands were journaled meanwhile."""
+def measure(*, seconds: float, threads: int, rate: float, leaky: str = "") -> tuple[Samples, int]:
+    """The samples after the warm-up, and how many commands were journaled meanwhile.
+
+    The worker `leaky` is given a leak of LEAK_KIB_PER_S: whoever finds none there would find none at all.
+    """
     with ExitStack() as resources:
         folder = Path(resources.enter_context(tempfile.TemporaryDirectory()))
         server = resources.enter_context(EmbeddedServer(folder, port=0))
-        settings = load_settings(
-            redis_url=server.url,
-            broker_url=None,
+        settings = server.settings(
             data_dir=folder,
             cpu_threads=threads,
             flower_port=free_port(),
         )
-        up = resources.enter_context(_fleet(settings))
+        up = resources.enter_context(_fleet(settings, leaky))
         client = resources.enter_context(PoolClient.connect(settings, spool=folder / "bot.db"))
         first = client.add_trade(_trade(0))
         if not all(client.confirm([first], _CONFIRM_S).values()):
@@ -132,11 +144,12 @@ def measure(*, seconds: float, threads: int, rate: float) -> tuple[Samples, int]
 
 
 @contextmanager
-def _fleet(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+def _fleet(settings: Settings, leaky: str) -> Iterator[subprocess.Popen[bytes]]:
     login = {"TRADEPOOL_FLOWER_BASIC_AUTH": generated_login().get_secret_value()}
     ports = {"TRADEPOOL_METRICS_PORT": str(free_port())}
     own = environment(settings) | {"FLOWER_MAX_TASKS": str(FLOWER_TASKS_MAX)}
-    (settings.data_dir / "sitecustomize.py").write_text(GIVING_BACK)
+    leak = LEAKING.format(name=leaky, size=LEAK_KIB_PER_S << 10) if leaky else ""
+    (settings.data_dir / "sitecustomize.py").write_text(GIVING_BACK + leak)
     own["PYTHONPATH"] = os.pathsep.join((str(settings.data_dir), own["PYTHONPATH"]))
     command = [sys.executable, "-m", "tradepool.cli", "up"]
     with (settings.data_dir / "up.log").open("wb") as out:
@@ -212,8 +225,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--threads", type=int, default=64)
     parser.add_argument("--rate", type=float, default=300.0, help="commands a second")
+    parser.add_argument("--leak", default="", help=f"plant {LEAK_KIB_PER_S} KiB a second in this worker")
     given = parser.parse_args()
-    samples, handed = measure(seconds=given.seconds, threads=given.threads, rate=given.rate)
+    samples, handed = measure(seconds=given.seconds, threads=given.threads, rate=given.rate, leaky=given.leak)
     print(f"{handed:,} commands in {given.seconds:g} s, budget {BUDGET_MIB:g} MiB each")
     print("| program | USS at the end | slope, KiB a minute (95 %) | usually | |")
     print("|---|---:|---:|---:|---|")

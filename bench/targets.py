@@ -135,6 +135,39 @@ TARGETS = (
         ("changed_p50_ms", "unchanged_p50_ms", "cold_p50_ms"),
         is_ceiling=True,
     ),
+    *(
+        Target(
+            f"one trade through the fleet, {load.replace('_', ' ')}, {percentile}, ms",
+            "fleet_latency",
+            f"{load}_{percentile}_ms",
+            bound,
+            ("direct_p50_ms", "fdatasync_p50_ms", "capacity_per_s"),
+            is_ceiling=True,
+        )
+        for load in ("idle", "half_load")
+        for percentile, bound in (("p50", 10), ("p99", 40))
+    ),
+    *(
+        Target(
+            f"enqueued to journaled, {kind.replace('_', ' ')} ÷ best peer",
+            "peers",
+            f"tradepool_{kind}_to_best_peer_ratio",
+            bound,
+            (f"tradepool_{kind}_per_s", "celery_tuned_per_s", "dramatiq_tuned_per_s", "huey_tuned_per_s"),
+        )
+        for kind, bound in (("chunks", 20), ("a_message_per_trade", 2))
+    ),
+    Target(
+        "a worker's processor time a message, Celery's transport ÷ atomic takes",
+        "take",
+        "threads_small_celery_to_atomic_cpu_ratio",
+        3,
+        (
+            "celery_threads_small_worker_us",
+            "atomic_threads_small_worker_us",
+            "threads_small_atomic_to_celery_ratio",
+        ),
+    ),
     Target("adds ÷ the old way, Redis only", "seed_equivalent", "factor_ratio", 40, ("old_per_s",)),
     Target(
         "adds ÷ the old way with files, 10,000 trades",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from functools import cached_property
 from typing import Any
 
 from celery import Celery, signals
+from celery.exceptions import CPendingDeprecationWarning
 
 from tasks import reliability, shown
 from tasks.book_step import BookStep
 from tasks.config import celery_settings
+from tasks.events import EventBatches
 from tasks.heartbeat import Heartbeat
 from tasks.journal_step import JournalStep
 from tasks.transport import choose_transport
@@ -86,6 +89,7 @@ def _create_app() -> PoolApp:
     created = PoolApp("tradepool", include=TASK_MODULES)
     created.add_defaults(lambda: _configuration(created.settings))
     created.steps["worker"] |= {JournalStep, BookStep, Heartbeat, reliability.QuietWatchdog}
+    created.steps["consumer"].add(EventBatches)
     return created
 
 
@@ -100,6 +104,8 @@ app = _create_app()
 @signals.setup_logging.connect(weak=False)
 def _configure_log(loglevel: int, logfile: str | None = None, **_: object) -> None:
     """Of a worker or a beat, in place of Celery's own; `loglevel` is that of the command line."""
+    # At each lost connection, about a choice that `tasks.config` has made.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     settings = app.settings
     configure_log(
         settings.log_format,

@@ -13,8 +13,8 @@ from kombu.exceptions import OperationalError
 from tasks.app import app
 from tasks.pool_task import PoolTask, WriteTask
 from tradepool import wire
-from tradepool.audit.registry import Level
 from tradepool.audit.report import AuditReport
+from tradepool.audit.rules.registry import Level
 from tradepool.errors import Misconfigured, Unavailable
 from tradepool.logger import Logger
 

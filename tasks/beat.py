@@ -14,7 +14,7 @@ from celery.schedules import crontab
 from redbeat import RedBeatScheduler
 from redbeat.schedulers import RedBeatConfig, RedBeatSchedulerEntry, RetryingConnection
 from redis.exceptions import ConnectionError as ConnectionLost
-from redis.exceptions import LockError
+from redis.exceptions import LockError, RedisError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from tasks.doubled_ticks import tick_header
@@ -86,6 +86,18 @@ class TickScheduler(RedBeatScheduler):
             return float(self.max_interval)
         self._broker.worked()
         return pause_s
+
+    def close(self) -> None:
+        """Give the lock back where the server can be told; else it runs out by itself.
+
+        A beat that is asked to end comes by here, in its handler of the signal: an error would be taken for
+        one of the tick that the signal has interrupted, and the beat would go on.
+        """
+        try:
+            super().close()
+        except RedisError as problem:
+            log.warning("the clock's lock is left to run out", problem=f"{type(problem).__name__}: {problem}")
+            self.lock = None
 
     def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
         """Send the entry's task under the id of its tick; None where it is left out."""

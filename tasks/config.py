@@ -125,7 +125,7 @@ def _delivery() -> dict[str, Any]:
 def _worker() -> dict[str, Any]:
     return {
         # Undecodable and unknown messages are parked, not dropped.
-        "worker_consumer": "tasks.reliability:ParkingConsumer",
+        "worker_consumer": "tasks.unreadable:ParkingConsumer",
         # Chunks make events cheap, and Flower lives on them.
         "worker_send_task_events": True,
         # Standard output belongs to whoever starts the worker.

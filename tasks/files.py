@@ -9,17 +9,29 @@ import msgspec
 from tasks.app import app
 from tasks.pool_task import PoolTask
 from tradepool import wire
+from tradepool.errors import PoolLocked
 from tradepool.logger import Logger
 
 __all__ = ["archive_closed_trades", "write_snapshot"]
 
+BUSY_PAUSE_S = 0.5
+BUSY_TRIES_MAX = 3600
+"""Half an hour for a snapshot that is under way."""
+
 log = Logger(__name__)
 
 
-@app.task(base=PoolTask, name=wire.WRITE_SNAPSHOT)
-def write_snapshot() -> dict[str, Any]:
-    """Write `trades.json` and its companions beside the journal."""
-    info = app.trade_pool.write_snapshot(app.journal)
+@app.task(base=PoolTask, name=wire.WRITE_SNAPSHOT, bind=True)
+def write_snapshot(self: PoolTask) -> dict[str, Any]:
+    """Write `trades.json` and its companions beside the journal.
+
+    Raises: Retry while another one is being written: that began earlier, and may lack what whoever asked for
+    this one wants in it.
+    """
+    try:
+        info = app.trade_pool.write_snapshot(app.journal)
+    except PoolLocked as other:
+        raise self.retry(exc=other, countdown=BUSY_PAUSE_S, max_retries=BUSY_TRIES_MAX) from other
     return {"at": info.at, "trades": info.trades.count, "ledgers": info.ledgers.count}
 
 

@@ -69,7 +69,12 @@ def park(app: PoolApp, letters: Sequence[Letter]) -> None:
                     "errback": _retrying,
                 },
             )
-            log.warning("parked", task=parked["task"], task_id=parked["task_id"], **parked["reason"])
+            log.warning("parked", task=parked["task"], task_id=parked["task_id"], **_kind(parked["reason"]))
+
+
+def _kind(reason: Mapping[str, str]) -> dict[str, str]:
+    """What a log may know of a reason; the rest quotes what was refused: see `replay-dead --list`."""
+    return {name: reason[name] for name in ("error", "field") if reason.get(name)}
 
 
 def _sendable(parked: Letter) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import uuid
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from celery import Task
@@ -37,6 +38,8 @@ class PoolTask(Task):
     throws: tuple[type[TradePoolError], ...] = (Rejected,)
     """A refusal is an answer: Celery logs it in one line, without a traceback."""
     default_retry_delay = WORKER_LOST_PAUSE_S
+    resultrepr_maxsize = 0
+    """An answer, which may have balances, is its caller's: no log shows it, nor any event (`tasks.shown`)."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run; a message with the wrong arguments is parked before it fails.
@@ -49,7 +52,7 @@ class PoolTask(Task):
         if is_doubled(self.app, self.request.id, self.request.get(TICK_HEADER)):
             raise Ignore
         try:
-            inspect.signature(self.run).bind(*args, **kwargs)
+            _signature(self).bind(*args, **kwargs)
         except TypeError as error:
             self._park_message(error, args, kwargs)
             raise
@@ -124,3 +127,8 @@ class WriteTask(PoolTask):
             sent_at=self.request.get("sent_at"),
             overtaken_since=overtaken_since,
         )
+
+
+@cache
+def _signature(task: Task) -> inspect.Signature:
+    return inspect.signature(task.run)

@@ -1,4 +1,4 @@
-"""What keeps a worker honest: the restart guard, parking of unreadable messages, the quiet watchdog.
+"""What keeps a worker honest: the restart guard, the guard of messages, the quiet watchdog.
 
 Each answers a failure met on celery and kombu 5.7 with Redis; the tests beside them show it.
 """
@@ -11,26 +11,22 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
 import orjson
 import redis
-from celery import bootsteps, signals
+from celery import bootsteps
 from celery.worker import state
-from celery.worker.consumer import Consumer
-from kombu.exceptions import OperationalError
 from kombu.transport import redis as redis_transport
 from kombu.transport.redis import Channel, QoS
 
-from tasks.parking import letter, park, reason_of
 from tasks.transport import notes
 from tradepool.broker import ChangeSender
 from tradepool.errors import Misconfigured, StoreUnavailable
 from tradepool.logger import Logger
 
-__all__ = ["ParkingConsumer", "QuietWatchdog", "guard_messages", "guard_restarts"]
+__all__ = ["QuietWatchdog", "guard_messages", "guard_restarts"]
 
 log = Logger(__name__)
 
@@ -108,70 +104,6 @@ def guard_messages() -> None:
     redis_transport.Transport._deliver = deliver_messages  # type: ignore[method-assign]  # noqa: SLF001 - as above
 
 
-class ParkingConsumer(Consumer):
-    """A consumer that parks what it cannot read, where Celery's would drop it or end."""
-
-    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
-        """Celery's handler of messages; what it fails on for the message's own sake is parked."""
-        handle = super().create_task_handler(*args, **kwargs)
-        # kombu counts KeyError among the connection errors; here it is a header that is missing.
-        lost = {*self.connection_errors, *self.channel_errors, OperationalError} - {KeyError}
-
-        def on_task_received(message: Any) -> None:
-            try:
-                handle(message)
-            except (MemoryError, *lost):
-                raise
-            except Exception as error:  # the process boundary: one bad message must not end the worker
-                if message.acknowledged:
-                    log.exception("message failed after it was seen to")
-                else:
-                    self.on_invalid_task(None, message, error)
-
-        return on_task_received
-
-    def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Park a message whose body is not JSON, then acknowledge it."""
-        if self._parked(message, exc):
-            super().on_decode_error(message, exc)
-
-    def on_unknown_message(self, body: Any, message: Any) -> None:
-        """Park a message that is no task, then drop it from the queue."""
-        if self._parked(message, ValueError("not a Celery task message")):
-            super().on_unknown_message(body, message)
-
-    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Park a message for a task that this fleet does not have, then drop it from the queue."""
-        if not self._parked(message, LookupError(f"no task named {exc}")):
-            return
-        try:
-            super().on_unknown_task(body, message, exc)
-        finally:
-            if not message.acknowledged:  # Celery looks for the task's id first, and there may be none
-                message.reject()
-
-    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Park a message that breaks the task protocol, then drop it from the queue."""
-        if self._parked(message, exc):
-            super().on_invalid_task(body, message, exc)
-
-    def _parked(self, message: Any, error: Exception) -> bool:
-        """Whether the letter is sent; if not, the message stays unacknowledged and comes again."""
-        headers = message.headers or {}
-        parked = letter(
-            reason=reason_of(error),
-            task=str(headers.get("task", "")),
-            task_id=str(headers.get("id", "")),
-            payload={"headers": headers, "body": _text(message.body)},
-        )
-        try:
-            park(self.app, [parked])
-        except OperationalError:
-            log.exception("cannot park an unreadable message")
-            return False
-        return True
-
-
 class QuietWatchdog(bootsteps.StartStopStep):
     """Ends a worker that has stopped taking messages, so that its supervisor starts a new one.
 
@@ -216,17 +148,6 @@ class QuietWatchdog(bootsteps.StartStopStep):
         except (StoreUnavailable, Misconfigured) as problem:
             log.info("watchdog cannot reach the broker", problem=str(problem))
             return 0
-
-
-@signals.task_internal_error.connect(weak=False)
-def _park_broken_call(
-    sender: Any, task_id: str, args: Any, kwargs: Any, exception: Exception, **_: Any
-) -> None:
-    """Park a message that failed before its task began (its arguments are no list or no dict)."""
-    payload = {"args": args, "kwargs": kwargs}
-    park(
-        sender.app, [letter(reason=reason_of(exception), task=sender.name, task_id=task_id, payload=payload)]
-    )
 
 
 def _attached(channel: Any) -> bool:
@@ -288,9 +209,3 @@ def _wrapped(text: str, queue: str) -> dict[str, Any]:
 
 def _busy() -> bool:
     return bool(len(state.active_requests) or len(state.reserved_requests))
-
-
-def _text(body: Any) -> str:
-    return (
-        bytes(body).decode("utf-8", "backslashreplace") if isinstance(body, bytes | memoryview) else str(body)
-    )

@@ -1,4 +1,4 @@
-"""What others see of a task's arguments, in the log, in Flower and elsewhere: counts and ids, no payload."""
+"""What others see of a task, in the log, in Flower and elsewhere: counts and ids, no payload, no answer."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ class QuietRequest(Request):
         """As `celery inspect` and Flower ask for it; never the arguments themselves."""
         told: dict[str, Any] = super().info(safe=True)
         return told
+
+    def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's signature
+        """Tell Flower and whoever else listens: of a failure its kind, and nothing of an answer."""
+        for wordy in ("result", "traceback"):
+            fields.pop(wordy, None)
+        if "exception" in fields:
+            # Its text may quote what was refused.
+            fields["exception"] = str(fields["exception"]).partition("(")[0]
+        super().send_event(type, **fields)
 
 
 def about(task: Task, args: Any, kwargs: Any) -> dict[str, str | int]:

@@ -22,7 +22,7 @@ from tests.loose_trades import buy, entry
 from tests.store_changes import change
 from tradepool import TradePool, commanding
 from tradepool.archive.parts import drop_rows
-from tradepool.audit.ledger_rules import EXPIRED_MAX_US
+from tradepool.audit.rules.ledger_rules import EXPIRED_MAX_US
 from tradepool.clock import now_us
 from tradepool.files.snapshot_info import SNAPSHOT_NAME, FileInfo, load_snapshot
 from tradepool.journaling.service import JournalService

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 from tradepool.audit.report import AuditReport, Finding, Severity
-from tradepool.audit.rules import all_rules
+from tradepool.audit.rules.catalogue import all_rules
 
 
 def contradictions(report: AuditReport) -> list[Finding]:

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 from tests.archived_trades import closed_trade
 from tests.varied_trades import trade_on, varied_trades
 from tradepool import Settings, TradePool
-from tradepool.audit.registry import Level
 from tradepool.audit.report import Finding
+from tradepool.audit.rules.registry import Level
 from tradepool.batching import batched
 
 __all__ = ["TRADES", "Run", "clean_runs"]

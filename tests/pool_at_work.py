@@ -39,7 +39,9 @@ class PoolAtWork:
         )
         self._numbers = count(1)
         self.notified: dict[int, str] = {}
-        self.writer = JournalWriter(client, self.keys, self.journal, self.notified.update)
+        self.writer = JournalWriter(
+            client, self.keys, self.journal, lambda positions, _: self.notified.update(positions)
+        )
 
     @property
     def log(self) -> Path:

@@ -13,9 +13,9 @@ import redis
 from tests.audit_plants import PLANTS, Scene, opened
 from tests.faults.simulator.store_contents import actual_contents
 from tradepool import TradePool
-from tradepool.audit.registry import Repair
 from tradepool.audit.report import AuditReport
-from tradepool.audit.rules import RULES
+from tradepool.audit.rules.catalogue import RULES
+from tradepool.audit.rules.registry import Repair
 from tradepool.files.snapshot_info import SNAPSHOT_NAME
 from tradepool.journaling.service import JournalService
 from tradepool.server.embedded import EmbeddedServer

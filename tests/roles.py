@@ -58,8 +58,17 @@ class RoleServers:
 
     def client(self, role: str) -> redis.Redis:
         """A client of the store as `role`; the caller closes it."""
-        password = (self._folder / "users" / f"{role}_password").read_text(encoding="ascii")
-        return redis.Redis(port=self.store.port, username=role, password=password, protocol=2)
+        return redis.Redis(port=self.store.port, username=role, password=self.password(role), protocol=2)
+
+    def password(self, role: str) -> str:
+        """What `role` logs in with."""
+        return (self._folder / "users" / f"{role}_password").read_text(encoding="ascii")
+
+    def refusals(self, command: str) -> int:
+        """How often `command` was refused on the broker, to whomever."""
+        with self.broker.client() as admin:
+            told = admin.info("commandstats").get(f"cmdstat_{command}", {})
+        return int(told.get("rejected_calls", 0))
 
     def denied(self) -> list[tuple[str, str, str]]:
         """Who was denied what since the last call: user, reason, object."""

@@ -166,10 +166,10 @@ def cluster_node(folder: Path, *overrides: str) -> Server:
 
 
 @contextmanager
-def cluster_servers(folder: Path) -> Iterator[ClusterServers]:
+def cluster_servers(folder: Path, *overrides: str) -> Iterator[ClusterServers]:
     """A running cluster whose node i has the i-th third of the slots."""
     with ExitStack() as running:
-        nodes = [running.enter_context(cluster_node(folder / f"node-{i}")) for i in range(_NODES)]
+        nodes = [running.enter_context(cluster_node(folder / f"node-{i}", *overrides)) for i in range(_NODES)]
         bounds = [-(-_SLOTS * i // _NODES) for i in range(_NODES + 1)]
         for i, node in enumerate(nodes):
             with node.client() as client:

@@ -186,11 +186,15 @@ class _Link:
         self._under_way: deque[tuple[float, socket.socket, bytes]] = deque()
         self._is_reset = False
         self._is_stranded = False
+        self._woken, self._waking = socket.socketpair()
         self.ended = threading.Event()
 
     def reset(self) -> None:
         """Have both ends see a reset connection."""
         self._is_reset = True
+        # It may have ended meanwhile.
+        with contextlib.suppress(OSError):
+            self._waking.send(b"!")
 
     def strand(self) -> None:
         """Have it carry nothing any more, not even the end of one side to the other."""
@@ -199,20 +203,17 @@ class _Link:
     def run(self) -> None:
         """Relay until an end closes or the link is reset; a stranded one until both have closed."""
         with selectors.DefaultSelector() as ready:
+            ready.register(self._woken, selectors.EVENT_READ)
             for one in (self._client, self._server):
                 one.settimeout(0.0)
                 ready.register(one, selectors.EVENT_READ)
             try:
-                while not self._is_reset and ready.get_map():
-                    for key, _ in ready.select(self._pause_s()):
-                        if self._is_stranded:
-                            _swallow(ready, key.fileobj)  # type: ignore[arg-type]
-                        else:
-                            self._take(key.fileobj)  # type: ignore[arg-type]
-                    if not self._is_stranded:
-                        self._deliver()
+                while not self._is_reset and len(ready.get_map()) > 1:
+                    self._pass_on(ready)
             except OSError:
                 pass
+        for one in (self._woken, self._waking):
+            one.close()
         for one in (self._client, self._server):
             # Without lingering a close is a reset: the peer must not take it for an orderly end.
             with contextlib.suppress(OSError):
@@ -221,10 +222,22 @@ class _Link:
         self._proxy.forget(self)
         self.ended.set()
 
-    def _pause_s(self) -> float:
+    def _pass_on(self, ready: selectors.BaseSelector) -> None:
+        """Wait for something to come or to be due, and see to it."""
+        for key, _ in ready.select(self._pause_s()):
+            if key.fileobj is self._woken:
+                return
+            if self._is_stranded:
+                _swallow(ready, key.fileobj)  # type: ignore[arg-type]
+            else:
+                self._take(key.fileobj)  # type: ignore[arg-type]
+        if not self._is_stranded:
+            self._deliver()
+
+    def _pause_s(self) -> float | None:
         if not self._under_way or self._is_stranded:
-            return _LOOK_S
-        return min(_LOOK_S, max(0.0, self._under_way[0][0] - time.monotonic()))
+            return None
+        return max(0.0, self._under_way[0][0] - time.monotonic())
 
     def _take(self, source: socket.socket) -> None:
         is_answer = source is self._server
@@ -238,6 +251,9 @@ class _Link:
             if self._proxy.passes(is_answer=is_answer):
                 to = self._client if is_answer else self._server
                 self._under_way.append((time.monotonic() + self._proxy.delay_s, to, data))
+            # What TLS has read already no selector will tell of.
+            if len(data) < _CHUNK_BYTES and not isinstance(source, ssl.SSLSocket):
+                return
 
     def _deliver(self) -> None:
         while self._under_way and self._under_way[0][0] <= time.monotonic():

@@ -29,6 +29,7 @@ from tradepool.archive.seals import adopt, is_sealed, settle_seal
 from tradepool.due_trades import Due, change_of, commits_of, ends_at, is_archived, is_due, parts_of
 from tradepool.errors import Corrupt, ResourceUnavailable
 from tradepool.files.durable import FileLock
+from tradepool.files.steady_clock import steady_now_us, uptime
 from tradepool.model import codec
 from tradepool.settings import Settings
 from tradepool.store.durability import await_durable
@@ -82,7 +83,7 @@ class Archiving:
     def run(self) -> ArchiveReport:
         """Archive every final trade that ended, and last changed, longer than `retention_s` ago.
 
-        Durable on return.
+        Durable on return. Ago is by a clock that does not jump ahead.
 
         A trade that somebody changes meanwhile is left to the next run. Finding them costs a look at
         each user's oldest live trades, not at all trades.
@@ -93,10 +94,12 @@ class Archiving:
         was begun.
         """
         start = time.monotonic()
-        cutoff = self._now_us() - self._settings.retention_s * _SECOND_US
         written: list[tuple[Path, int]] = []
         complete = True
         with translated(str(self._folder.path)), closing(self._lock()):
+            # An archived trade takes no change any more: a clock that is wrong for an hour must not do that.
+            now_us = steady_now_us(self._folder.clock_mark, self._now_us(), uptime())
+            cutoff = now_us - self._settings.retention_s * _SECOND_US
             written += self._finish_left_over()
             for due in parts_of(self._due(cutoff), round_max=ROUND_TRADES_MAX, part_max=PART_TRADES_MAX):
                 if time.monotonic() - start > RUN_S_MAX:
@@ -250,7 +253,7 @@ class Archiving:
     def _await_journal(self, shards: set[int], generation: str) -> None:
         """Wait until the journal has what the shards hold, and make sure that it is what was seen."""
         wanted = sorted(shards)
-        positions = dict(zip(wanted, self._store.positions(wanted), strict=True))
+        positions = dict(zip(wanted, self._store.positions_in(generation, wanted), strict=True))
         await_durable(self._store, self._watermark, positions, generation, self._settings.journal_wait_s)
 
 

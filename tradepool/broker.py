@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
+from uuid import uuid4
 
+import orjson
 from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
@@ -16,11 +21,17 @@ from tradepool.clock import now_us
 from tradepool.errors import StoreUnavailable
 from tradepool.settings import Settings
 from tradepool.store.address import broker_address, broker_name
-from tradepool.store.translation import causes, of_redis
+from tradepool.store.asking import ask_all
+from tradepool.store.connection import connect_broker
+from tradepool.store.translation import causes, of_redis, translated
 
 __all__ = ["ChangeSender", "queue_named"]
 
 _HEALTH_CHECK_S = 10
+_RETRIES_MAX = 1
+"""For a connection that was cut while nobody used it; whoever sends has pauses of its own."""
+_BODY = b'[[[%b]],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
+"""Arguments of a task, as Celery's protocol 2 has them: positional, named, and what else to call."""
 
 
 def queue_named(name: str) -> Queue:
@@ -41,6 +52,9 @@ class ChangeSender:
         self._app = Celery("tradepool-sender", set_as_current=False)
         broker = broker_address(settings)
         self._name = broker_name(settings)
+        self._client = connect_broker(settings, retries_max=_RETRIES_MAX)
+        self._origin = f"gen{os.getpid()}@{socket.gethostname()}"
+        self._reply_to = str(uuid4())
         self._app.conf.update(
             broker_url=broker.celery_url,
             broker_use_ssl=broker.celery_tls,
@@ -65,7 +79,18 @@ class ChangeSender:
         On return the broker has it. Raises: StoreUnavailable; the message may have been sent even so.
         Misconfigured when the broker refuses us.
         """
-        return self.call(queue, wire.APPLY_CHANGES, [list(commands)], argsrepr=f"<{len(commands)} changes>")
+        return self.send_each(queue, [[wire.encode(command) for command in commands]])[0]
+
+    def send_each(self, queue: str, messages: Sequence[Sequence[bytes]]) -> list[str]:
+        """Send messages, each with the JSON of its commands, in one exchange; the ids of their tasks.
+
+        They come to the queue in this order. Raises like `send`: any of them may have been sent then.
+        """
+        task_ids = [str(uuid4()) for _ in messages]
+        made = map(self._message, [queue] * len(messages), task_ids, messages)
+        with translated(self._name):
+            ask_all(self._client, [("LPUSH", queue, message) for message in made])
+        return task_ids
 
     def call(
         self, queue: str, task: str, args: Sequence[object], *, sent_at: int | None = None, **options: Any
@@ -93,6 +118,7 @@ class ChangeSender:
 
     def close(self) -> None:
         """Close the broker connections."""
+        self._client.close()
         self._app.close()
 
     def __enter__(self) -> Self:
@@ -100,6 +126,52 @@ class ChangeSender:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _message(self, queue: str, task_id: str, commands: Sequence[bytes]) -> bytes:
+        """A call of the task that takes commands, as kombu puts it on a list.
+
+        A twentieth of the time that Celery and kombu need for it; a test holds the two together.
+        """
+        told = f"<{len(commands)} changes>"
+        return orjson.dumps(
+            {
+                "body": b64encode(_BODY % b",".join(commands)).decode(),
+                "content-encoding": "utf-8",
+                "content-type": wire.CONTENT_TYPE,
+                "headers": {
+                    "lang": "py",
+                    "task": wire.APPLY_CHANGES,
+                    "id": task_id,
+                    "shadow": None,
+                    "eta": None,
+                    "expires": None,
+                    "group": None,
+                    "group_index": None,
+                    "retries": 0,
+                    "timelimit": [None, None],
+                    "root_id": task_id,
+                    "parent_id": None,
+                    "argsrepr": told,
+                    "kwargsrepr": "{}",
+                    "origin": self._origin,
+                    "ignore_result": None,
+                    "replaced_task_nesting": 0,
+                    "stamped_headers": None,
+                    "stamps": {},
+                    "sent_at": now_us(),
+                },
+                "properties": {
+                    "correlation_id": task_id,
+                    "reply_to": self._reply_to,
+                    "argsrepr": told,
+                    "delivery_mode": 2,
+                    "delivery_info": {"exchange": "", "routing_key": queue},
+                    "priority": 0,
+                    "body_encoding": "base64",
+                    "delivery_tag": str(uuid4()),
+                },
+            }
+        )
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

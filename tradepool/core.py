@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
+from tradepool.answering import answers_to
 from tradepool.batching import batched
+from tradepool.calls import Call, divided, joined
 from tradepool.clock import now_us
-from tradepool.commanding import add_trade_or_refusal, checked_trades, new_command_id
+from tradepool.commanding import add_trade_or_refusal, checked_trades
 from tradepool.deciding import Result, ShardBatch
-from tradepool.errors import Rejected, VersionConflict
+from tradepool.errors import Fenced, Rejected, VersionConflict
+from tradepool.expiring import expire_reservations
+from tradepool.grouping import Grouping
 from tradepool.model import ids
-from tradepool.model.changes import APPLIED_MAX
 from tradepool.model.commands import AddTrade, PoolCommand
-from tradepool.model.ledger import ReservationStatus, owner_of_ledger
-from tradepool.model.receipt import Receipt
-from tradepool.model.token_commands import ExpireTokens, ReserveTokens, TokenCommand
 from tradepool.placing import Placed, place
 from tradepool.settings import Durability, Settings
 from tradepool.store.answers import refused
@@ -35,29 +36,25 @@ from tradepool.store.watermark import Watermark
 
 __all__ = ["Result", "TradeCore"]
 
-TASK_ID_CHARS_MAX = 128
 WINDOW = 2000
 """Commands that share their round trips. They scatter over all shards, and what a commit costs the server
 is the less for each of them the more of one shard it gets; `batch_max` of one shard at most."""
+GROUPED_MAX = 20
+"""Commands of a call that shares its commit with other threads' calls; a larger one has its own."""
 BATCHES_AHEAD_MAX = 4
 """Batches that `apply_all` commits before it waits for the journal to have the first of them."""
-EXPIRY_BATCH = 200
-"""Ledgers of one shard whose reservations are given back in one step."""
-EXPIRY_ROUNDS_MAX = 1000
-"""Such steps of one call; what is over after that waits for the next."""
 
 _PAUSE_FIRST_S = 0.001
 _PAUSE_MAX_S = 0.1
 
 
 class _Begun(NamedTuple):
-    """A committed batch: results in order, the position of each shard, the generation it began in.
+    """Calls committed together: their results in order, each shard's position, the generation they began in.
 
-    The results call durable what will be, once the journal has it. Commands are kept where a client
-    may wait for their answers.
+    The results call durable what will be, once the journal has it.
     """
 
-    commands: Sequence[PoolCommand]
+    calls: Sequence[Call]
     results: list[Result]
     positions: dict[int, str]
     generation: str
@@ -79,6 +76,9 @@ class TradeCore:
         self._watermark = watermark
         self._settings = settings
         self._is_journaled = settings.durability is Durability.JOURNAL
+        self._grouping = Grouping(
+            self._begin, self._finish, size_of=attrgetter("size"), size_max=settings.batch_max
+        )
 
     def apply(self, commands: Sequence[PoolCommand], *, task_id: str = "") -> list[Result]:
         """Apply `commands` in order; one receipt or refusal for each, in the same order.
@@ -87,9 +87,14 @@ class TradeCore:
         on return. `task_id` names the fleet's task in the journal; with it, a command that changed
         nothing, or that its record may soon not show, leaves an answer for the client that waits for it.
 
+        A few commands are committed with those that other threads bring meanwhile (`Grouping`). That shows
+        in nothing but the time it takes.
+
         Raises: StoreUnavailable, Fenced, JournalUnavailable, VersionConflict, Corrupt. Part of the
         batch may then be applied; sending the same commands again is safe.
         """
+        if 0 < len(commands) <= GROUPED_MAX:
+            return self._grouping.make(Call(commands, task_id))
         windows = self.apply_all(batched(commands, WINDOW), task_id=task_id)
         return [result for results in windows for result in results]
 
@@ -104,11 +109,11 @@ class TradeCore:
         """
         begun: deque[_Begun] = deque()
         for commands in batches:
-            begun.append(self._begin(commands, task_id))
+            begun.append(self._begin([Call(commands, task_id)]))
             if len(begun) > BATCHES_AHEAD_MAX:
-                yield self._finish(begun.popleft())
+                yield from self._finish(begun.popleft())
         while begun:
-            yield self._finish(begun.popleft())
+            yield from self._finish(begun.popleft())
 
     def add_all(self, trades: object) -> Iterator[Result]:
         """Add trades, given as a Trade or a dict; one result for each, in order.
@@ -134,42 +139,47 @@ class TradeCore:
 
         Several may run at once: each reservation is given back by one of them. Raises: as `apply`.
         """
-        return sum(self._expire_shard(shard) for shard in self._store.keys.shards)
-
-    def _expire_shard(self, shard: int) -> int:
-        expired = 0
-        for _ in range(EXPIRY_ROUNDS_MAX):
-            due = self._store.due_ledgers(shard, self._now_us(), EXPIRY_BATCH)
-            now = self._now_us()
-            results = self.apply([_expire(record_id, now) for record_id in due])
-            given_back = sum(result.expired for result in results if isinstance(result, Receipt))
-            expired += given_back
-            if len(due) < EXPIRY_BATCH or not given_back:
-                break
-        return expired
+        return expire_reservations(self._store, self.apply, self._now_us)
 
     def refuse(self, command: PoolCommand, error: Rejected) -> None:
         """Leave the refusal of `command` as an answer for the client that waits for it."""
         self._store.put_answers({ids.short_id(command.command_id): refused(error)})
 
-    def _begin(self, commands: Sequence[PoolCommand], task_id: str) -> _Begun:
-        """Commit; the generation is taken before, so that a recovery in between cannot be missed."""
-        generation = self._store.generation()
-        results, positions = self._commit(commands, _printable(task_id))
-        return _Begun(commands if task_id else (), results, positions, generation)
+    def _begin(self, calls: Sequence[Call]) -> _Begun:
+        """Commit, once more where the server was recovered since this process last looked.
 
-    def _finish(self, begun: _Begun) -> list[Result]:
+        The generation is taken before, so that a recovery in between cannot be missed.
+        """
+        generation = self._store.commit_generation()
+        commands, task_ids = joined(calls)
+        try:
+            results, positions = self._commit(commands, task_ids, generation)
+        except Fenced:
+            if (current := self._store.generation()) == generation:
+                raise
+            generation = current
+            results, positions = self._commit(commands, task_ids, generation)
+        return _Begun(calls, results, positions, generation)
+
+    def _finish(self, begun: _Begun) -> list[list[Result]]:
+        """The results of each call."""
         if self._is_journaled:
             wait_s = self._settings.journal_wait_s
             await_durable(self._store, self._watermark, begun.positions, begun.generation, wait_s)
-        if begun.commands:
-            self._leave_answers(begun.commands, begun.results)
-        return begun.results
+        results = divided(begun.calls, begun.results)
+        answers = answers_to(begun.calls, results)
+        if answers:
+            self._store.put_answers(answers)
+        return results
 
-    def _commit(self, commands: Sequence[PoolCommand], task_id: str) -> tuple[list[Result], dict[int, str]]:
+    def _commit(
+        self, commands: Sequence[PoolCommand], task_ids: Sequence[str], generation: str
+    ) -> tuple[list[Result], dict[int, str]]:
         """Results in order, and for each shard the position that covers its part of them.
 
         What loses a race to another writer is placed and decided again, a bounded number of times.
+
+        Raises: Fenced when the server is not of `generation`; VersionConflict.
         """
         results: dict[int, Result] = {}
         positions: dict[int, str] = {}
@@ -178,8 +188,8 @@ class TradeCore:
             placement = place(self._store, waiting)
             results.update(placement.refused)
             for wave in self._waves(placement.shards):
-                batches = self._decide(wave, task_id, is_first=attempt == 0)
-                committed = self._commit_all(batches)
+                batches = self._decide(wave, task_ids, is_first=attempt == 0)
+                committed = self._commit_all(batches, generation)
                 for shard, position in committed.items():
                     results |= batches[shard].results(position, durable=self._is_journaled)
                     positions[shard] = position
@@ -204,7 +214,7 @@ class TradeCore:
             yield {shard: part for shard, part in parts.items() if part}
 
     def _decide(
-        self, placed: Mapping[int, list[Placed]], task_id: str, *, is_first: bool
+        self, placed: Mapping[int, list[Placed]], task_ids: Sequence[str], *, is_first: bool
     ) -> dict[int, ShardBatch]:
         """The batch of each shard, decided against one read of all their records.
 
@@ -220,16 +230,17 @@ class TradeCore:
         values = dict(zip(wanted, self._store.read(list(wanted)), strict=True)) if wanted else {}
         now, batches = self._now_us(), {}
         for shard, items in placed.items():
-            batch = ShardBatch(self._store, shard, task_id=task_id, look_up_owners=not is_first, now_us=now)
+            batch = ShardBatch(self._store, shard, task_ids=task_ids, look_up_owners=not is_first, now_us=now)
             record_ids = [i for item in items for i in (*item.record_ids, *item.to_read(is_first=True))]
             batch.decide(items, {record_id: values.get((shard, record_id)) for record_id in record_ids})
             batches[shard] = batch
         return batches
 
-    def _commit_all(self, batches: Mapping[int, ShardBatch]) -> dict[int, str]:
+    def _commit_all(self, batches: Mapping[int, ShardBatch], generation: str) -> dict[int, str]:
         """The position of each shard that went through.
 
-        A shard without changes stands at its newest position, which covers whatever its commands repeat.
+        A shard without changes stands at its newest position, which covers whatever its commands repeat, if
+        that was read in `generation`: no commit has looked.
         """
         lost = self._claim_routes(batches)
         changes = {
@@ -237,7 +248,10 @@ class TradeCore:
         }
         committed = self._store.commit_all(changes) if changes else {}
         unchanged = [shard for shard, batch in batches.items() if not batch.changes]
-        return committed | dict(zip(unchanged, self._store.positions(unchanged), strict=True))
+        if not unchanged:
+            return committed
+        positions = self._store.positions_in(generation, unchanged)
+        return committed | dict(zip(unchanged, positions, strict=True))
 
     def _claim_routes(self, batches: Mapping[int, ShardBatch]) -> set[int]:
         """Make new trades findable whose ids carry no slot, before they exist.
@@ -251,39 +265,6 @@ class TradeCore:
             return set()
         owners = self._store.put_routes({trade_id: slot for trade_id, (_, slot) in wanted.items()})
         return {shard for trade_id, (shard, slot) in wanted.items() if owners[trade_id] != slot}
-
-    def _leave_answers(self, commands: Sequence[PoolCommand], results: Sequence[Result]) -> None:
-        """What clients cannot see in the records, or not for long: they are of a few last commands each."""
-        answers: dict[str, str] = {}
-        later: Counter[str] = Counter()
-        for command, result in reversed(list(zip(commands, results, strict=True))):
-            if isinstance(result, Rejected):
-                continue
-            if result.outcome == "applied":
-                later[result.trade_id] += 1
-                is_seen = later[result.trade_id] <= APPLIED_MAX and not isinstance(command, TokenCommand)
-                if is_seen:
-                    continue
-            answers[ids.short_id(command.command_id)] = _answer(command, result)
-        if answers:
-            self._store.put_answers(answers)
-
-
-def _answer(command: PoolCommand, receipt: Receipt) -> str:
-    """The outcome; of a reserve that found its key used up what it is for a bot: too late."""
-    held = receipt.reservation
-    is_gone = held is not None and held.status is not ReservationStatus.OPEN
-    return "stale" if isinstance(command, ReserveTokens) and is_gone else receipt.outcome
-
-
-def _expire(record_id: str, now: int) -> ExpireTokens:
-    user_id, account_id = owner_of_ledger(record_id)
-    return ExpireTokens(command_id=new_command_id(), as_of=now, user_id=user_id, account_id=account_id)
-
-
-def _printable(task_id: str) -> str:
-    """The task's id as the journal can carry it: whoever sends a task chooses its id."""
-    return task_id if task_id.isprintable() and len(task_id) <= TASK_ID_CHARS_MAX else ids.short_id(task_id)
 
 
 def _step_aside(attempt: int) -> None:

@@ -16,7 +16,7 @@ from tradepool.model.archived import Archived
 from tradepool.model.commands import AddFill, AddTrade, QuarantineTrade, TradeCommand
 from tradepool.model.ids import short_id, slot_of_id, slot_of_user
 from tradepool.model.ledger import Ledger, ledger_id, next_expiry
-from tradepool.model.receipt import Outcome, Receipt
+from tradepool.model.receipt import CommandOutcome, Receipt
 from tradepool.model.relations import check_relation
 from tradepool.model.token_commands import TokenCommand, owner_of
 from tradepool.model.trade import Trade
@@ -36,15 +36,15 @@ class ShardBatch:
 
     With `look_up_owners` the store is asked who owns each new idempotency key and fill id. A first
     attempt leaves that to the commit, which refuses what is taken; the next attempt then asks. `now_us` is
-    the time at which reservations count as over.
+    the time at which reservations count as over; `task_ids` names each command's task, by place in the batch.
     """
 
     def __init__(
-        self, store: RedisStore, shard: int, *, task_id: str, look_up_owners: bool, now_us: int
+        self, store: RedisStore, shard: int, *, task_ids: Sequence[str], look_up_owners: bool, now_us: int
     ) -> None:
         self._store = store
         self._shard = shard
-        self._task_id = task_id
+        self._task_ids = task_ids
         self._look_up_owners = look_up_owners
         self._now_us = now_us
         self._values: dict[str, bytes | None] = {}
@@ -155,7 +155,9 @@ class ShardBatch:
         change = changes.change(trade, command)
         return self._book_trade(item, change.outcome, trade, change.trade)
 
-    def _book_trade(self, item: Placed, outcome: Outcome, before: Trade | None, after: Trade) -> Receipt:
+    def _book_trade(
+        self, item: Placed, outcome: CommandOutcome, before: Trade | None, after: Trade
+    ) -> Receipt:
         if outcome == "applied":
             check_relation(before, after, self._related)
             self._claim_owners(before, after)
@@ -226,7 +228,7 @@ class ShardBatch:
                 trade_after=after if isinstance(after, Trade) else None,
                 next_expiry=next_expiry(after) if isinstance(after, Ledger) else None,
                 command_id=item.command.command_id,
-                task_id=self._task_id,
+                task_id=self._task_ids[item.place],
             )
         )
         self._values[record_id] = value

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tradepool import wiring
-from tradepool.audit.registry import known_level
 from tradepool.audit.report import AuditReport
+from tradepool.audit.rules.registry import known_level
 from tradepool.errors import InvalidQuery, ResourceUnavailable
 from tradepool.narrowing import part, path_of
 

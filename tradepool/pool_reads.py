@@ -219,7 +219,8 @@ class PoolReads:
         """The first `limit` rows that a SELECT on the table `trades` has, live and archived ones as one.
 
         Every live trade is read for it. Raises: InvalidQuery, ResourceUnavailable; Misconfigured without
-        DuckDB, or where trades are archived and the archive is not on this machine.
+        DuckDB, or where trades are archived and the archive is not on this machine; Corrupt when it lacks
+        some of them.
         """
         return self._services.queries.sql(query, limit=limit)
 
@@ -238,7 +239,7 @@ class PoolReads:
 
         The format is `file_format`, jsonl, csv, parquet or freqtrade, or what the suffix says; each can be
         imported again. Which trades is said as in `get_all_trades`. Raises: InvalidTrade, also when `path`
-        exists and `force` is not given; ResourceUnavailable; Misconfigured as `sql`.
+        exists and `force` is not given; ResourceUnavailable; Misconfigured and Corrupt as `sql`.
         """
         wanted = narrow(user_id=user_id, source=source, symbol=symbol, **narrowing)
         return self._services.queries.export(path_of(path), wanted, file_format=file_format, force=force)

@@ -6,11 +6,14 @@ kombu, RedBeat) come the same way.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, Literal
+from urllib.parse import quote
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -59,10 +62,23 @@ def configure_log(
 
 def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
     """`text` with the passwords of its URLs hidden, and each of `secrets`."""
-    for secret in secrets:
-        if len(secret) >= _SECRET_CHARS_MIN:
-            text = text.replace(secret, _HIDDEN)
+    for form in _all_forms(tuple(secrets)):
+        text = text.replace(form, _HIDDEN)
     return _IN_QUERY.sub(rf"\1{_HIDDEN}", _IN_URL.sub(rf"\1{_HIDDEN}", text))
+
+
+@cache
+def _all_forms(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    """Every form in which a line may quote one of them, the longest first: one may begin with another."""
+    found = {form for secret in secrets if len(secret) >= _SECRET_CHARS_MIN for form in _forms(secret)}
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """As it is, in a URL, as Python shows it and shows such a text again; and each of these within JSON."""
+    for form in (secret, quote(secret, safe=""), repr(secret)[1:-1], repr(repr(secret))[2:-2]):
+        yield form
+        yield json.dumps(form)[1:-1]
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):
@@ -76,7 +92,11 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
                 structlog.processors.JSONRenderer(default=str),
             ]
         else:
-            renderers.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+            # The default shows the variables of each frame, trades and passwords among them.
+            plain = structlog.dev.plain_traceback
+            renderers.append(
+                structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+            )
         super().__init__(processors=renderers, foreign_pre_chain=[_of_celery, *_noting()])
         self._secrets = secrets
 

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from tradepool.archive.columns import Stored, stored
+from tradepool.archive.completeness import ArchivedTrades
 from tradepool.archive.reading import Archive
 from tradepool.batching import batched
 from tradepool.errors import Misconfigured, UnknownTrade
@@ -73,30 +74,32 @@ class Tiers:
     def live(self, *, whole: bool = False) -> Iterator[Stored]:
         """Every trade of the store once, in no order; memory holds the ids of one shard at a time.
 
-        Raises: with `whole` Misconfigured when there are archived trades and no archive.
+        With `whole` the archive is looked at after the last of them. Raises: with `whole` Misconfigured when
+        there are archived trades and no archive, Corrupt when it lacks some.
         """
-        return (stored(value) for _, value in self._live_values(whole=whole))
+        return (stored(value) for _, value in self._live_values(TradeFilter(), whole=whole))
 
     def stream(self, wanted: TradeFilter, *, whole: bool = False) -> Iterator[Stored]:
         """Every wanted trade once, in no order.
 
-        Memory grows by 16 bytes for each live trade. Where there is no archive, only the live ones come,
-        unless `whole` is asked for. Raises: as `live`.
+        Memory grows by 16 bytes for each live trade, with `whole` also by 8 for each archived one. Where the
+        archive is missing or lacks trades, the others come, unless `whole` is asked for. Raises: as `live`.
         """
+        whole = whole and not wanted.is_open
         seen = _Seen()
-        is_of_all = wanted.user_id is None
-        yield from self._live_of_all(wanted, seen, whole=whole) if is_of_all else self._live_of(wanted, seen)
-        if not self.archive.is_here:
-            if whole and wanted.user_id is not None and self._store.archived_counters(wanted.user_id):
-                raise _archive_missing(self.archive)
-            return
-        if not wanted.is_open:
+        if wanted.user_id is None:
+            yield from self._live_of_all(wanted, seen, whole=whole)
+        else:
+            yield from self._live_of(wanted, seen)
+            if whole:
+                self._check_archived_of(wanted.user_id, wanted)
+        if self.archive.is_here and not wanted.is_open:
             for chunk in batched(self.archive.stream(wanted), _CHUNK):
                 yield from seen.others(chunk)
 
     def _live_of_all(self, wanted: TradeFilter, seen: _Seen, *, whole: bool) -> Iterator[Stored]:
         status = None if wanted.status is None else wanted.status.code.encode()
-        for trade_id, value in self._live_values(whole=whole):
+        for trade_id, value in self._live_values(wanted, whole=whole):
             seen.add(trade_id)
             # The header says the status: what has another one need not be decoded.
             if status in (None, value[codec.STATUS]):
@@ -114,14 +117,34 @@ class Tiers:
                 if wanted.admits(found.trade):
                     yield found
 
-    def _live_values(self, *, whole: bool) -> Iterator[tuple[str, bytes]]:
-        is_short = whole and not self.archive.is_here
+    def _live_values(self, wanted: TradeFilter, *, whole: bool) -> Iterator[tuple[str, bytes]]:
+        """Every live trade; with `whole` the archive must have the others, as far back as they are wanted."""
+        moved = ArchivedTrades()
         for shard in self._store.keys.shards:
             for record_id, value in self._store.scan_once(shard):
                 if _is_trade(value):
                     yield record_id, value
-                elif is_short and value[codec.KIND] == _ARCHIVED:
-                    raise _archive_missing(self.archive)
+                elif whole and value[codec.KIND] == _ARCHIVED:
+                    self._note(moved, codec.unpack_archived(value))
+        moved.check(self.archive, since=self.archive.first_day_of(wanted))
+
+    def _check_archived_of(self, user_id: str, wanted: TradeFilter) -> None:
+        """The archive must have the user's trades; what is left of them in the shard stands among others'."""
+        if not self._store.archived_counters(user_id):
+            return
+        moved = ArchivedTrades()
+        for _, value in self._store.scan_once(self._store.keys.shard_of_user(user_id)):
+            if value[codec.KIND] == _ARCHIVED and (left := codec.unpack_archived(value)).user_id == user_id:
+                self._note(moved, left)
+        moved.check(self.archive, since=self.archive.first_day_of(wanted))
+
+    def _note(self, moved: ArchivedTrades, left: Archived) -> None:
+        if not self.archive.is_here:
+            raise Misconfigured(
+                f"some trades are archived, and there is no archive in {self.archive.folder.path}; do this "
+                "on the host of the files worker, with its TRADEPOOL_DATA_DIR"
+            )
+        moved.note(left)
 
     def _live_page(self, wanted: TradeFilter, part: Part, seen: set[str]) -> list[Trade]:
         """Walk an index from the part's beginning until enough trades are admitted, or it ends.
@@ -236,10 +259,3 @@ def _digest(trade_id: str) -> bytes:
 def _is_trade(value: bytes | None) -> TypeGuard[bytes]:
     """Whether a stored value is there and still a trade's."""
     return value is not None and value[codec.KIND] == _TRADE
-
-
-def _archive_missing(archive: Archive) -> Misconfigured:
-    return Misconfigured(
-        f"some trades are archived, and there is no archive in {archive.folder.path}; do this on the host of "
-        "the files worker, with its TRADEPOOL_DATA_DIR"
-    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import numbers
+import re
 from collections.abc import Callable, Mapping
 from datetime import date
 from decimal import Decimal
@@ -37,6 +38,7 @@ __all__ = [
     "QUEUE_TRADES",
     "SERIALIZER",
     "WRITE_SNAPSHOT",
+    "check_readable",
     "command_from_wire",
     "command_to_wire",
     "decode",
@@ -73,7 +75,9 @@ PAGE_AUDIT = "tasks.audit.page"
 _INT64_MAX = 2**63 - 1
 _INTEGER_BITS_MAX = 1024
 _NON_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+_LONG_INTEGER = re.compile(rb"\d{19}")
 _KOMBU_TYPE_MARK = b'"__type__"'
+_COMMAND_DECODER: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 
 
 def device_queues(devices: int) -> list[str]:
@@ -86,6 +90,8 @@ def encode(value: object) -> bytes:
 
     Raises: TypeError for a value that has no JSON form (a lone surrogate, a cycle, an unknown type).
     """
+    if (plain := _encoded_as_it_is(value)) is not None:
+        return plain
     try:
         return orjson.dumps(_representable(value), default=_plain, option=orjson.OPT_NON_STR_KEYS)
     except RecursionError as error:
@@ -133,10 +139,40 @@ def command_from_wire(message: Mapping[str, Any]) -> Command:
     try:
         command: Command = msgspec.convert(message, Command)
     except msgspec.ValidationError as error:
-        raise InvalidTrade(
-            str(error), field="command", value=message, cure="send the fields of one command"
-        ) from error
+        raise _unreadable(error, message) from error
     return command
+
+
+def check_readable(body: bytes) -> None:
+    """Make sure that the fleet can read `body`, which `encode` made, as a command.
+
+    Raises: InvalidTrade as `command_from_wire`.
+    """
+    if _KOMBU_TYPE_MARK in body:
+        command_from_wire(decode(body))
+        return
+    try:
+        _COMMAND_DECODER.decode(body)
+    except msgspec.ValidationError as error:
+        raise _unreadable(error, decode(body)) from error
+
+
+def _unreadable(error: msgspec.ValidationError, message: object) -> InvalidTrade:
+    return InvalidTrade(str(error), field="command", value=message, cure="send the fields of one command")
+
+
+def _encoded_as_it_is(value: object) -> bytes | None:
+    """What orjson makes of `value`, if nothing in it has to be made representable first; in half the time.
+
+    orjson writes null for a number that JSON cannot hold: where no null stands but for each None that a
+    dictionary itself holds, there was none. An integer that is too long has 19 digits or more.
+    """
+    try:
+        plain = orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+    except (TypeError, RecursionError):
+        return None
+    nulls = sum(item is None for item in value.values()) if type(value) is dict else 0
+    return None if plain.count(b"null") != nulls or _LONG_INTEGER.search(plain) else plain
 
 
 def _kombu_value(value: dict[str, Any]) -> Any:

@@ -15,12 +15,12 @@ from tradepool.archive.folder import ARCHIVE_NAME
 from tradepool.archive.reading import Archive
 from tradepool.archiving import ArchiveReport, Archiving
 from tradepool.audit.audits import Audits
-from tradepool.audit.registry import Repair
-from tradepool.audit.repair.fixes import Tools
+from tradepool.audit.repair.repaired_pool import RepairedPool
 from tradepool.audit.repair.repairs import Repairs
 from tradepool.audit.reports import Reports
 from tradepool.audit.reports.figures import PoolFigures
 from tradepool.audit.reports.paging import FleetPager, Pager
+from tradepool.audit.rules.registry import Repair
 from tradepool.clock import now_us
 from tradepool.core import TradeCore
 from tradepool.errors import Misconfigured
@@ -35,7 +35,7 @@ from tradepool.pnl.backend import Backends
 from tradepool.queries import TradeQueries
 from tradepool.server.embedded import EmbeddedServer
 from tradepool.server.revival import Revival
-from tradepool.settings import Settings, load_settings
+from tradepool.settings import Settings
 from tradepool.snapshots import write_snapshot
 from tradepool.store.connection import Client
 from tradepool.store.connection import connect as connect_client
@@ -43,7 +43,7 @@ from tradepool.store.keys import Keys
 from tradepool.store.mending import Mender
 from tradepool.store.redis_store import RedisStore
 from tradepool.store.shard_count import check_shard_count
-from tradepool.store.watermark import POLL_S, Watermark
+from tradepool.store.watermark import Watermark
 from tradepool.summaries import Summaries
 from tradepool.tiers import Tiers
 from tradepool.tokens import TokenQueries
@@ -80,7 +80,7 @@ class Services:
         figures = PoolFigures(self.store, self.marking.get_totals, now_us)
         self.reports = Reports(self.store, settings, figures, now_us, pager)
         self.repairs = Repairs(
-            Tools(
+            RepairedPool(
                 store=self.store,
                 mender=Mender(client, self.store),
                 apply=self.core.apply,
@@ -137,7 +137,7 @@ def connect(settings: Settings) -> Services:
     with ExitStack() as undo:
         client = undo.enter_context(connect_client(settings))
         check_shard_count(client, settings.shard_count)
-        watermark = Watermark(client, Keys(settings.shard_count), POLL_S)
+        watermark = Watermark(client, Keys(settings.shard_count))
         return Services(settings, client, watermark, undo.pop_all(), FleetPager(settings))
 
 
@@ -148,10 +148,10 @@ def embedded(path: Path, **overrides: Any) -> Services:
     """
     with ExitStack() as undo:
         server = undo.enter_context(EmbeddedServer(path))
-        settings = load_settings(redis_url=server.url, data_dir=path, **overrides)
+        settings = server.settings(data_dir=path, **overrides)
         client = undo.enter_context(connect_client(settings))
-        # The journal of this very process tells the watermark; nothing needs to be polled.
-        watermark = Watermark(client, Keys(settings.shard_count), poll_s=None)
+        # The journal of this very process tells the watermark; nobody needs to listen.
+        watermark = Watermark(client, Keys(settings.shard_count), listens=False)
         undo.enter_context(Revival(server, on_failure=watermark.stop))
         journal = JournalService(settings, client, notify=watermark.notify, on_failure=watermark.stop)
         undo.callback(journal.close)

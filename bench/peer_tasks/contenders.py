@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 __all__ = ["CONTENDERS", "PROCESSES", "THREADS", "Contender"]
 
 PROCESSES = 3
-THREADS = 4
+THREADS = 8
+"""As many as a worker of the fleet has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,12 @@ _QUIET = ("--loglevel", "ERROR")
 _BEFORE = "before the task runs"
 _AFTER_ITS_SYNC = "after its sync"
 _LOST = "lost: what it was running"
-_LOST_PREFETCHED = "lost: what it was running; prefetched ones come again"
+_LOST_PREFETCHED = "lost: what it was running; prefetched ones come again after an hour"
+_AFTER_A_LOOK = (
+    "comes again when one command in a thousand looks, a minute later or more; "
+    "written twice if it was written"
+)
+_AFTER_TEN_MINUTES = "comes again after ten minutes, written twice if it was written"
 
 
 def _fleet(name: str, *, is_chunked: bool, transport: str, items: int) -> Contender:
@@ -100,7 +106,7 @@ CONTENDERS = (
         workers=(_DRAMATIQ,),
         items=2_000,
         acknowledged=_AFTER_ITS_SYNC,
-        when_killed="comes again after a minute, written twice if it was written",
+        when_killed=_AFTER_A_LOOK,
     ),
     Contender(
         name="dramatiq, tuned",
@@ -108,7 +114,7 @@ CONTENDERS = (
         workers=(_DRAMATIQ,),
         items=2_000,
         acknowledged=_AFTER_ITS_SYNC,
-        when_killed="comes again after a minute, written twice if it was written",
+        when_killed=_AFTER_A_LOOK,
         variables=_TUNED,
     ),
     Contender(
@@ -117,7 +123,7 @@ CONTENDERS = (
         workers=(_TASKIQ,),
         items=2_000,
         acknowledged=_AFTER_ITS_SYNC,
-        when_killed="comes again after ten minutes, written twice if it was written",
+        when_killed=_AFTER_TEN_MINUTES,
     ),
     Contender(
         name="taskiq, tuned",
@@ -125,7 +131,7 @@ CONTENDERS = (
         workers=(_TASKIQ,),
         items=4_000,
         acknowledged=_AFTER_ITS_SYNC,
-        when_killed="comes again after ten minutes, written twice if it was written",
+        when_killed=_AFTER_TEN_MINUTES,
         variables=_TUNED,
     ),
     Contender(
@@ -151,7 +157,9 @@ CONTENDERS = (
         workers=(_RQ,),
         items=120,
         acknowledged=_BEFORE,
-        when_killed="marked as failed later; nobody runs it again",
+        when_killed=(
+            "its child finishes the job; killed as well: marked as failed later, nobody runs it again"
+        ),
     ),
     Contender(
         name="rq, tuned",

@@ -17,8 +17,9 @@ from uuid import uuid4
 
 from kombu.transport import redis as redis_transport
 from kombu.utils.encoding import bytes_to_str
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
 
+from tasks.transport.abilities import explaining_tracking, lacks_protocol
 from tasks.transport.exchange import Exchange, Taken
 from tasks.transport.gathering import AtomicQoS
 from tasks.transport.unsettled import Unsettled, unsettled_of
@@ -52,7 +53,12 @@ class AtomicChannel(_Channel):
         self._is_script_known = False
         self._shared_client: Any = None
         self._unnoted_queues: set[str] = set()
-        super().__init__(connection, **kwargs)
+        try:
+            super().__init__(connection, **kwargs)
+        except (AuthenticationError, ResponseError) as error:
+            if refusal := lacks_protocol(super()._connparams(), error):
+                raise refusal from error
+            raise
 
     def basic_consume(self, queue: str, no_ack: bool = False, *args: Any, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         """Consume from `queue`; with `no_ack` what is taken from it is not noted."""
@@ -147,7 +153,8 @@ class AtomicChannel(_Channel):
         if self._tracking is connection._sock:  # noqa: SLF001 - a connection that was lost has another socket
             return
         connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP", check_health=False)
-        connection.read_response()
+        with explaining_tracking():
+            connection.read_response()
         self._tracking = connection._sock  # noqa: SLF001 - as above
         self._is_script_known = False
 

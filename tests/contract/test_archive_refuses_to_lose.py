@@ -12,6 +12,7 @@ from tests.trade_builders import fill_fields
 from tradepool import TradePool, archiving, commanding, errors
 from tradepool.archive.parts import read_rows
 from tradepool.client.confirmation import Confirmation
+from tradepool.client.schedule import Message
 from tradepool.client.spool import SpoolEntry
 from tradepool.clock import now_us
 from tradepool.model import codec
@@ -112,6 +113,16 @@ def test_history_that_was_added_within_the_retention_stays_with_its_key(pool):
     assert (again.outcome, again.trade_id) == ("duplicate", added.trade_id)
 
 
+def test_a_clock_that_was_set_ahead_archives_nothing_before_its_time(pool, monkeypatch):
+    closed_trade(pool, days_ago=5)
+    assert pool.archive_closed_trades().archived == 0
+    monkeypatch.setattr(pool._services.archiving, "_now_us", lambda: now_us() + 30 * DAY_US)
+    for _ in range(2):
+        assert pool.archive_closed_trades().archived == 0
+    (archive_of(pool) / "clock").unlink()
+    assert pool.archive_closed_trades().archived == 1, "whoever removes the file says that the clock is right"
+
+
 def test_a_change_within_the_retention_keeps_a_trade(pool):
     trade_id = closed_trade(pool, days_ago=30)
     pool.update_trade(trade_id, strategy="renamed")
@@ -137,6 +148,34 @@ def test_another_archive_does_not_take_the_place_of_one_that_is_gone(pool, tmp_p
     shutil.move(tmp_path / "elsewhere", archive_of(pool))
     assert pool.archive_closed_trades().archived == 1
     assert {trade.trade_id for trade in pool.get_all_trades()} == {*before["all"], young}
+
+
+def test_an_export_and_a_query_refuse_to_leave_out_what_a_lost_day_or_part_had(pool, tmp_path):
+    """It is not enough to count rows: others stand in their place."""
+    for days_ago in (20, 30):
+        closed_trade(pool, days_ago=days_ago)
+        closed_trade(pool, "bob", days_ago=days_ago)
+    oldest, _ = pool.archive_closed_trades().days
+    (part,) = archive_of(pool).glob(f"day={oldest}/*.parquet")
+    part.rename(tmp_path / "lost")
+    copy = part.with_name("part-00009.parquet")
+    shutil.copy(*archive_of(pool).glob("day=*/*.parquet"), copy)
+    file = tmp_path / "all.jsonl"
+    for ask in (
+        lambda: pool.sql("FROM trades"),
+        lambda: pool.export(file),
+        lambda: pool.export(file, user_id="bob", status="completed"),
+    ):
+        with pytest.raises(errors.Corrupt, match=rf"not in .*archive, of {oldest} \([12]\); restore"):
+            ask()
+    assert not file.exists()
+    since = now_us() - 25 * DAY_US
+    assert pool.export(tmp_path / "newer.jsonl", since=since) == 2
+    assert pool.export(tmp_path / "newer of bob.jsonl", since=since, user_id="bob") == 1
+    assert pool.export(tmp_path / "open.jsonl", status="filled") == 0
+    copy.unlink()
+    (tmp_path / "lost").rename(part)
+    assert len(pool.sql("FROM trades").rows) == pool.export(file) == 4
 
 
 def test_a_summary_tells_what_an_archive_with_a_day_missing_lacks(pool):
@@ -196,5 +235,5 @@ def test_a_client_learns_that_its_command_was_applied_to_an_archived_trade(pool)
     applied_at(pool, command, now_us() - 20 * DAY_US)
     pool.archive_closed_trades()
     kept = SpoolEntry(1, command.command_id, "trades", trade_id, None)
-    finished = Confirmation(pool.redis, pool.store).check([kept])
+    finished = Confirmation(pool.redis, pool.store).check({"trades": [Message(1, [kept])]})
     assert [(each.entry.command_id, each.rejection) for each in finished] == [(command.command_id, None)]

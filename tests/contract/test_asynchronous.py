@@ -191,7 +191,7 @@ def test_a_client_that_is_closed_while_it_publishes_blocks_no_loop_and_loses_not
 
     async def close_meanwhile():
         client = await AsyncPoolClient.connect(settings, spool=tmp_path / "spool")
-        client._wrapped._delivery._sender.send = send_slowly
+        client._wrapped._delivery._sender.send_each = send_slowly
         await client.add_trade(buy(trade_id="t-1"))
         assert await asyncio.to_thread(is_sending.wait, WAIT_S)
         closing = asyncio.create_task(client.close(timeout=0))
@@ -207,8 +207,11 @@ def test_a_client_that_is_closed_while_it_publishes_blocks_no_loop_and_loses_not
         await client.close(timeout=0)
 
     asyncio.run(close_meanwhile())
-    with PoolClient.connect(settings, spool=tmp_path / "spool") as again:
+    again = PoolClient.connect(settings, spool=tmp_path / "spool")
+    try:
         assert again.pending() == 1
+    finally:
+        again.close(timeout=0)
 
 
 def nowhere(settings):

@@ -12,7 +12,7 @@ from tests.audit_plants import Scene, opened
 from tests.varied_trades import varied_trades
 from tradepool import TradePool
 from tradepool.audit.parts import snapshot_sift
-from tradepool.audit.registry import Level
+from tradepool.audit.rules.registry import Level
 from tradepool.files.durable import fresh_path
 from tradepool.files.snapshot_info import SNAPSHOT_NAME, load_snapshot
 from tradepool.store.keys import Keys

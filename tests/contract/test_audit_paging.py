@@ -124,6 +124,18 @@ def test_without_a_webhook_a_new_fault_is_in_the_log_once(scene, capsys):
     assert capsys.readouterr().out.count("new critical faults") == 1
 
 
+def test_what_an_audit_without_a_webhook_logged_is_paged_by_the_next_one_that_has_one(scene, told):
+    reports = scene.pool._services.reports
+    paging_settings = reports._settings
+    lose(scene, scene.open_id)
+    reports._settings = paging_settings.model_copy(update={"audit_webhook_url": None})
+    scene.pool.check_all_trades(deep=True)
+    reports._settings = paging_settings
+    for _ in range(2):
+        scene.pool.check_all_trades(deep=True)
+    assert [page["new_critical"] for page in told.pages] == [1]
+
+
 def test_a_broker_that_is_away_leaves_the_page_to_the_next_audit(scene, told, monkeypatch):
     class Away:
         def send(self, run_id):

@@ -17,7 +17,7 @@ from tests.varied_trades import add_live_and_archived, trade_on, varied_trades
 from tradepool import TradePool, errors
 from tradepool.audit.parts import fleet_runs, group_audit, stages
 from tradepool.audit.parts.run_board import Ended, RunningAudit
-from tradepool.audit.registry import Level
+from tradepool.audit.rules.registry import Level
 from tradepool.store import fence
 from tradepool.store.keys import Keys
 

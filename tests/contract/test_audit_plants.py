@@ -10,8 +10,8 @@ import pytest
 from tests.audit_plants import LATER_US, PLANTS, Scene, another_snapshot, opened
 from tests.loose_trades import buy
 from tradepool import errors
-from tradepool.audit.registry import Level
-from tradepool.audit.rules import RULES
+from tradepool.audit.rules.catalogue import RULES
+from tradepool.audit.rules.registry import Level
 from tradepool.clock import now_us
 from tradepool.files.snapshot import SnapshotFiles
 from tradepool.model import codec

@@ -226,6 +226,21 @@ def test_a_report_that_only_the_folder_has_is_on_the_page_as_well(pool, reports)
     assert "t-lost" in page.text
 
 
+def test_a_server_that_was_filled_anew_or_is_older_gets_back_the_reports_that_say_how_things_stand(
+    pool, reports
+):
+    """Else an alert about what a deep audit found would end with the next digest report."""
+    for run_id in ("older", "newest"):
+        reports.keep(report(run_id, level="deep", findings=(critical(),)))
+    pool.redis.hdel(Keys.audits, pool.store.kept_audits()[-1].field)
+    reports.keep(report("after the loss of the last"))
+    assert pool.get_audits(1, level="deep")[0]["run_id"] == "newest"
+    pool.redis.delete(Keys.audits)
+    reports.keep(report("next"))
+    assert [kept["run_id"] for kept in pool.get_audits(10)] == ["next", "newest"]
+    assert pool.get_audits(1, level="deep")[0]["severities"] == {"critical": 1}
+
+
 def test_a_server_that_takes_nothing_more_has_the_report_in_the_folder(pool, reports, monkeypatch, capsys):
     def full(*_args, **_kwargs):
         raise errors.StoreUnavailable("out of memory")

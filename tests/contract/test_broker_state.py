@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -53,6 +55,27 @@ def test_an_empty_broker_has_all_queues_and_nothing_on_them(reader: BrokerReader
     assert state.queues == dict.fromkeys(wire.QUEUES, Waiting(0, None))
     assert (state.dead, state.unacked, state.entries) == (Waiting(0, None), Waiting(0, None), ())
     assert state.memory.used > 0
+
+
+def test_commands_are_sent_as_celery_and_kombu_would_send_them(sender: ChangeSender, redis_client):
+    commands = [{"op": "close_trade", "trade_id": "ü", "price": "1"}, {"op": "add_trade", "reserve": None}]
+    sender.call(wire.QUEUE_TRADES, wire.APPLY_CHANGES, [commands], argsrepr="<2 changes>", sent_at=1)
+    sender.send(wire.QUEUE_TRADES, commands)
+    theirs, ours = (json.loads(message) for message in reversed(redis_client.lrange("trades", 0, -1)))
+    assert base64.b64decode(ours.pop("body")) == base64.b64decode(theirs.pop("body"))
+    for headers, properties in ((one["headers"], one["properties"]) for one in (theirs, ours)):
+        assert headers.pop("id") == headers.pop("root_id") == properties.pop("correlation_id")
+        assert headers.pop("sent_at")
+        assert properties.pop("reply_to") != properties.pop("delivery_tag")
+    assert ours == theirs
+
+
+def test_messages_of_one_exchange_come_to_the_queue_in_order(sender: ChangeSender, redis_client):
+    task_ids = sender.send_each(wire.QUEUE_TOKENS, [[b'{"op":"a"}'], [b'{"op":"b"}'], [b"{}", b"{}"]])
+    sent = [json.loads(message) for message in reversed(redis_client.lrange("tokens", 0, -1))]
+    assert [one["headers"]["id"] for one in sent] == task_ids
+    assert [one["headers"]["argsrepr"] for one in sent] == ["<1 changes>", "<1 changes>", "<2 changes>"]
+    assert len({one["properties"]["delivery_tag"] for one in sent}) == 3
 
 
 def test_a_message_is_as_old_as_its_sender_says(reader: BrokerReader, sender: ChangeSender):

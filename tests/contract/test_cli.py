@@ -226,6 +226,12 @@ class TestReading:
         assert "0.01963" in shown
         assert "as the source reported it" in shown
 
+    def test_every_command_that_prints_data_prints_json_of_an_embedded_pool_as_well(self, on_pool, pool_dir):
+        samples = on_pool("metrics", "--once", "--json").json
+        assert {"name": "tradepool_up", "labels": {}, "value": 1.0} in samples
+        assert on_pool("replay-dead", "--json").json == {"sent": 0, "kept": 0}
+        assert on_pool("audit-report", "--json").json == {"file": str(pool_dir / "audits" / "index.html")}
+
     def test_an_unknown_user_has_nothing(self, on_pool):
         assert on_pool("summary", "nobody", "--json").json["trade_count"] == 0
         assert on_pool("tokens", "nobody", "--json").json == {}

@@ -12,6 +12,8 @@ import structlog
 from celery.exceptions import Ignore
 from celery.schedules import crontab
 from redbeat.schedulers import RedBeatJSONEncoder, RedBeatSchedulerEntry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tasks.app import PoolApp, app
 from tasks.beat import TICKS_WAITING_MAX, TICKS_WAITING_MAX_SHARED, TickScheduler, due_at
@@ -20,6 +22,7 @@ from tasks.doubled_ticks import is_doubled, tick_header
 from tasks.tokens import expire_reservations
 from tests.waiting import eventually
 from tradepool import wire
+from tradepool.server.embedded import free_port
 from tradepool.settings import Settings
 from tradepool.store import tick_guard
 from tradepool.store.tick_guard import Tick
@@ -208,3 +211,11 @@ def test_no_ticks_pile_up_on_a_queue_that_nobody_reads(own_settings: Settings, r
     assert [line["event"] for line in logs] == ["ticks are not sent"] * 3
     redis_client.lpush("tokens", *["message"] * TICKS_WAITING_MAX_SHARED)
     assert scheduler.apply_async(entry_of(scheduler)) is None
+
+
+def test_a_clock_is_closed_also_while_the_server_of_its_lock_is_away(clocks: list[TickScheduler]):
+    """It is closed in the handler of SIGTERM: an error there would be one of the tick that it interrupts."""
+    with redis.Redis(port=free_port(), retry=Retry(NoBackoff(), 0)) as nobody:
+        clocks[0].lock = nobody.lock("clock")
+        clocks[0].close()
+    assert clocks[0].lock is None

@@ -119,9 +119,11 @@ def test_a_snapshot_and_the_journal_refill_an_emptied_cluster(pool, journal, cli
     cluster.empty()
     with closing(JournalService(settings, client)) as again:
         again.recover()
-    assert pool.get_trade(later.trade_id).version == 1
-    assert len(list(pool.get_all_trades())) == len(USERS) + 1
-    assert pool.check_all_trades(deep=True).ok
+        again.start()
+        assert pool.get_trade(later.trade_id).version == 1
+        assert len(list(pool.get_all_trades())) == len(USERS) + 1
+        # It waits for the journal, which tells how far it is once it is at work.
+        assert pool.check_all_trades(deep=True).ok
 
 
 def test_a_node_that_crashed_and_lost_its_tail_is_fenced_and_gets_it_back(pool, journal, client, cluster):

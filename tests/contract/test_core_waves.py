@@ -54,7 +54,7 @@ def contended(redis_client, settings):
 @pytest.fixture
 def core(contended, redis_client):
     settings = Settings(durability=Durability.REDIS, batch_max=2, commit_attempts_max=3)
-    return TradeCore(contended, Watermark(redis_client, contended.keys, poll_s=None), settings)
+    return TradeCore(contended, Watermark(redis_client, contended.keys, listens=False), settings)
 
 
 def add(trade_id: str, user_id: str = "ann") -> AddTrade:

@@ -19,6 +19,7 @@ from tradepool.errors import Misconfigured, PoolLocked, ResourceUnavailable, Sto
 from tradepool.server import binary
 from tradepool.server.binary import find_server
 from tradepool.server.embedded import EmbeddedServer
+from tradepool.store.address import broker_address
 
 OWNER = """
 import sys
@@ -87,9 +88,18 @@ def test_a_folder_and_a_configuration_may_be_named_like_patterns(tmp_path):
 
 
 @pytest.mark.parametrize("address", [{}, {"port": 0}])
-def test_a_restarted_server_has_what_it_was_given(tmp_path, address):
+def test_a_restarted_server_has_what_it_was_given_whatever_server_the_environment_names(
+    tmp_path, address, monkeypatch
+):
+    for other in ("REDIS", "BROKER"):
+        monkeypatch.setenv(f"TRADEPOOL_{other}_URL", "redis://production:6379/0")
+        monkeypatch.setenv(f"TRADEPOOL_{other}_USERNAME", "worker")
+        monkeypatch.setenv(f"TRADEPOOL_{other}_PASSWORD", "of production")
+        monkeypatch.setenv(f"TRADEPOOL_{other}_PASSWORD_FILE", str(tmp_path / "of production"))
     with EmbeddedServer(tmp_path, **address) as server:
         write(server)
+        settings = server.settings(shard_count=4)
+        assert (settings.shard_count, broker_address(settings).redis_url) == (4, server.url)
         pid = server.pid
         assert server.is_running()
     assert not is_alive(pid)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,13 +13,21 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from tests.faults.simulator.__main__ import main as simulator
 from tests.journal_entries import write_segments
 from tests.loose_trades import buy
 from tests.servers import PASSWORD, SENTINEL_PASSWORD, Server, replica_pair, sentinel_of
 from tradepool import TradePool
 from tradepool.broker import ChangeSender
 from tradepool.cli import keeping, main
-from tradepool.errors import InvalidQuery, Misconfigured, SequenceGap, StoreUnavailable, TradePoolError
+from tradepool.errors import (
+    InvalidQuery,
+    InvalidTrade,
+    Misconfigured,
+    SequenceGap,
+    StoreUnavailable,
+    TradePoolError,
+)
 from tradepool.files.checkpoint import checkpoint_of
 from tradepool.files.journal import JOURNAL_NAME
 from tradepool.fleet.dead_letters import DeadLetters
@@ -215,17 +222,20 @@ def test_an_export_goes_where_a_file_can_be(capsys, pool_dir, tmp_path, monkeypa
     to_device.symlink_to("/dev/null")
     to_nothing.symlink_to(tmp_path / "absent")
     os.mkfifo(tmp_path / "pipe.csv")
-    for target, words in (
-        (tmp_path / "nodir" / "x.csv", "make it, or name a file elsewhere"),
-        (Path("-"), "name a file"),
-        (folder, "no regular file"),
-        (to_device, "no regular file"),
-        (to_nothing, "no regular file"),
-        (tmp_path / "pipe.csv", "no regular file"),
-    ):
-        for force in ((), ("--force",)):
-            code, line = told(capsys, "export", target, *force, "--embedded", pool_dir)
-            assert (code, words in line) == (2, True), line
+    with TradePool.embedded(pool_dir) as pool:
+        for target, words in (
+            (tmp_path / "nodir" / "x.csv", "make it, or name a file elsewhere"),
+            (folder, "no regular file"),
+            (to_device, "no regular file"),
+            (to_nothing, "no regular file"),
+            (tmp_path / "pipe.csv", "no regular file"),
+        ):
+            for force in (False, True):
+                with pytest.raises(InvalidTrade, match=words):
+                    pool.export(target, force=force)
+    for force in ((), ("--force",)):
+        code, line = told(capsys, "export", "-", *force, "--embedded", pool_dir)
+        assert (code, "name a file" in line) == (2, True), line
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)
     code, line = told(capsys, "export", tmp_path / "x.csv", "--embedded", pool_dir)
     assert (code, "cannot be written" in line) == (2, True)
@@ -277,11 +287,13 @@ def test_a_snapshot_that_nobody_writes_says_what_it_waits_for(
 @pytest.mark.parametrize(
     "arguments", [["--seeds", "9-3"], ["--seeds", "abc"], ["--seed", "1", "--runs", "0"]]
 )
-def test_the_fault_simulator_does_not_run_nothing(arguments):
-    command = [sys.executable, "-m", "tests.faults.simulator", *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
-    assert repr(arguments[-1]) in ended.stderr
+def test_the_fault_simulator_does_not_run_nothing(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["simulator", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        simulator()
+    shown = capsys.readouterr()
+    assert (ended.value.code, shown.out, shown.err.count("\n")) == (2, "", 1)
+    assert repr(arguments[-1]) in shown.err
 
 
 # Audits

@@ -139,7 +139,8 @@ def test_writers_are_fenced_until_the_promoted_replica_has_caught_up(failover):
 def test_a_former_primary_that_is_promoted_again_is_fenced_though_it_has_its_old_script(failover):
     pool, primary, replica = failover.pool, failover.primary, failover.replica
     old_key = fence.commit_sha(pool.store.generation())
-    wait_holds(replica, pool, pool.add_trade(buy(user_id="ann")).trade_id)
+    asleep = TradePool.connect(failover.settings)
+    wait_holds(replica, pool, asleep.add_trade(buy(user_id="ann")).trade_id)
     promote(replica)
     failover.lead_to(replica)
     follow(primary, replica.port)
@@ -159,6 +160,11 @@ def test_a_former_primary_that_is_promoted_again_is_fenced_though_it_has_its_old
     assert not fence.is_open(pool.redis)
     with pytest.raises(Fenced):
         pool.add_trade(buy(user_id="ann"))
+    # Who has not looked since would call the script that is there.
+    reached = asleep.store.last_positions()
+    with closing(asleep), pytest.raises(Fenced):
+        asleep.add_trade(buy(user_id="ann"))
+    assert pool.store.last_positions() == reached
     with closing(JournalService(failover.settings, connect(failover.settings))) as journal:
         journal.recover()
     assert holds(primary, pool, missing.trade_id)

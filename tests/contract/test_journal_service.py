@@ -71,7 +71,7 @@ def test_whoever_waits_hears_of_any_end_of_the_journal(pool, monkeypatch):
         raise ZeroDivisionError("a mistake of ours")
 
     pool.journal.close()
-    watermark = Watermark(pool.client, pool.keys, poll_s=None)
+    watermark = Watermark(pool.client, pool.keys, listens=False)
     monkeypatch.setattr(JournalWriter, "step", fail)
     with closing(JournalService(pool.settings, pool.client, on_failure=watermark.stop)) as service:
         service.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -16,6 +17,7 @@ from tradepool.files.reading import read_lines
 from tradepool.journaling import writer
 from tradepool.journaling.writer import JournalWriter
 from tradepool.store import fence
+from tradepool.store import watermark as watermarking
 from tradepool.store.outbox import EPOCH_FIELD, Outbox
 from tradepool.store.watermark import Watermark, parse_watermark
 
@@ -97,6 +99,30 @@ def test_a_waiting_call_returns_once_its_change_is_on_disk(pool):
     mark.wait(wanted, timeout_s=5)
 
 
+def test_the_writer_wakes_who_waits_for_it(pool, monkeypatch):
+    monkeypatch.setattr(watermarking, "_LISTEN_MS", 14_000)
+    mark = Watermark(pool.client, pool.keys)
+    pool.add("ann")
+    shard = pool.keys.shard_of_user("ann")
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(mark.wait, {shard: pool.store.last_position(shard)}, 10)
+        eventually(lambda: mark._listener is not None)
+        pool.drain()
+        assert waiting.result(10) == pool.store.generation()
+
+
+def test_what_is_published_leaves_the_outbox_with_the_next_look_or_with_the_next_owner(pool):
+    pool.add("ann")
+    pool.writer.step(block_ms=None)
+    assert sum(outbox_lengths(pool)) == 2
+    pool.writer.step(block_ms=None)
+    assert sum(outbox_lengths(pool)) == 0
+    pool.add("ann")
+    pool.writer.step(block_ms=None)
+    pool.writer.take_over()
+    assert sum(outbox_lengths(pool)) == 0
+
+
 def test_a_full_disk_confirms_nothing_and_passes(pool, monkeypatch):
     trade = pool.add("ann")
 
@@ -120,7 +146,7 @@ def test_what_was_fsynced_but_not_published_is_published_next(pool, monkeypatch)
     def fail(*_args):
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr(pool.client, "eval", fail)
+    monkeypatch.setattr(Outbox, "publish", fail)
     with pytest.raises(StoreUnavailable):
         pool.drain()
     monkeypatch.undo()
@@ -136,7 +162,7 @@ def test_an_idle_step_publishes_nothing(pool, monkeypatch):
     pool.add("ann")
     assert pool.writer.step(block_ms=None) == 2
     size = pool.log.stat().st_size
-    monkeypatch.setattr(pool.client, "eval", None)
+    monkeypatch.setattr(Outbox, "publish", None)
     assert pool.writer.step(block_ms=1) == 0
     assert pool.log.stat().st_size == size
 
@@ -153,6 +179,21 @@ def test_a_writer_whose_place_is_taken_publishes_nothing_more(pool):
     after = pool.client.hgetall(pool.keys.journal)
     assert after.pop(EPOCH_FIELD.encode()) != before.pop(EPOCH_FIELD.encode())
     assert (after, pool.notified) == (before, {})
+
+
+def test_a_place_that_is_lost_after_the_outboxes_were_read_moves_no_watermark(pool):
+    shard = pool.keys.shard_of_user("ann")
+    outbox = Outbox(pool.client, pool.keys)
+    outbox.take_over()
+    position = pool.store.commit(shard, [change(None, new_trade("ann"))])
+    assert outbox.read({}, 10, None)
+    pool.writer.take_over()
+    before = pool.client.hgetall(pool.keys.journal), pool.client.xrange(pool.keys.journal_bell)
+    with pytest.raises(Fenced, match="taken over"):
+        outbox.publish({shard: f"{position} {'0' * 16} 1"}, {shard: position})
+    outbox.trim()
+    assert before == (pool.client.hgetall(pool.keys.journal), pool.client.xrange(pool.keys.journal_bell))
+    assert sum(outbox_lengths(pool)) == 1
 
 
 def test_epochs_differ_even_when_the_server_has_gone_back_in_time(pool):

@@ -28,7 +28,7 @@ BATCHES = 8
 @pytest.fixture
 def core(store, redis_client):
     settings = Settings(durability=Durability.REDIS, commit_attempts_max=12)
-    return TradeCore(store, Watermark(redis_client, store.keys, poll_s=None), settings)
+    return TradeCore(store, Watermark(redis_client, store.keys, listens=False), settings)
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ import threading
 import pytest
 
 from tests.loose_trades import buy
+from tests.lossy_wire import LossyWire
 from tests.pool_at_work import at_work, image_of
 from tests.waiting import eventually
 from tradepool.client.confirmation import Confirmation
+from tradepool.client.schedule import Message
 from tradepool.client.spool import SpoolEntry
 from tradepool.core import TradeCore
 from tradepool.errors import Fenced, JournalUnavailable
@@ -56,6 +58,20 @@ def test_a_commit_that_a_crash_took_is_not_acknowledged_on_later_positions(pool)
 
     assert refusals == ["the server was recovered before the journal had everything; try the same again"]
     assert pool.store.read([(pool.keys.shard_of_user("ann"), "lost")]) == [None]
+
+
+def test_a_process_that_slept_through_a_recovery_goes_on_with_its_first_call(pool):
+    loose = pool.settings.model_copy(update={"durability": Durability.REDIS})
+    core = TradeCore(pool.store, Watermark(pool.client, pool.keys), loose)
+    for number in range(2):
+        (added,) = core.apply([add(f"t{number}")])
+        assert added.outcome == "applied"
+        open_fence(pool.client)
+    pool.drain()
+
+    core = TradeCore(pool.store, Watermark(pool.client, pool.keys), pool.settings)
+    (repeated,) = core.apply([add("t0")])
+    assert (repeated.outcome, repeated.durable) == ("duplicate", True)
 
 
 def test_a_snapshot_across_a_recovery_is_not_kept(pool, monkeypatch):
@@ -123,6 +139,20 @@ def test_a_repeat_is_not_acknowledged_by_a_server_that_waits_for_recovery(pool, 
         core.apply([add("lost")])
 
 
+def test_a_commit_that_was_sent_again_is_not_acknowledged_by_a_server_that_lost_it_since(pool, monkeypatch):
+    pool.add("ann")
+    pool.drain()
+    pool.store.put_routes({"lost": slot_of_user("ann")})
+    before = image_of(pool.client)
+    wire = LossyWire(monkeypatch)
+    core = TradeCore(pool.store, Watermark(pool.client, pool.keys), pool.settings)
+    crashing_before(monkeypatch, pool, "positions", lambda: pool.come_back_as(before))
+
+    wire.lose("answer lost")
+    with pytest.raises(Fenced):
+        core.apply([add("lost")])
+
+
 def test_a_snapshot_on_a_server_that_waits_for_recovery_is_not_kept(pool, lost, monkeypatch):
     crashing_before(monkeypatch, pool, "last_positions", lost)
 
@@ -132,11 +162,11 @@ def test_a_snapshot_on_a_server_that_waits_for_recovery_is_not_kept(pool, lost, 
 
 
 def test_a_client_finishes_nothing_on_a_server_that_waits_for_recovery(pool, lost, monkeypatch):
-    crashing_before(monkeypatch, pool, "last_positions", lost)
+    crashing_before(monkeypatch, pool, "positions", lost)
     confirmation = Confirmation(pool.client, pool.store)
-    entry = SpoolEntry(1, "add lost", "trades", "lost", "ann")
+    under_way = {"trades": [Message(1, [SpoolEntry(1, "add lost", "trades", "lost", "ann")])]}
 
     with contextlib.suppress(Fenced):
-        assert confirmation.check([entry]) == []
+        assert confirmation.check(under_way) == []
     pool.begin()
-    assert confirmation.check([entry]) == []
+    assert confirmation.check(under_way) == []

@@ -19,7 +19,7 @@ USERS = [f"u{number}" for number in range(8)]
 @pytest.fixture
 def core(store, redis_client):
     settings = Settings(durability=Durability.REDIS, shard_count=SHARD_COUNT)
-    return TradeCore(store, Watermark(redis_client, store.keys, poll_s=None), settings)
+    return TradeCore(store, Watermark(redis_client, store.keys, listens=False), settings)
 
 
 def add(core: TradeCore, *trades: dict[str, object]) -> list[Result]:

@@ -11,11 +11,11 @@ import pytest
 
 from tests.audit_plants import PLANTS, Scene
 from tests.repairing import audit, keys_of, scene_on, slow
-from tradepool.audit.registry import Repair
 from tradepool.audit.repair import repair_log, repairs
 from tradepool.audit.repair.journaled import newest_records
 from tradepool.audit.report import Finding, RepairState, Severity
-from tradepool.audit.rules import RULES
+from tradepool.audit.rules.catalogue import RULES
+from tradepool.audit.rules.registry import Repair
 from tradepool.errors import Fenced, JournalUnavailable
 from tradepool.model import codec
 from tradepool.store import fence
@@ -41,7 +41,7 @@ def finding(rule, subject, detail="x"):
 
 def tools_with(scene, patch, **fields):
     of_pool = scene.pool._services.repairs
-    patch.setattr(of_pool, "_tools", of_pool._tools._replace(**fields))
+    patch.setattr(of_pool, "_pool", of_pool._pool._replace(**fields))
     return of_pool
 
 
@@ -69,7 +69,7 @@ def test_the_journal_is_waited_for_up_to_the_outbox_whatever_the_sums_say(scene,
     monkeypatch.setattr("tradepool.audit.repair.journaled.JOURNAL_WAIT_S", 0.01)
 
     with pytest.raises(JournalUnavailable):
-        newest_records(scene.pool._services.repairs._tools_now(), scene.keys.shards, lambda _: True)
+        newest_records(scene.pool._services.repairs._pool_now(), scene.keys.shards, lambda _: True)
 
     assert before.version + 1 == scene.pool.get_trade(scene.open_id).version
 
@@ -77,7 +77,7 @@ def test_the_journal_is_waited_for_up_to_the_outbox_whatever_the_sums_say(scene,
 def test_what_was_seen_before_a_recovery_is_not_written_after_it(scene):
     PLANTS["summary_fold"](scene)
     of_pool = scene.pool._services.repairs
-    (fix,) = of_pool._fixes(of_pool._tools_now(), audit(scene).findings, None)
+    (fix,) = of_pool._fixes(of_pool._pool_now(), audit(scene).findings, None)
     fence.open_fence(scene.redis)
     before = keys_of(scene.redis)
 
@@ -130,7 +130,7 @@ def test_no_finding_alone_puts_a_trade_in_quarantine(scene):
 def test_a_fault_that_is_over_when_the_quarantine_is_written_is_none(scene):
     PLANTS["lifecycle"](scene)
     of_pool = scene.pool._services.repairs
-    (fix,) = of_pool._fixes(of_pool._tools_now(), audit(scene).findings, None)
+    (fix,) = of_pool._fixes(of_pool._pool_now(), audit(scene).findings, None)
     scene.forge(scene.open_id, status=scene.pool.get_trade_history(scene.open_id)[-2].status)
 
     assert "changed meanwhile" in fix.act()
@@ -221,7 +221,7 @@ def test_an_audit_is_told_though_its_repairs_could_not_be_logged_and_a_torn_line
 def test_what_the_journal_lost_of_a_pools_own_commit_is_counted_once(scene):
     PLANTS["missing_in_journal"](scene)
     of_pool = scene.pool._services.repairs
-    of_pool._tools_now().mender.recount(scene.shard, range(BUCKETS))
+    of_pool._pool_now().mender.recount(scene.shard, range(BUCKETS))
 
     of_pool.quarantine(audit(scene).findings)
 

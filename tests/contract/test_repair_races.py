@@ -22,7 +22,7 @@ def looked_at(scene, name):
     """The fault is planted and looked at; what would be written about it, not yet written."""
     PLANTS[name](scene)
     repairs = scene.pool._services.repairs
-    return list(repairs._fixes(repairs._tools_now(), audit(scene).findings, None))
+    return list(repairs._fixes(repairs._pool_now(), audit(scene).findings, None))
 
 
 def somebody_puts_the_record_back(scene):

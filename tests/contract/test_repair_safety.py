@@ -21,10 +21,10 @@ from tests.loose_trades import buy
 from tests.repairing import audit, keys_of, recovered_contents, scene_on
 from tests.varied_trades import trade_on, varied_trades
 from tests.waiting import eventually
-from tradepool.audit.registry import Repair
 from tradepool.audit.repair import repair_log
 from tradepool.audit.report import Finding, RepairState, Severity
-from tradepool.audit.rules import RULES
+from tradepool.audit.rules.catalogue import RULES
+from tradepool.audit.rules.registry import Repair
 from tradepool.model import codec
 from tradepool.store import mending, redis_store
 

@@ -115,14 +115,14 @@ def test_a_stray_record_that_is_newer_than_its_own_place_is_left_to_a_person(sce
 
 
 def test_no_repair_commits_what_does_not_follow_the_journals_newest_version(scene):
-    tools = scene.pool._services.repairs._tools_now()
-    journaled = dict(newest_records(tools, tools.keys.shards, lambda _: True))
+    repaired = scene.pool._services.repairs._pool_now()
+    journaled = dict(newest_records(repaired, repaired.keys.shards, lambda _: True))
     before = scene.pool.get_trade(scene.open_id)
     kept = keys_of(scene.redis)
 
     def refused(change, match, known=journaled):
         with pytest.raises(Corrupt, match=match):
-            commit_next(tools, scene.shard, change, known)
+            commit_next(repaired, scene.shard, change, known)
 
     for version in (1, before.version, before.version + 2):
         after = msgspec.structs.replace(before, version=version)
@@ -134,9 +134,9 @@ def test_no_repair_commits_what_does_not_follow_the_journals_newest_version(scen
     refused(made, "does not follow", {scene.open_id: journaled[scene.closed_id]})
     refused(msgspec.structs.replace(made, record_id="ghost-1"), "its own record")
     with pytest.raises(Corrupt, match="own shard"):
-        commit_next(tools, 1 - scene.shard, made, journaled)
+        commit_next(repaired, 1 - scene.shard, made, journaled)
     assert keys_of(scene.redis) == kept
-    assert commit_next(tools, scene.shard, made, journaled) is None
+    assert commit_next(repaired, scene.shard, made, journaled) is None
 
 
 @pytest.mark.parametrize("wrong", ["0000000000000000", "ffffffffffffffff"])

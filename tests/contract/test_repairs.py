@@ -13,9 +13,9 @@ from tests.faults.simulator.store_contents import actual_contents
 from tests.loose_trades import buy
 from tests.repairing import NOT_WRITTEN, REPAIRED, audit, keys_of, recovered_contents, scene_on, slow
 from tradepool import TradePool
-from tradepool.audit.registry import Repair
 from tradepool.audit.report import RepairState
-from tradepool.audit.rules import RULES
+from tradepool.audit.rules.catalogue import RULES
+from tradepool.audit.rules.registry import Repair
 from tradepool.cli import main
 from tradepool.clock import now_us
 from tradepool.errors import Quarantined

@@ -13,6 +13,8 @@ from tests.loose_trades import buy
 from tests.pool_at_work import PoolAtWork, at_work
 from tradepool import TradePool
 from tradepool.client.confirmation import Confirmation
+from tradepool.client.schedule import Message
+from tradepool.client.spool import SpoolEntry
 from tradepool.errors import Misconfigured, StoreUnavailable
 from tradepool.settings import Settings
 from tradepool.store.keys import Keys
@@ -76,3 +78,5 @@ def test_a_bot_with_another_count_confirms_nothing(pool, other):
     bot = Confirmation(pool.client, RedisStore(pool.client, Keys(other.shard_count), other))
     with pytest.raises(Misconfigured, match=REFUSED):
         bot.is_journaled([pool.add("ann").trade_id])
+    with pytest.raises(Misconfigured, match=REFUSED):
+        bot.check({"trades": [Message(1, [SpoolEntry(1, "c", "trades", "t", "ann")])]})

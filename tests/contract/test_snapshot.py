@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.pool_at_work import PoolAtWork, at_work, contents
+from tradepool import snapshots
+from tradepool.clock import now_us
 from tradepool.errors import Corrupt, JournalUnavailable, PoolLocked
 from tradepool.files.durable import FileLock
 from tradepool.files.journal import Journal
@@ -70,6 +72,17 @@ def test_an_empty_pool_has_an_empty_snapshot(pool):
     take(pool)
     assert json.loads((pool.settings.data_dir / TRADES_NAME).read_text()) == []
     assert list(read_snapshot(pool.settings.data_dir, lambda _: True)) == []
+
+
+def test_it_is_dated_by_its_beginning_so_that_all_that_was_there_then_is_in_it(pool, monkeypatch):
+    read, scanned_from = snapshots._write_shard, []
+
+    def read_later(*args):
+        scanned_from.append(now_us())
+        read(*args)
+
+    monkeypatch.setattr(snapshots, "_write_shard", read_later)
+    assert take(pool).at <= scanned_from[0]
 
 
 def test_the_sidecar_says_where_the_journal_stood_before_the_scan(pool):

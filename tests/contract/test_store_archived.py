@@ -35,7 +35,7 @@ def shard(store):
 def core(store, redis_client):
     """Writers without a journal: nothing here waits for one."""
     settings = Settings(durability=Durability.REDIS)
-    return TradeCore(store, Watermark(redis_client, store.keys, poll_s=None), settings)
+    return TradeCore(store, Watermark(redis_client, store.keys, listens=False), settings)
 
 
 def closed() -> Trade:

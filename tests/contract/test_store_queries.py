@@ -257,7 +257,9 @@ def test_a_minted_id_needs_no_route_and_a_foreign_one_is_found_by_its_route(stor
     assert store.put_routes({}) == {}
 
 
-def test_answers_are_kept_for_a_week(store, redis_client):
-    store.put_answers({"aa": "stale", "bb": "rejected\x1f{}"})
-    assert store.answers(["bb", "cc", "aa"]) == ["rejected\x1f{}", None, "stale"]
-    assert 0 < redis_client.ttl(store.keys.answer("aa")) <= ANSWER_TTL_S
+def test_answers_are_kept_for_minutes_and_the_first_one_stands(store, redis_client):
+    store.put_answers({"aa": "stale", "bb": "rejected\x1f{}", "dd": "applied"})
+    store.put_answers({"aa": "duplicate"})
+    assert store.answers(["bb", "cc", "aa", "dd"]) == ["rejected\x1f{}", None, "stale", "applied"]
+    for name in ("aa", "bb", "dd"):
+        assert 0 < redis_client.ttl(store.keys.answer(name)) <= ANSWER_TTL_S

@@ -38,7 +38,7 @@ USERS = [name for name in map("u{}".format, range(99)) if Keys(SHARD_COUNT).shar
 @pytest.fixture
 def core(store, redis_client):
     settings = Settings(durability=Durability.REDIS, commit_attempts_max=12)
-    watermark = Watermark(redis_client, store.keys, poll_s=None)
+    watermark = Watermark(redis_client, store.keys, listens=False)
     return TradeCore(store, watermark, settings, clock=lambda: AS_OF + 2_000_000)
 
 

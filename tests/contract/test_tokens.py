@@ -11,7 +11,7 @@ import pytest
 
 from tests.loose_trades import buy, entry
 from tests.store_changes import archiving
-from tradepool import core as core_module
+from tradepool import expiring
 from tradepool.core import TradeCore
 from tradepool.errors import (
     IdempotencyConflict,
@@ -49,7 +49,7 @@ def clock() -> Clock:
 @pytest.fixture
 def core(store, redis_client, clock):
     settings = Settings(durability=Durability.REDIS)
-    return TradeCore(store, Watermark(redis_client, store.keys, poll_s=None), settings, clock)
+    return TradeCore(store, Watermark(redis_client, store.keys, listens=False), settings, clock)
 
 
 @pytest.fixture
@@ -311,7 +311,7 @@ def test_expired_reservations_are_free_at_once_and_given_back_once(core, store, 
 
 
 def test_more_accounts_than_one_step_takes_are_all_given_back(core, clock, monkeypatch):
-    monkeypatch.setattr(core_module, "EXPIRY_BATCH", 2)
+    monkeypatch.setattr(expiring, "BATCH", 2)
     accounts = [f"a{number}" for number in range(5)]
     core.apply([told(2, account_id=account_id) for account_id in accounts])
     for key in ("a", "b"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -223,17 +224,90 @@ def test_a_replaced_file_is_durable_and_so_is_its_name(tmp_path, monkeypatch):
     assert (tmp_path / "file").read_bytes() == b"new"
 
 
+def done(program: str, *arguments: str | Path) -> bool:
+    """Whether this machine has the program and lets us run it."""
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+    return (
+        path is not None
+        and not subprocess.run([path, *arguments], check=False, capture_output=True).returncode
+    )
+
+
 @pytest.fixture
-def small_disk(tmp_path):
+def mounted(tmp_path):
+    """Mounts file systems that are gone at the end."""
+    with contextlib.ExitStack() as undo:
+
+        def mount(name: str, *options: str | Path) -> Path:
+            folder = tmp_path / name
+            folder.mkdir()
+            if not done("mount", *options, folder):
+                pytest.skip("mounting a file system needs root")
+            undo.callback(done, "umount", folder)
+            return folder
+
+        yield mount
+
+
+@pytest.fixture
+def small_disk(mounted):
     """A real file system of 256 KiB, where this machine lets us mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    options = ["-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if mount is None or subprocess.run([mount, *options], check=False, capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run([shutil.which("umount"), str(folder)], check=True)
+    return mounted("disk", "-t", "tmpfs", "-o", "size=256k", "tmpfs")
+
+
+class FailingDisk:
+    """A disk that says it has 16 MiB, has less than 2, and tells nobody before an fsync."""
+
+    def __init__(self, mounted) -> None:
+        self._below = mounted("below", "-t", "tmpfs", "-o", "size=2m", "tmpfs")
+        image = self._below / "image"
+        with image.open("wb") as file:
+            file.truncate(16 << 20)
+        if not done("mkfs.ext4", "-q", "-O", "^has_journal", "-m", "0", image):
+            pytest.skip("there is no mkfs.ext4 here")
+        self._options = ("-o", "loop", image)
+        self.folder = mounted("disk", *self._options)
+
+    def fail(self) -> None:
+        """From now on what is written to new places is lost."""
+        assert done("sync", "-f", self.folder)
+        fd = os.open(self._below / "filler", os.O_CREAT | os.O_WRONLY)
+        with contextlib.suppress(OSError):
+            while os.write(fd, bytes(4096)):
+                pass
+        os.close(fd)
+
+    def heal(self) -> None:
+        (self._below / "filler").unlink()
+
+    def forget(self) -> None:
+        """Drop what is in memory only, as a power cut does."""
+        assert done("umount", self.folder)
+        assert done("mount", *self._options, self.folder)
+
+
+@pytest.mark.slow
+def test_what_a_real_fsync_failed_for_is_cut_and_written_anew(mounted):
+    """The kernel counts pages that it could not write as clean, and shows them until they are forgotten."""
+    disk = FailingDisk(mounted)
+    log = disk.folder / "trade_pool.log"
+    with Journal(log, SHARDS) as journal:
+        commit(journal, group(1), "1-0")
+        confirmed = log.stat().st_size
+        disk.fail()
+        for _ in range(2):
+            with pytest.raises(JournalUnavailable, match="cannot be written"):
+                commit(journal, BIG, "2-0")
+            assert log.stat().st_size > confirmed, "the write went through, the fsync did not"
+        journal.cut_unconfirmed()
+        assert log.stat().st_size == confirmed
+    disk.forget()
+    assert len(record_ids(log)) == 2
+    with Journal(log, SHARDS) as journal:
+        disk.heal()
+        commit(journal, BIG, "2-0")
+    disk.forget()
+    assert record_ids(log)[2:] == [f"big-{number}" for number in range(len(BIG))]
 
 
 def test_a_really_full_disk_is_waited_for(small_disk):

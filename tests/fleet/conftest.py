@@ -41,8 +41,12 @@ class Fleet:
         )
         resources.callback(self.foreign.close)
 
-    def start(self, queues: str, *options: str, threads: int = 2, app: str = "tasks") -> WorkerNode:
-        node = start_worker(self.settings, queues, *options, threads=threads, app=app)
+    def start(
+        self, queues: str, *options: str, threads: int = 2, app: str = "tasks", **changes: object
+    ) -> WorkerNode:
+        """Start a worker, its settings the fleet's but for `changes`."""
+        settings = self.settings.model_copy(update=changes)
+        node = start_worker(settings, queues, *options, threads=threads, app=app)
         self._resources.callback(node.teardown)
         self.nodes.append(node)
         return node

@@ -18,6 +18,8 @@ from tradepool.settings import Settings
 __all__ = ["WorkerNode", "start_worker"]
 
 END_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 60.0
+"""A worker imports for a second or two, and for far longer beside others that do."""
 
 
 class LocalProcess:
@@ -102,7 +104,7 @@ class WorkerNode(CeleryTestNode):
         return self.container._container
 
     def wait_ready(self) -> None:
-        eventually(lambda: self.process.exit_code is not None or " ready." in self.logs())
+        eventually(lambda: self.process.exit_code is not None or " ready." in self.logs(), READY_TIMEOUT_S)
         assert self.process.exit_code is None, self.logs()
 
     def teardown(self) -> None:

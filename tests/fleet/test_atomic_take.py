@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import MethodType
 from urllib.parse import urlsplit
 
 import pytest
 import redis
 from kombu import Connection
-from redis.exceptions import OutOfMemoryError
+from redis._parsers import _RESP3Parser
+from redis.exceptions import AuthenticationError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from tasks.transport import choose_transport
-from tasks.transport.atomic import AtomicTransport
+from tasks.transport.atomic import AtomicChannel, AtomicTransport
 from tests.fleet.atomic_consumer import StockTransport, TurnedConsumer, publisher
 from tests.tcp_proxy import TcpProxy
 from tests.waiting import eventually
@@ -190,6 +192,20 @@ def test_a_waiting_consumer_is_told_of_a_message(
             consumer.turn_until(lambda: len(consumer.received) == number + 1)  # noqa: B023 - called at once
 
 
+def test_an_idle_consumer_that_has_lost_its_wire_is_told_of_messages_on_the_next(
+    broker: redis.Redis, publish: Publish, url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(AtomicTransport, "brpop_timeout", LONG_S)
+    with TurnedConsumer(url) as consumer:
+        consumer.rest()
+        connection = consumer.channel.client.connection
+        lost = connection._sock
+        broker.client_kill("{}:{}".format(*lost.getsockname()))
+        consumer.turn_until(lambda: connection._sock not in {None, lost} and not consumer.channel._in_poll)
+        publish("a", "1")
+        consumer.turn_until(lambda: consumer.bodies == ["1"])
+
+
 def test_acknowledgements_leave_with_the_next_turn(broker: redis.Redis, publish: Publish, url: str):
     publish("a", *map(str, range(8)))
     with TurnedConsumer(url, prefetch=8) as consumer:
@@ -279,6 +295,115 @@ def test_a_server_that_has_forgotten_the_script_is_given_it_again(
         consumer.received[0].ack()
         broker.script_flush()
         consumer.turn_until(lambda: unacknowledged(broker) == 0)
+
+
+def test_a_server_that_was_replaced_by_an_empty_one_owes_nothing_and_is_served(
+    broker: redis.Redis, publish: Publish, proxy: TcpProxy, proxied: str
+):
+    publish("a", "done", "lost")
+    with TurnedConsumer(proxied, prefetch=1) as consumer:
+        consumer.turn_until(lambda: consumer.received)
+        proxy.swallow_answers()
+        consumer.received[0].ack()
+        consumer.turn_until(lambda: broker.llen("a") == 0)
+        broker.flushall()
+        broker.script_flush()
+        proxy.restore()
+        with pytest.raises(consumer.connection.connection_errors):
+            consumer.turn_until(lambda: False)
+    with TurnedConsumer(proxied) as successor:
+        successor.rest()
+        publish("a", "new")
+        successor.turn_until(lambda: successor.bodies == ["new"])
+        successor.received[0].ack()
+        successor.turn_until(lambda: unacknowledged(broker) == 0)
+
+
+def test_a_primary_that_became_a_replica_gives_nothing_away_until_it_may_write_again(
+    broker: redis.Redis, publish: Publish, url: str
+):
+    publish("a", "1", "2")
+    with TurnedConsumer(url, prefetch=1) as consumer:
+        consumer.turn_until(lambda: consumer.received)
+        # Of a primary that nobody can reach.
+        broker.replicaof("127.0.0.1", 1)
+        try:
+            consumer.received[0].ack()
+            with pytest.raises(ReadOnlyError):
+                consumer.turn_until(lambda: False)
+            assert (broker.llen("a"), unacknowledged(broker)) == (1, 1)
+        finally:
+            broker.replicaof("NO", "ONE")
+        consumer.turn_until(lambda: consumer.bodies == ["1", "2"])
+        assert unacknowledged(broker) == 1
+
+
+def test_a_late_acknowledgement_leaves_the_second_delivery_alone(
+    broker: redis.Redis, publish: Publish, url: str
+):
+    publish("a", "slow")
+    with TurnedConsumer(url) as slow:
+        slow.turn_until(lambda: slow.received)
+        broker.zadd("unacked_index", dict.fromkeys(broker.zrange("unacked_index", 0, -1), 0))
+        with TurnedConsumer(url) as other:
+            other.turn_until(lambda: other.bodies == ["slow"])
+            slow.received[0].ack()
+            slow.turn()
+            slow.turn()
+            assert unacknowledged(broker) == 1
+            assert other.received[0].headers["redelivered"]
+            other.received[0].ack()
+            other.turn_until(lambda: unacknowledged(broker) == 0)
+    assert broker.llen("a") == 0
+
+
+def test_the_parser_in_python_is_told_of_messages_too(
+    broker: redis.Redis, publish: Publish, url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(AtomicTransport, "brpop_timeout", LONG_S)
+    usual = AtomicChannel._connparams
+    in_python = {"parser_class": _RESP3Parser}
+    monkeypatch.setattr(
+        AtomicChannel, "_connparams", lambda *args, **kwargs: usual(*args, **kwargs) | in_python
+    )
+    with TurnedConsumer(url) as consumer:
+        consumer.rest()
+        for number in range(3):
+            publish("a", str(number))
+            consumer.turn_until(lambda: len(consumer.received) == number + 1)  # noqa: B023 - called at once
+            consumer.received[-1].ack()
+        consumer.turn_until(lambda: unacknowledged(broker) == 0)
+
+
+def test_a_broker_that_may_not_tell_of_messages_is_refused_with_the_cure(
+    broker: redis.Redis, publish: Publish, url: str
+):
+    publish("a", "1")
+    with TurnedConsumer(url) as consumer:
+        broker.execute_command("ACL", "SETUSER", "default", "-client|tracking")
+        try:
+            with pytest.raises(ResponseError, match="TRADEPOOL_BROKER_TRANSPORT=celery"):
+                consumer.turn_until(lambda: False)
+            assert (broker.llen("a"), unacknowledged(broker)) == (1, 0)
+        finally:
+            broker.execute_command("ACL", "SETUSER", "default", "+client|tracking")
+        consumer.turn_until(lambda: consumer.bodies == ["1"])
+
+
+@pytest.mark.slow
+def test_a_broker_that_does_not_know_hello_is_refused_with_the_cure(tmp_path: Path):
+    cure = r"protocol 3.*TRADEPOOL_BROKER_TRANSPORT=celery"
+    with EmbeddedServer(tmp_path, port=0, overrides=['rename-command HELLO ""']) as server:
+        password = f":{urlsplit(server.url).password}@"
+        # It answers as if the password were wrong; one that is wrong is told as it is.
+        with pytest.raises(ResponseError, match=cure):
+            TurnedConsumer(server.url)
+        with pytest.raises(AuthenticationError):
+            TurnedConsumer(server.url.replace(password, ":wrong@"))
+        with server.client() as client:
+            client.config_set("requirepass", "")
+        with pytest.raises(ResponseError, match=cure):
+            TurnedConsumer(server.url.replace(password, ""))
 
 
 @pytest.mark.parametrize("transport", [StockTransport, AtomicTransport])

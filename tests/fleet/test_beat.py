@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -136,3 +137,21 @@ def test_a_beat_lives_through_a_server_that_is_killed(beats: Beats, tmp_path: Pa
     beats.more_ticks(3, timeout_s=2 * START_S)
     assert beat.poll() is None
     assert beats.log("first").count("Traceback") == 0
+
+
+@pytest.mark.parametrize("server_is", ["stopped", "killed"])
+def test_a_beat_that_is_asked_to_end_while_the_server_is_away_ends(beats: Beats, server_is: str):
+    """It cannot give its lock back, and is most likely in the midst of a tick, which outlives lost wires."""
+    beat = beats.start("first")
+    beats.more_ticks(3)
+    server = beats._fleet.server
+    os.kill(server.pid, signal.SIGSTOP if server_is == "stopped" else signal.SIGKILL)
+    try:
+        # Longer than the pause between two ticks.
+        eventually(lambda: "the clock stands still" in beats.log("first") or beat.poll() is not None, START_S)
+        beat.terminate()
+        assert beat.wait(2 * START_S) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(server.pid, signal.SIGCONT)
+    assert "lock is left to run out" in beats.log("first")

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import defaultdict
 from hashlib import blake2b
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 from msgspec import Raw
 
-from bench.soak import slope_of
+from bench.soak import LEAK_KIB_PER_S, slope_of
 from tests.faults.simulator.journal_lines import JournalFiles, Line
 from tests.fleet.chaos.checks import check_lines
-from tests.fleet.chaos.outcome import Outcome, Struck, Wait, table
+from tests.fleet.chaos.notes import client_notes, read_notes
+from tests.fleet.chaos.outcome import Outcome, Struck, Wait, self_ended, table
 from tests.fleet.chaos.plan import FULL_TRADES, FaultKind, make_plan, wanted_counts
 from tests.fleet.chaos.workload import WINDOW_TRADES, windows_of
 from tests.tidy.source_tree import ROOT
+from tests.waiting import eventually
+from tradepool.fleet.programs import environment
+from tradepool.server.embedded import free_port
+from tradepool.settings import Settings
 
 TIMEOUT_S = 400
+SOAK_TIMEOUT_S = 240
 TRADES = 2_000
 
 
@@ -85,6 +93,25 @@ def test_a_faults_recovery_lasts_until_all_that_was_under_way_is_confirmed():
     assert "duplicates absorbed: 3" in table(outcome)
 
 
+@pytest.mark.parametrize(
+    ("name", "code", "ends", "violations"),
+    [
+        ("trades-1", -9, 2, 0),
+        ("trades-1", 75, 1, 1),
+        ("beat-2", 0, 2, 0),
+        # Celery said once that a child was gone before it had looked.
+        ("trades-2", 1, 1, 0),
+        ("trades-2", 1, 2, 1),
+    ],
+)
+def test_who_ends_though_nobody_killed_him_is_told(name: str, code: int, ends: int, violations: int):
+    said = f"[warning  ] program ended   exit_code={code} log=/x/{name}.log program={name} restart_in_s=0.5\n"
+    stage = SimpleNamespace(
+        log=lambda _: said * ends, worker_log=lambda _: "Could not start worker processes"
+    )
+    assert len(list(self_ended(stage))) == violations
+
+
 def test_a_leak_is_told_from_noise():
     noise = [(float(second), 1e8 + (second * 7919) % 50_000) for second in range(400)]
     leak = [(at, size + at * 5_000) for at, size in noise]
@@ -98,6 +125,42 @@ def test_a_step_is_no_leak():
     step = [(float(second), 1e8 + (second * 7919) % 5_000 + 2e6 * (second > 200)) for second in range(400)]
     assert slope_of(step).low > 64
     assert not slope_of(step).is_leak
+
+
+@pytest.mark.slow
+def test_a_bot_that_is_started_while_the_server_is_away_trades_all_the_same(tmp_path: Path):
+    settings = Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0", data_dir=tmp_path)
+    command = [sys.executable, "-m", "tests.fleet.chaos.client_process", "1", "0", "200", str(tmp_path)]
+    with (tmp_path / "bot.log").open("wb") as log:
+        bot = subprocess.Popen(command, stdout=log, stderr=log, env=environment(settings), cwd=ROOT)
+    try:
+        eventually(lambda: "handed" in {note.what for note in read_notes(client_notes(tmp_path, 0))}, 60)
+        assert bot.poll() is None
+    finally:
+        bot.kill()
+        bot.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SOAK_TIMEOUT_S)
+def test_a_leak_that_is_planted_in_a_worker_is_found_there(server_binary: Path):
+    """What fills up once is taken for a leak in so short a run; what is planted is far more than that."""
+    options = ["--seconds", "90", "--threads", "8", "--rate", "30", "--leak", "tokens-1"]
+    done = subprocess.run(
+        [sys.executable, "bench/soak.py", *options],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    row = re.compile(r"^\| (\S+) \d+ \|[^|]*\|[^|]*\| \+?(-?\d+) \| (.+) \|$", flags=re.MULTILINE)
+    grows = {name: int(usual) for name, usual, _ in row.findall(done.stdout)}
+    assert ("tokens-1", "leaks") in {(name, verdict) for name, _, verdict in row.findall(done.stdout)}
+    assert done.returncode == 1
+    planted = LEAK_KIB_PER_S * 60
+    assert planted / 2 < grows.pop("tokens-1") < planted * 2
+    assert max(grows.values()) < planted / 2
 
 
 def test_the_judge_takes_no_repair_for_what_a_client_has_sent():

@@ -16,6 +16,7 @@ from tests.fleet.trades import journaled_versions, new_trade, new_trades
 from tests.waiting import eventually
 from tradepool.client import PoolClient
 from tradepool.client.confirmation import Confirmation
+from tradepool.client.schedule import Message
 from tradepool.client.spool import SpoolEntry
 from tradepool.errors import InvalidTrade, PoolLocked, StoreUnavailable
 from tradepool.fleet.programs import environment
@@ -128,7 +129,7 @@ def test_an_entry_that_cannot_be_looked_up_holds_up_no_other(fleet: Fleet):
     entries = [SpoolEntry(n, f"{uuid4()}", "trades", f"r{n}", 5 if n == 2 else None) for n in range(1, 5)]
     refusal = 'rejected\x1f{"error": "InvalidTrade", "problem": "no"}'
     store.put_answers({short_id(item.command_id): refusal for item in entries})
-    finished = Confirmation(store_client, store).check(entries)
+    finished = Confirmation(store_client, store).check({"trades": [Message(len(entries), entries)]})
     assert [one.entry.seq for one in finished] == [1, 3, 4]
     store_client.close()
 

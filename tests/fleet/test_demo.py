@@ -68,12 +68,14 @@ def test_the_demo_trades_and_proves_itself_whole(demo, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not LEGACY.exists(), reason="the shared data is not here")
 def test_the_demo_takes_a_real_export(demo, tmp_path):
-    process = demo("--import", str(LEGACY))
+    process = demo("--import", str(LEGACY), "--json")
 
     output = process.communicate(timeout=110)[0]
 
     assert process.returncode == 0, output
-    assert "line 885" in output
+    told, _ = json.JSONDecoder().raw_decode(output, output.index("{\n"))
+    assert (told["ok"], told["missing_in_journal"], told["findings"]) == (True, [], {})
+    assert any("line 885" in row for row in told["refused"])
     assert len(json.loads((tmp_path / "demo" / "trades.json").read_bytes())) == 600
 
 

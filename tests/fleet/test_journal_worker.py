@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -81,4 +82,16 @@ def test_a_worker_with_nothing_to_take_or_something_to_do_is_left_alone(
     monkeypatch.setattr(watchdog, "_waiting_messages", lambda: 5)
     monkeypatch.setattr(reliability, "_busy", lambda busy=reliability._busy: looks.append(1) or busy())
     eventually(lambda: len(looks) > 40)
+    assert exits == []
+
+
+def test_a_worker_whose_queue_never_empties_is_left_alone_while_it_takes_messages(
+    own_fleet: Fleet, quiet_worker, monkeypatch: pytest.MonkeyPatch
+):
+    watchdog, exits = quiet_worker
+    taken: Counter[str] = Counter()
+    monkeypatch.setattr(state, "total_count", taken)
+    monkeypatch.setattr(watchdog, "_waiting_messages", lambda: taken.update(["a task"]) or 5)
+    watchdog.start(None)
+    eventually(lambda: taken.total() > 20)
     assert exits == []

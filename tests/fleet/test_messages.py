@@ -48,19 +48,20 @@ def test_messages_of_every_priority_are_taken(fleet: Fleet):
 def test_a_revoked_message_of_a_client_is_sent_again(fleet: Fleet):
     with PoolClient.connect(fleet.settings, resend_s=0.2) as client:
         revoked: list[str] = []
-        send = client._delivery._sender.send
+        sender = client._delivery._sender
+        send = sender.send_each
 
-        def send_and_revoke(queue: str, commands: list[object]) -> str:
+        def send_and_revoke(queue: str, messages: list[list[bytes]]) -> list[str]:
             if revoked:
-                return send(queue, commands)
+                return send(queue, messages)
             # The workers hear of it first, so it is dropped for certain.
             task_id = f"{uuid4()}"
             fleet.foreign.control.revoke(task_id, reply=True, timeout=CONFIRM_S, limit=2)
             revoked.append(task_id)
-            sender = client._delivery._sender
-            return sender.call(queue, "tasks.trades.apply_changes", [list(commands)], task_id=task_id)
+            commands = [json.loads(command) for command in messages[0]]
+            return [sender.call(queue, "tasks.trades.apply_changes", [commands], task_id=task_id)]
 
-        client._delivery._sender.send = send_and_revoke
+        sender.send_each = send_and_revoke
         trade_ids = client.add_trades(new_trades(3))
         assert all(client.confirm(trade_ids, CONFIRM_S).values())
     assert len(revoked) == 1

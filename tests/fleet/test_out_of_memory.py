@@ -22,8 +22,8 @@ def test_the_fleet_waits_for_memory_and_goes_on(own_fleet: Fleet):
         server.config_set("maxmemory", used + (256 << 10))
         for _ in range(15):
             trade_ids += client.add_trades(new_trades(200))
-        # The broker refuses as well: what a task gives back finds no place, and the consumer reconnects.
-        eventually(lambda: "Cannot connect to" in own_fleet.nodes[1].logs(), CONFIRM_S)
+        # The broker refuses as well: what a task gives back finds no place, and the consumer waits.
+        eventually(lambda: "the broker refuses this worker" in own_fleet.nodes[1].logs(), CONFIRM_S)
         assert client.pending() > 0
         server.config_set("maxmemory", 0)
         assert all(client.confirm(trade_ids, CONFIRM_S).values())

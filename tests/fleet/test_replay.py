@@ -8,7 +8,7 @@ from decimal import Decimal
 from uuid import uuid4
 
 from tests.fleet.conftest import Fleet
-from tests.fleet.trades import new_trade
+from tests.fleet.trades import journaled_versions, new_trade
 from tests.waiting import eventually
 from tradepool import reservation_id, wire
 from tradepool.clock import now_us
@@ -104,4 +104,30 @@ def test_parked_commands_of_a_trade_and_an_account_are_applied_in_their_order(fl
     assert fleet.dead.replay(Wanted(reason=why)).sent == 5
     eventually(lambda: fleet.pool.get_available_tokens(user_id).get("USDT") == Decimal(50))
     eventually(lambda: fleet.pool.get_trade(trade_id).status == "completed")
+    assert list(fleet.dead.letters(Wanted(reason=why))) == []
+
+
+def test_parked_fills_of_one_trade_are_booked_in_the_order_in_which_they_were_parked(fleet: Fleet):
+    """Each is older than the next: two that changed places would show, and the last takes out what is in."""
+    trade, why = new_trade(amount="30", status="submitted"), f"{uuid4()}"
+    trade_id = trade["trade_id"]
+    fleet.pool.add_trade(trade)
+    fills = [
+        {"fill_id": f"{trade_id}/{number}", "role": "entry", "amount": "1", "price": f"{100 + number}"}
+        for number in range(30)
+    ]
+    fills.append({"fill_id": f"{trade_id}/out", "role": "exit", "amount": "30", "price": "120"})
+    for fill in fills:
+        park(fleet, CHUNK, why, {"op": "add_fill", "trade_id": trade_id, "fill": fill}, now_us(), why)
+    assert fleet.dead.replay(Wanted(reason=why)) == (len(fills), 0)
+    eventually(lambda: fleet.pool.get_trade(trade_id).status == "completed")
+    booked = [fill.fill_id for fill in fleet.pool.get_trade(trade_id).fills]
+    assert booked == [fill["fill_id"] for fill in fills]
+
+    def versions() -> list[int]:
+        return [v for record_id, v in journaled_versions(fleet.settings) if record_id == trade_id]
+
+    # The store is ahead of the journal; a message waits for it.
+    eventually(lambda: len(versions()) > len(fills))
+    assert versions() == list(range(1, len(fills) + 2))
     assert list(fleet.dead.letters(Wanted(reason=why))) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.fleet.nodes import start_worker
 from tests.fleet.trades import new_trade, new_trades
@@ -19,7 +21,7 @@ from tradepool.errors import Misconfigured
 from tradepool.fleet.programs import environment
 from tradepool.pool import TradePool
 
-CONFIRM_S = 30.0
+CONFIRM_S = 60.0
 
 
 @pytest.fixture(scope="module", params=["one server", "two servers", "atomic takes"])
@@ -61,6 +63,7 @@ def told(servers: RoleServers, role: str, *arguments: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_every_role_does_its_work_and_nothing_is_denied(servers: RoleServers):
     bot, operator = servers.settings("bot"), servers.settings("operator")
     with PoolClient.connect(bot) as client:
@@ -85,3 +88,58 @@ def test_every_role_does_its_work_and_nothing_is_denied(servers: RoleServers):
     assert "3 nodes online" in told(servers, "operator", "celery", "-A", "tasks", "inspect", "ping")
     told(servers, "operator", "celery", "-A", "tasks", "control", "enable_events")
     assert servers.denied() == []
+
+
+@pytest.fixture
+def pool_alone(server_binary: Path, tmp_path: Path) -> Iterator[RoleServers]:
+    """A server with the users of the roles, the journal's worker and one for trades."""
+    with role_servers(tmp_path, two=False) as running:
+        yield running
+
+
+def lines_of(log: str, event: str) -> list[dict[str, object]]:
+    """The lines of a worker's log that tell of `event`."""
+    told = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    return [line for line in told if line["event"] == event]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("right", ["brpop", "publish"])
+def test_a_worker_that_is_denied_a_right_says_so_once_and_works_when_it_has_it(
+    pool_alone: RoleServers, right: str
+):
+    refusal = "the broker refuses this worker"
+    with pool_alone.store.client() as admin, ExitStack() as stack:
+        admin.execute_command("ACL", "SETUSER", "worker", f"-{right}")
+        settings = pool_alone.settings("worker")
+        nodes = [start_worker(settings, queues) for queues in ("files", "trades,tokens")]
+        for node in nodes:
+            stack.callback(node.teardown)
+        # Four refusals: it has waited for longer than a second by then.
+        eventually(lambda: pool_alone.refusals(right) > 4 * len(nodes), CONFIRM_S)
+        admin.execute_command("ACL", "SETUSER", "worker", f"+{right}")
+        with PoolClient.connect(pool_alone.settings("bot")) as client:
+            assert all(client.confirm(client.add_trades(new_trades(3)), CONFIRM_S).values())
+        for node in nodes:
+            (line,) = lines_of(node.logs(), refusal)
+            assert right in str(line["problem"])
+            assert "docs/operations.md" in str(line["problem"])
+            assert "Traceback" not in node.logs()
+
+
+@pytest.mark.slow
+def test_a_bot_that_is_denied_a_right_says_so_once_and_sends_when_it_has_it(pool_alone: RoleServers):
+    with pool_alone.store.client() as admin, ExitStack() as stack:
+        admin.execute_command("ACL", "SETUSER", "bot", "-lpush")
+        node = start_worker(pool_alone.settings("worker"), "files,trades")
+        stack.callback(node.teardown)
+        node.wait_ready()
+        client = stack.enter_context(PoolClient.connect(pool_alone.settings("bot")))
+        with capture_logs() as lines:
+            trade_ids = client.add_trades(new_trades(3))
+            eventually(lambda: pool_alone.refusals("lpush") >= 4, CONFIRM_S)
+            assert "lpush" in client.lag().problem
+            admin.execute_command("ACL", "SETUSER", "bot", "+lpush")
+            assert all(client.confirm(trade_ids, CONFIRM_S).values())
+        (line,) = [line for line in lines if line["event"] == "cannot send"]
+        assert "docs/operations.md" in line["problem"]

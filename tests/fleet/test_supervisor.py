@@ -23,6 +23,7 @@ from tests.waiting import eventually
 from tradepool.cli.running import stopped_by_signals
 from tradepool.client import PoolClient
 from tradepool.errors import Misconfigured, PoolLocked
+from tradepool.fleet import supervisor as supervisor_module
 from tradepool.fleet.programs import Program, environment
 from tradepool.fleet.supervisor import Supervisor
 from tradepool.pool import TradePool
@@ -32,6 +33,12 @@ from tradepool.settings import Settings
 READY_S = 40.0
 
 SLEEPER = "import signal; print('up', flush=True); signal.pause()"
+NOISY = """
+import itertools, time
+for number in itertools.count():
+    print(f"{number:099}", flush=True)
+    time.sleep(0.0005)
+"""
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
 OWNER = """
 import sys
@@ -199,6 +206,23 @@ def test_a_program_that_ran_for_a_while_is_in_no_crash_loop(tmp_path: Path, monk
     with capture_logs() as logs, Supervisor(Settings(data_dir=tmp_path), [brief]) as supervisor:
         eventually(lambda: supervisor.status()[0].starts > 3)
     assert {entry["restart_in_s"] for entry in logs} == {0.01}
+
+
+def test_the_log_of_a_program_that_never_ends_is_bounded_under_its_hands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(supervisor_module, "LOG_BYTES_MAX", 1 << 14)
+    monkeypatch.setattr(supervisor_module, "CHECK_EVERY_S", 0.01)
+    noisy = Program(name="noisy", arguments=("-c", NOISY))
+    log, aside = tmp_path / "logs" / "noisy.log", tmp_path / "logs" / "noisy.log.1"
+    with Supervisor(Settings(data_dir=tmp_path), [noisy]) as supervisor:
+        eventually(lambda: aside.exists() and 0 < log.stat().st_size < aside.stat().st_size)
+        first = aside.read_text().split()[-1]
+        eventually(lambda: int(aside.read_text().split()[-1]) > int(first))
+        assert supervisor.status()[0].starts == 1
+    # In order and without a gap of holes: the program goes on at the beginning of the emptied file.
+    numbers = [int(number) for number in log.read_text().split()]
+    assert numbers == sorted(numbers)
 
 
 def test_the_journals_worker_is_asked_to_end_after_all_others_have(tmp_path: Path):

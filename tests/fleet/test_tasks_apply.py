@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from contextlib import closing
 from decimal import Decimal
 from uuid import uuid4
 
@@ -14,7 +16,12 @@ from tests.fleet.trades import new_trade
 from tests.waiting import eventually
 from tradepool import wire
 from tradepool.cli import main
+from tradepool.clock import now_us
+from tradepool.files.durable import FileLock
+from tradepool.files.snapshot_info import LOCK_NAME, load_snapshot
 from tradepool.fleet.programs import environment
+
+RETRIED = re.compile(rb'"retries": ?[1-9]')
 
 
 def test_a_trade_lives_through_every_task(fleet: Fleet):
@@ -105,11 +112,11 @@ def test_a_call_with_the_wrong_arguments_is_parked(fleet: Fleet):
     assert fleet.letters(task_id)[0].reason["error"] == "TypeError"
 
 
-def test_unreadable_and_unknown_messages_are_parked(fleet: Fleet):
-    unknown = fleet.foreign.send_task("tasks.trades.no_such_task", args=[1], queue="trades").id
+def test_unreadable_and_unknown_messages_are_parked_and_no_log_shows_them(fleet: Fleet):
+    unknown = fleet.foreign.send_task("tasks.trades.no_such_task", args=["S3CRET"], queue="trades").id
     broken = str(uuid4())
     message = {
-        "body": base64.b64encode(b'[[{"not": json').decode(),
+        "body": base64.b64encode(b'[[{"S3CRET": json').decode(),
         "content-type": "application/json",
         "content-encoding": "utf-8",
         "headers": {"id": broken, "task": "tasks.trades.add_trade", "lang": "py"},
@@ -127,6 +134,7 @@ def test_unreadable_and_unknown_messages_are_parked(fleet: Fleet):
     ).id
     eventually(lambda: fleet.letters(unknown) and fleet.letters(broken) and fleet.letters(pickled))
     assert "no_such_task" in fleet.letters(unknown)[0].reason["problem"]
+    assert not [node for node in fleet.nodes if "S3CRET" in node.logs()]
 
 
 def envelope(properties: object = None, /, **parts: object) -> str:
@@ -273,6 +281,14 @@ def test_an_audit_of_what_the_tasks_wrote_finds_nothing(fleet: Fleet):
     fleet.call("files.write_snapshot")
     eventually(lambda: (fleet.settings.data_dir / wire.QUEUE_TRADES).with_suffix(".json").exists())
     eventually(lambda: fleet.pool.check_all_trades(deep=True).ok)
+
+
+def test_a_snapshot_that_is_asked_for_while_another_is_written_comes_after_it(fleet: Fleet):
+    folder, asked_at = fleet.settings.data_dir, now_us()
+    with closing(FileLock(folder / LOCK_NAME)):
+        fleet.call("files.write_snapshot")
+        eventually(lambda: any(RETRIED.search(one) for one in fleet.pool.redis.hvals("unacked")))
+    eventually(lambda: (info := load_snapshot(folder)) is not None and info.at >= asked_at)
 
 
 def test_parked_commands_are_listed_and_sent_again_from_a_shell(fleet: Fleet, monkeypatch, capsys):

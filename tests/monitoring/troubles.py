@@ -23,7 +23,7 @@ from tradepool import wire
 from tradepool.archive.folder import ARCHIVE_NAME, ArchiveFolder
 from tradepool.audit.parts.part import Run
 from tradepool.audit.parts.run_board import RunBoard
-from tradepool.audit.registry import Level
+from tradepool.audit.rules.registry import Level
 from tradepool.clock import now_us
 from tradepool.fleet.programs import environment
 from tradepool.journaling.service import JournalService

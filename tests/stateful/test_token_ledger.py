@@ -47,7 +47,9 @@ class TokenLedger(RuleBasedStateMachine):
         self.now = 10 * US_PER_S
         self.sent: list[TokenCommand] = []
         self.free: dict[str, Decimal] = {}
+        self.told_at: dict[str, int] = {}
         self.promised: dict[str, tuple[str, Decimal, int]] = {}
+        self.promised_at: dict[str, int] = {}
         self.resolved: dict[str, str] = {}
 
     def apply(self, command: TokenCommand) -> LedgerChange:
@@ -89,6 +91,7 @@ class TokenLedger(RuleBasedStateMachine):
         assert (result.outcome == "stale") == (known_at is not None and as_of < known_at)
         if result.outcome != "stale":
             self.free[asset] = Decimal(free)
+            self.told_at[asset] = as_of
 
     @precondition(lambda self: self.promised)
     @rule(data=st.data())
@@ -124,6 +127,7 @@ class TokenLedger(RuleBasedStateMachine):
         assert outcome == "applied"
         self.resolve(due, "expired")
         self.promised[key] = (asset, amount, self.now + ttl_s * US_PER_S)
+        self.promised_at[key] = self.now
 
     @precondition(lambda self: self.promised)
     @rule(data=st.data(), share=shares, received=amounts, coin=assets)
@@ -148,7 +152,8 @@ class TokenLedger(RuleBasedStateMachine):
             return
         assert self.apply(command).outcome == "applied"
         self.free[asset] = max(self.free.get(asset, Decimal(0)) - held * share, Decimal(0))
-        self.free[coin] = self.free.get(coin, Decimal(0)) + received
+        if self.told_at.get(coin, 0) <= self.promised_at[key]:
+            self.free[coin] = self.free.get(coin, Decimal(0)) + received
         self.resolve([key], "settled")
 
     @precondition(lambda self: self.promised)

@@ -1,11 +1,11 @@
-"""The repository as the tidy tests see it: its committed files and its parsed modules."""
+"""The repository as the tidy tests see it: its committed files and its modules."""
 
 from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -17,11 +17,14 @@ Definition = Function | ast.ClassDef
 
 @dataclass(frozen=True, kw_only=True)
 class Module:
-    """One Python file: where it is, its text and its syntax tree."""
+    """One Python file: where it is, its text and its syntax tree, which is made when somebody asks for it."""
 
     path: str
     text: str
-    tree: ast.Module
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text, self.path)
 
     @property
     def line_count(self) -> int:
@@ -53,21 +56,20 @@ def committed_texts() -> list[tuple[str, str]]:
 
 @cache
 def product_modules() -> tuple[Module, ...]:
-    return tuple(_parse(path) for path in _python_files() if path.startswith(PRODUCT))
+    return tuple(_module(path) for path in _python_files() if path.startswith(PRODUCT))
 
 
 @cache
 def suite_modules() -> tuple[Module, ...]:
-    return tuple(_parse(path) for path in _python_files() if path.startswith("tests/"))
+    return tuple(_module(path) for path in _python_files() if path.startswith("tests/"))
 
 
 def _python_files() -> list[str]:
     return [path for path in committed_files() if path.endswith(".py")]
 
 
-def _parse(path: str) -> Module:
-    text = (ROOT / path).read_text(encoding="utf-8")
-    return Module(path=path, text=text, tree=ast.parse(text, path))
+def _module(path: str) -> Module:
+    return Module(path=path, text=(ROOT / path).read_text(encoding="utf-8"))
 
 
 def _walk(folder: Path, ignored: tuple[str, ...]) -> list[str]:

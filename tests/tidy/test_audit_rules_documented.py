@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.tidy.source_tree import ROOT
-from tradepool.audit.rules import all_rules
+from tradepool.audit.rules.catalogue import all_rules
 
 COLUMNS = 6
 

@@ -29,7 +29,9 @@ Arguments = list[str]
 
 def programs() -> dict[str, Program]:
     login = SecretStr("user:password")
-    settings = Settings(cpu_threads=THREADS, pnl_devices=2, flower_basic_auth=login)
+    settings = Settings(
+        data_dir="/var/lib/tradepool", cpu_threads=THREADS, pnl_devices=2, flower_basic_auth=login
+    )
     return {program.name: program for program in fleet_programs(settings)}
 
 
@@ -140,9 +142,17 @@ def test_each_program_has_a_service_of_compose_with_its_arguments(name: str):
     family = name if name in services else name.rpartition("-")[0]
     command = services[family]["command"].replace("--address=0.0.0.0", "--address=127.0.0.1")
     arguments = shlex.split(command)
+    given = services[family].get("environment", {})
+    for variable, value in programs()[name].environment.items():
+        if variable != "FLOWER_BASIC_AUTH":
+            assert str(given[variable]) == value.replace("/var/lib/tradepool", "/data")
     # A container is a host of its own, and has the programs on its path.
     wanted = [argument.replace(f"{name}@", f"{family}@") for argument in programs()[name].arguments[1:]]
     assert in_order(arguments) == in_order([part.replace("tradepool.cli", "tradepool") for part in wanted])
+
+
+def test_what_flower_has_seen_is_on_a_volume_of_its_own():
+    assert compose()["flower"]["volumes"] == ["flower-data:/data"]
 
 
 def test_compose_runs_as_many_processes_as_one_machine_would():

@@ -18,7 +18,7 @@ from tradepool.archive.reading import Archive
 from tradepool.errors import Corrupt, ResourceUnavailable
 from tradepool.model.archived import archived
 from tradepool.model.codec import digest_of, encode_trade
-from tradepool.model.kinds import Market, Outcome, Role, Source, Status
+from tradepool.model.kinds import Market, Role, Source, Status, TradeOutcome
 from tradepool.model.trade import DERIVED_NAMES, Trade
 from tradepool.model.trade_filter import TradeFilter
 
@@ -104,7 +104,7 @@ def test_a_full_trade_shows_its_values(folder):
         pnl_reported=Decimal("-0.000000000000000001"), stop_loss=Decimal(1), roi_reported=Decimal(2),
     )  # fmt: skip
     trade = filled(filled(entered), Role.EXIT, fill_id="x", price=110)
-    trade = msgspec.structs.replace(trade, outcome=Outcome.LOSS, source=Source.BACKTEST)
+    trade = msgspec.structs.replace(trade, outcome=TradeOutcome.LOSS, source=Source.BACKTEST)
     row = row_of(folder, Stored(trade, encode_trade(trade)))
     assert_row_shows(row, trade)
     assert row["status"] == Status.COMPLETED

@@ -21,7 +21,7 @@ class Audits:
         self.known = {}
         self.at = 0
 
-    def audit(self, level, *findings, at=None, checked=(), told=True):
+    def audit(self, level, *findings, at=None, checked=(), told=True, can_page=True):
         self.at += 10
         report = AuditReport(
             level=level,
@@ -31,7 +31,7 @@ class Audits:
             findings=tuple(sorted(findings)),
             run_id=f"run-{self.at}",
         )
-        news = compare(report, self.known)
+        news = compare(report, self.known, can_page=can_page)
         changes = news if told else news.without_new()
         self.known = {k: v for k, v in (self.known | changes.put).items() if k not in changes.drop}
         return [(finding.rule, finding.subject) for finding in news.new]
@@ -101,6 +101,21 @@ def test_what_nobody_could_be_told_of_is_new_to_the_next_report(audits):
     assert audits.audit("deep", found(RECORD)) == []
 
 
+def test_what_was_only_logged_is_new_once_to_whoever_can_page(audits):
+    """A person audits in a shell that knows no webhook, and before and after that beat does."""
+    assert audits.audit("deep", found(RECORD)) == [(RECORD, "t1")]
+    logged = found(RECORD), found(RECORD, "t2")
+    assert audits.audit("deep", *logged, can_page=False) == [(RECORD, "t2")]
+    assert audits.audit("deep", *logged, can_page=False) == []
+    assert audits.audit("deep", *logged) == [(RECORD, "t2")]
+    assert audits.audit("deep", *logged) == audits.audit("deep", *logged, can_page=False) == []
+    assert [told_by(f"run-{at}", audits.known) for at in (10, 20, 40)] == [
+        [f"{RECORD}\x1ft1"],
+        [],
+        [f"{RECORD}\x1ft2"],
+    ]
+
+
 def test_warnings_and_notices_page_nobody(audits):
     assert (
         audits.audit(
@@ -126,6 +141,6 @@ def test_any_number_of_faults_is_known_by_so_many_at_most(audits):
 def test_what_is_known_of_another_release_is_only_forgotten_by_a_deep_report():
     report = AuditReport(level="standard", started_at=5, duration_s=1, checked={})
     known = {"its_rule\x1ft1": "thorough:nonsense"}
-    assert compare(report, known).drop == []
+    assert compare(report, known, can_page=True).drop == []
     deep = AuditReport(level="deep", started_at=5, duration_s=1, checked={})
-    assert compare(deep, known).drop == ["its_rule\x1ft1"]
+    assert compare(deep, known, can_page=True).drop == ["its_rule\x1ft1"]

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 from tests.trade_builders import NOW_US, new_fill, new_trade
-from tradepool.audit.file_rules import BOOK_CHECK_MAX_US, BookReport, BookRow
-from tradepool.audit.index_rules import summary_fold
-from tradepool.audit.ledger_rules import BALANCE_MAX_US, EXPIRED_MAX_US, check_ledger
-from tradepool.audit.registry import Level, Repair
-from tradepool.audit.relation_rules import duplicate_fill, duplicate_order
-from tradepool.audit.rules import MODULES, all_rules
-from tradepool.audit.trade_rules import (
+from tradepool.audit.rules.catalogue import MODULES, all_rules
+from tradepool.audit.rules.file_rules import BOOK_CHECK_MAX_US, BookReport, BookRow
+from tradepool.audit.rules.index_rules import summary_fold
+from tradepool.audit.rules.ledger_rules import BALANCE_MAX_US, EXPIRED_MAX_US, check_ledger
+from tradepool.audit.rules.registry import Level, Repair
+from tradepool.audit.rules.relation_rules import duplicate_fill, duplicate_order
+from tradepool.audit.rules.trade_rules import (
     AHEAD_MAX_US,
     OPEN_QUIET_US,
     PENDING_MAX_US,
@@ -22,7 +22,7 @@ from tradepool.audit.trade_rules import (
     check_trade,
     reported_pnl,
 )
-from tradepool.audit.venue_rules import Held, Told, venue_average_price, venue_quantity
+from tradepool.audit.rules.venue_rules import Held, Told, venue_average_price, venue_quantity
 from tradepool.model.ledger import Balance, Hold, Ledger
 from tradepool.model.pnl import book_fill
 from tradepool.model.status_moves import moved

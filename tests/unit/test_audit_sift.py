@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.journal_entries import entry, write_groups
-from tradepool.audit.key_rules import key_ttl, unknown_key
 from tradepool.audit.parts import bounds
 from tradepool.audit.parts.journal_sift import JournalSift, rows_since
 from tradepool.audit.parts.part import Answer, Kind, Part, SnapshotPin, WorkFile
 from tradepool.audit.parts.rows import Row, RowFiles, When, read_rows
 from tradepool.audit.parts.snapshot_comparison import SnapshotComparison
 from tradepool.audit.parts.stages import groups_of
+from tradepool.audit.rules.key_rules import key_ttl, unknown_key
 from tradepool.errors import ResourceUnavailable
 from tradepool.files.reading import Latest, read_groups, read_lines
 from tradepool.files.snapshot import bodies_between

@@ -23,7 +23,7 @@ from tradepool.model.commands import AddTrade, CloseTrade, TradeCommand
 from tradepool.model.ids import short_id
 from tradepool.model.pnl import recompute
 from tradepool.model.times import TIME_US_MAX
-from tradepool.model.trade import Outcome, Status, Trade
+from tradepool.model.trade import Status, Trade, TradeOutcome
 
 
 def added(**fields: object) -> Trade:
@@ -200,7 +200,7 @@ def test_closing_sells_the_rest_or_a_part():
     trade = after(added(status="filled"), close_command("c1", 2100, amount="0.5", fee=1))
     assert (trade.status, trade.pnl) == (Status.PARTIALLY_CLOSED, 49)
     done = after(trade, close_command("c2", 2200, at=NOW_US + 7))
-    assert (done.status, done.outcome, done.pnl) == (Status.COMPLETED, Outcome.WIN, 349)
+    assert (done.status, done.outcome, done.pnl) == (Status.COMPLETED, TradeOutcome.WIN, 349)
     assert done.closed_at == NOW_US + 7
     assert change(done, close_command("c2", 2200)).outcome == "duplicate"
     with pytest.raises(IllegalTransition):
@@ -261,10 +261,10 @@ def test_an_update_takes_no_number_that_is_not_finite(number):
 
 def test_a_reported_pnl_completes_a_trade_and_stands_beside_the_books():
     trade = after(added(status="filled"), pnl_command("p1", -3.5))
-    assert (trade.status, trade.outcome, trade.pnl) == (Status.COMPLETED, Outcome.LOSS, Decimal("-3.5"))
+    assert (trade.status, trade.outcome, trade.pnl) == (Status.COMPLETED, TradeOutcome.LOSS, Decimal("-3.5"))
     assert trade.closed_at == NOW_US
     better = after(trade, pnl_command("p2", 4, NOW_US + 1))
-    assert (better.pnl, better.outcome, better.closed_at) == (4, Outcome.WIN, NOW_US)
+    assert (better.pnl, better.outcome, better.closed_at) == (4, TradeOutcome.WIN, NOW_US)
 
 
 def test_an_older_reported_pnl_is_stale():
@@ -306,14 +306,14 @@ def test_a_command_id_is_found_only_where_it_stands_whole():
 @pytest.mark.parametrize(
     ("changes", "outcome"),
     [
-        ({"funding": -1000}, Outcome.LOSS),
-        ({"interest": 200}, Outcome.FLAT),
-        ({"leverage": 3}, Outcome.WIN),
+        ({"funding": -1000}, TradeOutcome.LOSS),
+        ({"interest": 200}, TradeOutcome.FLAT),
+        ({"leverage": 3}, TradeOutcome.WIN),
     ],
 )
 def test_the_outcome_of_a_closed_trade_follows_its_figures(changes, outcome):
     trade = after(added(), close_or_fill(), close_command())
-    assert (trade.pnl, trade.outcome) == (200, Outcome.WIN)
+    assert (trade.pnl, trade.outcome) == (200, TradeOutcome.WIN)
     assert after(trade, update_command("u1", **changes)).outcome is outcome
     assert recompute(after(trade, update_command("u1", **changes))).outcome is outcome
 

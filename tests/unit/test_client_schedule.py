@@ -90,16 +90,22 @@ def test_a_records_commands_are_sent_again_together_and_in_order():
     schedule.next_batch(199, now_s=0)
     schedule.next_batch(200, now_s=0)
     schedule.next_batch(200, now_s=0)
-    schedule.under_way(200)
     again = [[e.seq for e in schedule.overdue(200, now_s=10)] for _ in range(3)]
     assert again == [list(range(1, 200)), list(range(200, 400)), [400, 401]]
 
 
-def test_those_under_way_are_looked_at_in_turn():
-    schedule = schedule_of(*(entry(n, f"r{n}") for n in range(5)))
-    schedule.next_batch(10, now_s=0)
-    seen = [[e.seq for e in schedule.under_way(2)] for _ in range(3)]
-    assert seen == [[0, 1], [2, 3], [4, 0]]
+def test_the_oldest_messages_of_each_queue_are_told_and_what_waits_of_them():
+    schedule = schedule_of(*(entry(n, f"r{n}") for n in range(6)), entry(6, "ledger", "tokens"))
+    (first, _), *others = [schedule.next_batch(2, now_s=0) for _ in range(4)]
+    schedule.finish(first)
+    told = schedule.under_way({"trades": 2, "tokens": 9}.__getitem__)
+    assert {queue: [(m.size, [e.seq for e in m.waiting]) for m in of] for queue, of in told.items()} == {
+        "trades": [(2, [1]), (2, [2, 3])],
+        "tokens": [(1, [6])],
+    }
+    for sent in (sent for message in others for sent in message):
+        schedule.finish(sent)
+    assert schedule.under_way(lambda _: 9) == {"trades": [(2, [entry(1, "r1")])]}
 
 
 def test_finishing_twice_or_something_unknown_changes_nothing():

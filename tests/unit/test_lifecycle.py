@@ -22,7 +22,7 @@ from tradepool.model.intake import trade_from_dict
 from tradepool.model.lifecycle import FINAL_STATUSES, TRANSITIONS, check_transition
 from tradepool.model.pnl import book_fill, recompute
 from tradepool.model.status_moves import moved
-from tradepool.model.trade import OPEN_STATUSES, Outcome, Status
+from tradepool.model.trade import OPEN_STATUSES, Status, TradeOutcome
 
 LEGAL = {
     "pending": "submitted rejected cancelled expired partially_filled filled",
@@ -70,7 +70,7 @@ def test_fills_carry_a_trade_from_pending_to_completed():
         trade = book_fill(trade, fill)
         seen.append(trade.status)
     assert seen == ["pending", "partially_filled", "filled", "partially_closed", "completed"]
-    assert trade.outcome is Outcome.LOSS
+    assert trade.outcome is TradeOutcome.LOSS
     assert (trade.opened_at, trade.closed_at) == (NOW_US, NOW_US + 5)
 
 
@@ -78,7 +78,7 @@ def test_a_partly_filled_trade_can_close_and_complete():
     half = book_fill(new_trade(), new_fill("a", "entry", "1", "2000"))
     assert book_fill(half, new_fill("b", "exit", "0.5", "2000")).status is Status.PARTIALLY_CLOSED
     done = book_fill(half, new_fill("b", "exit", "1", "2000"))
-    assert (done.status, done.outcome) == (Status.COMPLETED, Outcome.FLAT)
+    assert (done.status, done.outcome) == (Status.COMPLETED, TradeOutcome.FLAT)
 
 
 def test_a_partly_closed_trade_can_still_fill():

@@ -18,7 +18,7 @@ from tradepool.model.codec import decode_trade, encode_trade, pack_trade, read_h
 from tradepool.model.commands import AddFill, AddTrade, CloseTrade, TradeCommand, UpdateTrade, UpdateTradePnl
 from tradepool.model.counters import contribution, parse_key
 from tradepool.model.digests import digest_of
-from tradepool.model.kinds import Market, Outcome, Side, Status
+from tradepool.model.kinds import Market, Side, Status, TradeOutcome
 from tradepool.model.money import CONTEXT, ONE, ZERO, canonical, minus, plus, to_units
 from tradepool.model.pnl import book_fill, recompute
 from tradepool.model.symbols import coins_of
@@ -135,7 +135,9 @@ def test_a_contribution_is_the_trades_own_figures_in_units(trade):
         money = {name: to_units(amount) for name, amount in counted(trade).items()}
     counts = {"trades": 1, "open": int(trade.is_open), "closed": int(trade.outcome is not None)}
     if trade.outcome is not None:
-        counts[{Outcome.WIN: "win", Outcome.LOSS: "loss", Outcome.FLAT: "flat"}[trade.outcome]] = 1
+        counts[
+            {TradeOutcome.WIN: "win", TradeOutcome.LOSS: "loss", TradeOutcome.FLAT: "flat"}[trade.outcome]
+        ] = 1
     keys = {parse_key(key): number for key, number in contribution(trade).items()}
     assert {(key.source, key.currency) for key in keys} == {(trade.source, trade.settlement_currency)}
     found = {key.name: number for key, number in keys.items()}

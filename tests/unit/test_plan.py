@@ -31,7 +31,7 @@ class Arguments:
 
     def __init__(self, plan):
         argument = lambda place: plan.argv[place - 1]  # noqa: E731 - ARGV counts from 1
-        hashes, digests, touched, increments, writes, outbox = msgspec.msgpack.decode(plan.argv[0])
+        hashes, digests, touched, increments, writes, outbox, _ = msgspec.msgpack.decode(plan.argv[0])
         self.keys = plan.keys
         self.checks, self.writes = {}, []
         for key, fields, expected, values in hashes:

@@ -46,7 +46,7 @@ def assert_exact(positions, prices=PRICES, *, backends=None):
 @pytest.mark.parametrize("block_rows", [7, 512, 16384])
 def test_random_books_are_exact(magnitudes, places, block_rows):
     rows = list(
-        random_positions(1500, rng=random.Random(block_rows), users=40, magnitudes=magnitudes, places=places)
+        random_positions(600, rng=random.Random(block_rows), users=40, magnitudes=magnitudes, places=places)
     )
     assert_exact(
         rows,

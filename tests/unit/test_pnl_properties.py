@@ -18,7 +18,7 @@ from tradepool.model.money import CONTEXT, ZERO, quantise
 from tradepool.model.pnl import DERIVED_FIELDS, book_fill, fold_fills, recompute, refigure
 from tradepool.model.trade import Fill, Role, Status, Trade
 
-LIMIT = settings(max_examples=100, deadline=None)
+LIMIT = settings(max_examples=60, deadline=None)
 
 
 def scaled(lowest: int, highest: int) -> st.SearchStrategy[Decimal]:

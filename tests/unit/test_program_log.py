@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import structlog
@@ -15,6 +16,7 @@ from tradepool.logger import Logger
 from tradepool.program_log import OURS, configure_log, without_secrets
 
 PASSWORD = "S3CRET/pw@x"
+IN_A_VARIABLE = "of nobody's concern"
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +37,8 @@ def as_configured_before() -> Iterator[None]:
 
 
 def fail() -> None:
+    trade = {"notes": IN_A_VARIABLE}
+    assert trade
     raise ConnectionError(f"cannot reach redis://ann:{PASSWORD}@127.0.0.1:1/0")
 
 
@@ -87,8 +91,22 @@ def test_no_secret_is_written_not_even_in_a_traceback(form, tmp_path):
     written = file.read_text(encoding="utf-8")
     assert "ConnectionError" in written
     assert "redis://ann:***@127.0.0.1:1/0" in written
-    for secret in ("S3CRET", "pw@x", "hook-secret", "hush-hush"):
+    for secret in ("S3CRET", "pw@x", "hook-secret", "hush-hush", IN_A_VARIABLE):
         assert secret not in written
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_secret_is_hidden_in_whatever_form_a_line_quotes_it(form, tmp_path):
+    file = tmp_path / "log"
+    secrets = ["hush", "hush-later", 'pä"ss\\w', "per%cent/"]
+    configure_log(form, "info", secrets=secrets, file=str(file))
+    for secret in secrets:
+        in_url = quote(secret, safe="")
+        Logger("tasks.x").error("said", problem=f"{secret!r} {in_url}", given=secret, more=[secret])
+    written = file.read_text(encoding="utf-8")
+    assert len(written.splitlines()) == len(secrets)
+    for part in ("hush", "later", "ss", "w'", "cent", "C3", "u00e4"):
+        assert part not in written
 
 
 def test_a_text_without_secrets_stays_as_it_is():

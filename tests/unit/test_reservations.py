@@ -31,7 +31,7 @@ from tradepool.errors import (
 )
 from tradepool.model.commands import AddTrade
 from tradepool.model.ids import SHORT_ID_CHARS, short_id
-from tradepool.model.ledger import Ledger, ReservationStatus, find_reservation
+from tradepool.model.ledger import Balance, Ledger, ReservationStatus, find_reservation
 from tradepool.model.ledger_change import APPLIED_MAX
 from tradepool.model.reservations import FORGOTTEN_MAX, OPEN_RESERVATIONS_MAX, RESOLVED_MAX
 from tradepool.model.trade_reservations import reserve_again
@@ -84,6 +84,30 @@ def test_settling_spends_returns_the_rest_and_books_what_was_received():
     assert result.reservation is not None
     assert (result.reservation.status, result.reservation.resolved_at) == ("settled", 5)
     assert result.ledger.reservations == {}
+
+
+def test_what_was_received_is_not_added_to_a_snapshot_that_may_have_it():
+    """The order was filled between 1 and 5, and nobody knows whether the venue told before or after that."""
+    reserved = after(reserving(40, at=1), ledger=funded())
+    told = after(snapshot({"BTC": "0.001"}, 2), snapshot({"USDT": 60}, 2), ledger=reserved)
+    ledger = after(settling(40, received={"BTC": "0.001", "ETH": 1}, at=5), ledger=told)
+    assert available(ledger) == {"BTC": Decimal("0.001"), "ETH": 1, "USDT": 20}
+    assert available(after(snapshot({"BTC": "0.003"}, 4), ledger=ledger))["BTC"] == Decimal("0.003")
+
+
+def test_what_was_received_is_added_to_other_settlements_and_to_a_snapshot_from_before():
+    """Settlements that overtake one another are no news of the venue's."""
+    ledger = after(snapshot({"ETH": 1}), reserving(40, at=1), reserving(40, "k2", at=2), ledger=funded())
+    for key, at in (("k2", 9), ("k", 8)):
+        ledger = after(settling(40, key, received={"BTC": 1, "ETH": 1}, at=at), ledger=ledger)
+    assert available(ledger) == {"BTC": 2, "ETH": 3, "USDT": 20}
+
+
+def test_a_balance_of_an_earlier_release_counts_as_told_when_it_last_changed():
+    balances = {"BTC": Balance(free=Decimal(1), as_of=5), "ETH": Balance(free=Decimal(1), as_of=4)}
+    older = msgspec.structs.replace(funded(), assets=funded().assets | balances)
+    ledger = after(reserving(40, at=4), settling(40, received={"BTC": 1, "ETH": 1}, at=6), ledger=older)
+    assert available(ledger) == {"BTC": 1, "ETH": 2, "USDT": 60}
 
 
 def test_a_reservation_is_settled_once():

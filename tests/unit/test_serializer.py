@@ -53,6 +53,43 @@ def test_what_json_has_no_word_for_travels_as_text(value: object, text: str):
     assert wire.decode(wire.encode({"a": [value]})) == {"a": [text]}
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": None, "b": float("nan")},
+        {"a": None, "null": {"b": float("inf")}},
+        {"a": "null", "b": [float("nan")]},
+        {"a": [None, float("-inf")], None: 1},
+        {"a": 2**63, "b": -(2**63)},
+        {"a": [2**64, 2**1000]},
+        {"a": "9" * 19, "b": {"c": Decimal("1E+30")}},
+        [float("nan"), None],
+        float("nan"),
+        {"reserve": None, "trade": {"price": "1.5", "amount": 2, "at": None}},
+    ],
+)
+def test_what_is_encoded_as_it_is_is_encoded_as_if_each_value_had_been_looked_at(
+    value: object, monkeypatch: pytest.MonkeyPatch
+):
+    quickly = wire.encode(value)
+    monkeypatch.setattr(wire, "_encoded_as_it_is", lambda _: None)
+    assert quickly == wire.encode(value)
+
+
+def test_a_usual_command_is_encoded_as_it_is():
+    usual = {"op": "add_trade", "reserve": None, "trade": {"price": "1.5", "amount": 2.5, "tags": ["a"]}}
+    assert wire._encoded_as_it_is(usual) == wire.encode(usual)
+
+
+@pytest.mark.parametrize("value", [{"__type__": "datetime", "__value__": "x"}, 5])
+def test_a_command_that_the_fleet_could_not_read_is_told_from_one_that_it_can(value: object):
+    readable = {"op": "update_trade", "command_id": "c", "as_of": 1, "trade_id": "t", "changes": {"a": value}}
+    wire.check_readable(wire.encode(readable))
+    with pytest.raises(InvalidTrade) as refusal:
+        wire.check_readable(wire.encode({**readable, "trade_id": 5}))
+    assert "trade_id" in str(refusal.value)
+
+
 @pytest.mark.parametrize(("value", "number"), [(np.int64(7), 7), (np.float32(0.5), 0.5), (True, True)])
 def test_numbers_of_numpy_travel_as_numbers(value: object, number: object):
     assert wire.decode(wire.encode(value)) == number

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import structlog
 from celery import signals
@@ -57,6 +59,17 @@ def test_a_worker_shows_them_in_place_of_the_arguments_that_the_message_tells(na
         assert SECRET not in shown
     assert all(f"{key}={value}" in request.argsrepr for key, value in told.items())
     assert app.tasks[name].Request == "tasks.shown:QuietRequest"
+
+
+def test_events_tell_the_kind_of_a_failure_and_nothing_of_an_answer():
+    told: dict[str, object] = {}
+    eventer = SimpleNamespace(enabled=True, send=lambda _type, **fields: told.update(fields))
+    request = QuietRequest.__new__(QuietRequest)
+    request._eventer, request._task = eventer, SimpleNamespace(send_events=True)
+    request.id = "task-1"
+    request.send_event("task-succeeded", result=SECRET, runtime=1.5)
+    request.send_event("task-failed", exception=f"InvalidTrade('{SECRET}')", traceback=SECRET)
+    assert told == {"uuid": "task-1", "runtime": 1.5, "exception": "InvalidTrade"}
 
 
 def test_lines_within_a_task_are_bound_to_it_and_later_ones_are_not():

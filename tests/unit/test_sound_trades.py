@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from tests.trade_builders import NOW_US, new_fill, new_trade
 from tests.trade_histories import histories
-from tradepool.audit.sound_trades import is_sound
-from tradepool.audit.trade_rules import (
+from tradepool.audit.rules.trade_rules import (
     AHEAD_MAX_US,
     OPEN_QUIET_US,
     PENDING_MAX_US,
     check_trade,
 )
+from tradepool.audit.sound_trades import is_sound
 from tradepool.model.books import BLANK
-from tradepool.model.kinds import Market, Outcome, Role, Side, Status
+from tradepool.model.kinds import Market, Role, Side, Status, TradeOutcome
 from tradepool.model.pnl import DERIVED_FIELDS, book_fill, refigure
 from tradepool.model.trade import Fill, Trade
 
@@ -35,7 +35,7 @@ _FINE = {
     "side": st.sampled_from(Side),
     "market": st.sampled_from(Market),
     "status": st.sampled_from(Status),
-    "outcome": st.none() | st.sampled_from(Outcome),
+    "outcome": st.none() | st.sampled_from(TradeOutcome),
     "symbol": st.sampled_from(["ETH/USDT", "ETH/USDT:USDT", "ETH/BTC", "ETHUSDT", "", "ETH/ETH"]),
     "fee_unpriced": st.booleans(),
     "schema_version": st.sampled_from([0, 1, 2]),
@@ -215,7 +215,7 @@ def test_no_figure_is_taken_on_trust(name, field):
     trade = USUAL[name]
     value = getattr(trade, field)
     wrong = (
-        (Outcome.FLAT if trade.status is Status.COMPLETED else value)
+        (TradeOutcome.FLAT if trade.status is Status.COMPLETED else value)
         if field == "outcome"
         else not value
         if field == "fee_unpriced"

@@ -19,7 +19,7 @@ from tradepool.model.counters import from_fine_units, to_fine_units
 from tradepool.model.course import Course
 from tradepool.model.drawdown import Curve, Drawdown, Fall, drawdown
 from tradepool.model.facts import Fact
-from tradepool.model.kinds import Outcome
+from tradepool.model.kinds import TradeOutcome
 from tradepool.model.labels import DAY_US, Labels
 from tradepool.model.series import Series, series_of
 from tradepool.model.statistics import Moments, Streaks, Tally, cagr, calmar, sharpe, sortino
@@ -62,7 +62,7 @@ def closed(at: int, pnl: object, number: int = 0) -> Fact:
         at=at,
         trade_id=f"t{number}",
         pnl=amount,
-        outcome=Outcome.WIN if amount > 0 else Outcome.LOSS if amount < 0 else Outcome.FLAT,
+        outcome=TradeOutcome.WIN if amount > 0 else TradeOutcome.LOSS if amount < 0 else TradeOutcome.FLAT,
         began=0,
         held_us=at,
         reported=None,
@@ -74,7 +74,7 @@ def closed(at: int, pnl: object, number: int = 0) -> Fact:
 
 
 def course() -> Course:
-    signs = {Outcome.WIN: 1, Outcome.LOSS: -1, Outcome.FLAT: 0, None: 0}
+    signs = {TradeOutcome.WIN: 1, TradeOutcome.LOSS: -1, TradeOutcome.FLAT: 0, None: 0}
     return Course(lambda fact: fact.pnl, lambda fact: signs[fact.outcome])
 
 

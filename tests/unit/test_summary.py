@@ -17,7 +17,7 @@ from tradepool.errors import InvalidTrade
 from tradepool.model.breakdown import OTHER, SLICES_MAX
 from tradepool.model.counters import add_counters, contribution, parse_key
 from tradepool.model.fill import Fill
-from tradepool.model.kinds import Outcome, Role, Side, Source, Status
+from tradepool.model.kinds import Role, Side, Source, Status, TradeOutcome
 from tradepool.model.labels import DAY_US, signal_keys
 from tradepool.model.pnl import book_fill
 from tradepool.model.summary import Summary, summarise, summary_from_counters
@@ -52,7 +52,7 @@ def closed(pnl: object = 0, *, at: int | None = None, fee: object = 0, **fields:
 
 def reported_only(pnl: str, **fields: Any) -> Trade:
     """A trade of which only the result is known."""
-    outcome = Outcome.WIN if Decimal(pnl) > 0 else Outcome.LOSS
+    outcome = TradeOutcome.WIN if Decimal(pnl) > 0 else TradeOutcome.LOSS
     return msgspec.structs.replace(
         opened(**fields), status=Status.COMPLETED, outcome=outcome, pnl_reported=Decimal(pnl), closed_at=5
     )

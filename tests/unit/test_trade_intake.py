@@ -18,7 +18,7 @@ from tradepool.errors import IdempotencyConflict, IllegalTransition, InvalidTrad
 from tradepool.model.intake import checked_changes, fill_from_dict, trade_from_dict
 from tradepool.model.money import plain
 from tradepool.model.pnl import recompute
-from tradepool.model.trade import Direction, Fill, Market, Outcome, Role, Side, Status, Trade
+from tradepool.model.trade import Direction, Fill, Market, Role, Side, Status, Trade, TradeOutcome
 
 LEGACY_FOLDER = Path(__file__).parents[2] / "../shared/data/legacy"
 AUGUST_US = 1_754_000_000_000_000
@@ -199,7 +199,7 @@ def test_a_filled_trade_gets_one_entry_fill_at_its_price():
 
 def test_an_exit_price_closes_a_trade_at_add():
     trade = new_trade(exit_price="2100", fee=2, exit_fee=3, created_at=AUGUST_US, closed_at=AUGUST_US + 7)
-    assert (trade.status, trade.outcome, trade.pnl) == (Status.COMPLETED, Outcome.WIN, 195)
+    assert (trade.status, trade.outcome, trade.pnl) == (Status.COMPLETED, TradeOutcome.WIN, 195)
     assert [fill.fill_id for fill in trade.fills] == ["t1:entry", "t1:exit"]
     assert trade.closed_at == AUGUST_US + 7
 
@@ -216,9 +216,9 @@ def test_completed_needs_closing_evidence():
     with pytest.raises(InvalidTrade, match="exit_price"):
         new_trade(status="completed")
     reported = new_trade(status="completed", pnl=-3.5)
-    assert (reported.outcome, reported.pnl, reported.closed) == (Outcome.LOSS, Decimal("-3.5"), 0)
+    assert (reported.outcome, reported.pnl, reported.closed) == (TradeOutcome.LOSS, Decimal("-3.5"), 0)
     flat = new_trade(status="closed", pnl=0)
-    assert (flat.status, flat.outcome) == (Status.COMPLETED, Outcome.FLAT)
+    assert (flat.status, flat.outcome) == (Status.COMPLETED, TradeOutcome.FLAT)
 
 
 def test_given_fills_are_booked_in_the_order_of_their_times():
@@ -347,10 +347,10 @@ def test_known_quantities_are_booked():
         ({"status": "executed", "filled": 2}, Status.FILLED, None, False),
         ({"status": "executed", "filled": 1}, Status.PARTIALLY_FILLED, None, False),
         ({"status": "successful", "pnl": 0}, Status.FILLED, None, True),
-        ({"status": "successful", "pnl": 4}, Status.COMPLETED, Outcome.WIN, False),
-        ({"status": "successful", "exit_price": 2100}, Status.COMPLETED, Outcome.WIN, False),
+        ({"status": "successful", "pnl": 4}, Status.COMPLETED, TradeOutcome.WIN, False),
+        ({"status": "successful", "exit_price": 2100}, Status.COMPLETED, TradeOutcome.WIN, False),
         ({"status": "failed", "pnl": 0}, Status.REJECTED, None, False),
-        ({"status": "failed", "pnl": -4}, Status.COMPLETED, Outcome.LOSS, False),
+        ({"status": "failed", "pnl": -4}, Status.COMPLETED, TradeOutcome.LOSS, False),
         ({"status": "failed", "filled": 1}, Status.PARTIALLY_FILLED, None, True),
         ({"status": "partially_closed", "pnl": 4}, Status.PARTIALLY_CLOSED, None, False),
         ({"status": "pending", "pnl": 0.0}, Status.PENDING, None, False),

@@ -15,7 +15,7 @@ from tradepool.model import breakdown
 from tradepool.model.codec import encode_trade
 from tradepool.model.counters import closed_outcome
 from tradepool.model.facts import Fact, fact_of
-from tradepool.model.kinds import Market, Outcome, Side, Source, Status
+from tradepool.model.kinds import Market, Side, Source, Status, TradeOutcome
 from tradepool.model.labels import DAY_US
 from tradepool.model.money import from_units, to_units
 from tradepool.model.trade import Trade
@@ -45,7 +45,7 @@ def trades(draw) -> Trade:
         pnl_reported=draw(st.none() | st.decimals(-9, 9, places=18)),
         roi_reported=draw(st.none() | st.decimals(-1, 1, places=4)),
         status=status,
-        outcome=draw(st.sampled_from([None, *Outcome])) if status == Status.COMPLETED else None,
+        outcome=draw(st.sampled_from([None, *TradeOutcome])) if status == Status.COMPLETED else None,
         source=draw(st.sampled_from(SOURCES)),
         strategy=draw(st.sampled_from([None, "s1", "s2"])),
         close_reason=draw(st.sampled_from([None, "stop"])),

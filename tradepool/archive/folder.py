@@ -16,6 +16,7 @@ ARCHIVE_NAME = "archive"
 
 _LOCK_NAME = "archive.lock"
 _UNSETTLED_NAME = "unsettled"
+_CLOCK_NAME = "clock"
 _DAY_PREFIX = "day="
 _PART = re.compile(r"part-([0-9]{5,})\.parquet")
 _UNSETTLED = re.compile(r"(day=[0-9]{4}-[0-9]{2}-[0-9]{2})/(part-[0-9]{5,}\.parquet)")
@@ -41,6 +42,11 @@ class ArchiveFolder:
     def exists(self) -> bool:
         """Whether there is an archive on this machine: some day's folder, not just the place for one."""
         return bool(self.days())
+
+    @property
+    def clock_mark(self) -> Path:
+        """What `steady_clock` keeps between runs of archiving."""
+        return self.path / _CLOCK_NAME
 
     def lock(self) -> FileLock:
         """The writer's lock; creates the folder. Raises: PoolLocked, ResourceUnavailable."""

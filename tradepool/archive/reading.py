@@ -108,9 +108,16 @@ class Archive:
         for trade_id, version, record, owner in self._fetch([part], columns, condition, values):
             yield Row(trade_id, version, codec.digest_of(record.encode()), owner)
 
+    def versions(self, day: str) -> Iterator[tuple[str, int]]:
+        """Which version of which trade stands under `day`."""
+        return self._fetch(self.folder.parts_of(day), "trade_id, version", "true", [])
+
+    def first_day_of(self, wanted: TradeFilter) -> str:
+        """The earliest day that a wanted trade can stand under: on or after the one it was created on."""
+        return "" if wanted.since is None else day_of(wanted.since)
+
     def _days_of(self, wanted: TradeFilter) -> list[str]:
-        """A trade stands under a day on or after the one it was created on."""
-        return self.folder.days(since="" if wanted.since is None else day_of(wanted.since))
+        return self.folder.days(since=self.first_day_of(wanted))
 
     def _select(self, parts: list[Path], condition: str, values: list[object]) -> Iterator[Stored]:
         for record, digest in self._fetch(parts, "record, digest", condition, values):

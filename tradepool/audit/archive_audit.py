@@ -8,8 +8,8 @@ from pathlib import Path
 from tradepool.archive.folder import day_of_part
 from tradepool.archive.parts import Row
 from tradepool.archive.reading import Archive
-from tradepool.audit.file_rules import archive_damaged, archive_different, archive_missing
 from tradepool.audit.report import Finding
+from tradepool.audit.rules.file_rules import archive_damaged, archive_different, archive_missing
 from tradepool.errors import Corrupt
 from tradepool.model.archived import Archived
 

@@ -11,17 +11,17 @@ from typing import Any
 
 from tradepool.archive.reading import Archive
 from tradepool.audit.archive_audit import check_archive
-from tradepool.audit.file_rules import digest, journal_damaged
 from tradepool.audit.finishing import Finishing, Repairs, Reports
-from tradepool.audit.key_rules import key_value
 from tradepool.audit.parts.fleet_runs import FleetRuns, Send
 from tradepool.audit.parts.part import Run
 from tradepool.audit.parts.run_board import Ended, RunningAudit
 from tradepool.audit.parts.runner import ATTEMPTS_MAX, Progress, Runner, recovered_each_time
 from tradepool.audit.parts.stages import Stages
 from tradepool.audit.parts.work import PartWork, UnusableKeys
-from tradepool.audit.registry import Level, known_level
 from tradepool.audit.report import AuditReport, Finding
+from tradepool.audit.rules.file_rules import digest, journal_damaged
+from tradepool.audit.rules.key_rules import key_value
+from tradepool.audit.rules.registry import Level, known_level
 from tradepool.audit.shard_audit import ShardAudit, newest_of_user
 from tradepool.audit.venue_audit import VenueSnapshot
 from tradepool.errors import Corrupt, InvalidQuery, StoreUnavailable

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from tradepool.audit.at_rest import ATTEMPTS_MAX
-from tradepool.audit.index_rules import summary_fold
-from tradepool.audit.key_rules import key_value
 from tradepool.audit.report import Finding
+from tradepool.audit.rules.index_rules import summary_fold
+from tradepool.audit.rules.key_rules import key_value
 from tradepool.audit.shard_records import ShardRecords
 from tradepool.batching import batched
 from tradepool.errors import Corrupt

@@ -11,11 +11,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tradepool.audit import file_rules
 from tradepool.audit.at_rest import JOURNAL_WAIT_S
-from tradepool.audit.file_rules import Sums, Waiting
-from tradepool.audit.key_rules import key_type, key_value
 from tradepool.audit.report import Finding
+from tradepool.audit.rules import file_rules
+from tradepool.audit.rules.file_rules import Sums, Waiting
+from tradepool.audit.rules.key_rules import key_type, key_value
 from tradepool.errors import Corrupt, JournalUnavailable
 from tradepool.journaling.writer import new_lines
 from tradepool.model.positions import parse_position

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from tradepool.audit.ledger_rules import Expiry, expiry_extra, expiry_missing
 from tradepool.audit.report import Finding
+from tradepool.audit.rules.ledger_rules import Expiry, expiry_extra, expiry_missing
 from tradepool.errors import Corrupt
 from tradepool.model import codec
 from tradepool.model.ledger import Ledger, next_expiry

@@ -12,13 +12,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
-from tradepool.audit import index_rules
 from tradepool.audit.at_rest import at_rest
-from tradepool.audit.index_rules import Claim, Listed
-from tradepool.audit.key_rules import key_value
 from tradepool.audit.recent_trades import never_pushed_out
 from tradepool.audit.report import Finding
 from tradepool.audit.route_audit import compare_routes
+from tradepool.audit.rules import index_rules
+from tradepool.audit.rules.index_rules import Claim, Listed
+from tradepool.audit.rules.key_rules import key_value
 from tradepool.audit.shard_records import ShardRecords
 from tradepool.batching import batched
 from tradepool.model import codec

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tradepool.audit import relation_rules
 from tradepool.audit.at_rest import at_rest
-from tradepool.audit.ledger_rules import Held, orphan_reservation
-from tradepool.audit.relation_rules import Related
 from tradepool.audit.report import Finding
+from tradepool.audit.rules import relation_rules
+from tradepool.audit.rules.ledger_rules import Held, orphan_reservation
+from tradepool.audit.rules.relation_rules import Related
 from tradepool.audit.shard_records import Pair, ShardRecords
 from tradepool.errors import Corrupt
 from tradepool.model import codec

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tradepool.audit.index_rules import route
 from tradepool.audit.report import Finding
+from tradepool.audit.rules.index_rules import route
 from tradepool.audit.shard_records import ShardRecords
 from tradepool.batching import batched
 from tradepool.model.ids import slot_of_id, slot_of_user

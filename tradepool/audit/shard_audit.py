@@ -13,17 +13,17 @@ from pathlib import Path
 
 import msgspec
 
-from tradepool.audit import record_rules
 from tradepool.audit.at_rest import JOURNAL_WAIT_S
 from tradepool.audit.counter_audit import CounterAudit
 from tradepool.audit.expiry_audit import compare_expiries
-from tradepool.audit.file_rules import Sums, bucket_sums
 from tradepool.audit.index_audit import IndexAudit
-from tradepool.audit.index_rules import Listed, index_extra
-from tradepool.audit.key_rules import key_value
-from tradepool.audit.record_rules import Compared, Seen
 from tradepool.audit.relation_audit import RelationAudit
 from tradepool.audit.report import Finding
+from tradepool.audit.rules import record_rules
+from tradepool.audit.rules.file_rules import Sums, bucket_sums
+from tradepool.audit.rules.index_rules import Listed, index_extra
+from tradepool.audit.rules.key_rules import key_value
+from tradepool.audit.rules.record_rules import Compared, Seen
 from tradepool.audit.shard_records import ShardRecords
 from tradepool.batching import batched
 from tradepool.errors import Corrupt

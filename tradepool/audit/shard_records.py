@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
-from tradepool.audit import ledger_rules, record_rules, trade_rules
-from tradepool.audit.file_rules import Sums
-from tradepool.audit.record_rules import Seen
-from tradepool.audit.relation_rules import order_of
 from tradepool.audit.report import Finding
+from tradepool.audit.rules import ledger_rules, record_rules, trade_rules
+from tradepool.audit.rules.file_rules import Sums
+from tradepool.audit.rules.record_rules import Seen
+from tradepool.audit.rules.relation_rules import order_of
 from tradepool.audit.sound_trades import is_sound
 from tradepool.errors import Corrupt
 from tradepool.model import codec

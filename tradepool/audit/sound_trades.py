@@ -14,7 +14,7 @@ import decimal
 from decimal import Decimal
 from typing import NamedTuple
 
-from tradepool.audit.trade_rules import AHEAD_MAX_US, OPEN_QUIET_US, PENDING_MAX_US
+from tradepool.audit.rules.trade_rules import AHEAD_MAX_US, OPEN_QUIET_US, PENDING_MAX_US
 from tradepool.model.books import return_on_cost
 from tradepool.model.kinds import OPEN_STATUSES, Market, Role, Side, Status
 from tradepool.model.lifecycle import outcome_of

@@ -9,7 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from tradepool.audit.report import Finding
-from tradepool.audit.venue_rules import Held, Told, venue_average_price, venue_balance, venue_quantity
+from tradepool.audit.rules.venue_rules import Held, Told, venue_average_price, venue_balance, venue_quantity
 from tradepool.errors import InvalidQuery, Rejected
 from tradepool.model import codec
 from tradepool.model.kinds import Market, Side

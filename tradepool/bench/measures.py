@@ -15,7 +15,7 @@ from tradepool.fleet.programs import fleet_programs, generated_login
 from tradepool.fleet.supervisor import Supervisor
 from tradepool.pool import TradePool
 from tradepool.server.embedded import EmbeddedServer
-from tradepool.settings import Settings, load_settings
+from tradepool.settings import Settings
 
 __all__ = ["measure_embedded", "measure_fleet"]
 
@@ -134,15 +134,7 @@ def _flushed(client: PoolClient) -> None:
 def _fleet(folder: Path) -> Iterator[Settings]:
     """A server and workers of our own; whatever server the environment names is not touched."""
     with EmbeddedServer(folder, port=0) as server:
-        settings = load_settings(
-            redis_url=server.url,
-            redis_username=None,
-            redis_password=None,
-            redis_password_file=None,
-            broker_url=None,
-            broker_username=None,
-            broker_password=None,
-            broker_password_file=None,
+        settings = server.settings(
             data_dir=folder,
             audit_webhook_url=None,
             audit_webhook_url_file=None,

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from tradepool.cli.exits import OK
-from tradepool.cli.opening import Embedded, open_pool
+from tradepool.cli.opening import AsJson, Embedded, open_pool
+from tradepool.cli.output import print_json
 from tradepool.printable import printable
 
 __all__ = ["audit_report"]
@@ -21,9 +22,13 @@ def audit_report(
         typer.Option("--output", metavar="FILE", help="Write here, not to audits/index.html of the pool."),
     ] = None,
     embedded: Embedded = None,
+    as_json: AsJson = False,
 ) -> int:
     """Write the page of the kept audit reports: findings, repairs, and plots of how it went."""
     with open_pool(embedded) as pool:
         written = pool.write_audit_page(output)
-    typer.echo(printable(str(written)))
+    if as_json:
+        print_json({"file": str(written)})
+    else:
+        typer.echo(printable(str(written)))
     return OK

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tradepool.audit.registry import Level
 from tradepool.audit.report import AuditReport
+from tradepool.audit.rules.registry import Level
 from tradepool.cli.audit_output import print_report
 from tradepool.cli.exits import FINDINGS, OK
 from tradepool.cli.fleet_audit import audited_by_fleet

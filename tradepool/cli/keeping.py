@@ -66,7 +66,7 @@ def recover(*, embedded: Embedded = None, as_json: AsJson = False) -> int:
         else:
             check_holds_pool(embedded)
             server = stack.enter_context(EmbeddedServer(embedded))
-            settings = load_settings(redis_url=server.url, data_dir=embedded)
+            settings = server.settings(data_dir=embedded)
         check_holds_pool(settings.data_dir)
         client = stack.enter_context(connect(settings))
         journal = stack.enter_context(Journal(settings.data_dir / JOURNAL_NAME, settings.shard_count))

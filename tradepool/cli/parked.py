@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from itertools import islice
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import msgspec
 import typer
 
 from tradepool.cli.exits import OK
-from tradepool.cli.opening import AsJson
+from tradepool.cli.opening import AsJson, Embedded, open_pool
 from tradepool.cli.output import counted, figures_table, print_json, print_table, rows_table, time_text
 from tradepool.fleet.dead_letters import DeadLetter, DeadLetters, Wanted
 from tradepool.settings import load_settings
@@ -32,11 +33,17 @@ def replay_dead(
         typer.Option("--id", help="Only those of this task, command, trade, user or reservation id."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many at most, oldest first.")] = None,
+    embedded: Embedded = None,
     as_json: AsJson = False,
 ) -> int:
-    """Send the fleet's parked commands again, under their old ids and times, once their reason is gone."""
+    """Send the fleet's parked commands again, under their old ids and times, once their reason is gone.
+
+    With --embedded they wait on the queues of that server until 'tradepool up --embedded' runs its fleet.
+    """
     wanted = Wanted(task=task, reason=reason, name=name)
-    with DeadLetters(load_settings()) as dead:
+    with ExitStack() as stack:
+        settings = load_settings() if embedded is None else stack.enter_context(open_pool(embedded)).settings
+        dead = stack.enter_context(DeadLetters(settings))
         if only_list:
             _show(list(islice(dead.letters(wanted), limit)), as_json=as_json)
             return OK

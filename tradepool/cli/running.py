@@ -16,8 +16,8 @@ from rich.live import Live
 from rich.table import Table
 
 from tradepool.cli.exits import OK
-from tradepool.cli.opening import Embedded
-from tradepool.cli.output import rows_table
+from tradepool.cli.opening import AsJson, Embedded
+from tradepool.cli.output import print_json, rows_table
 from tradepool.demo.run import SECONDS
 from tradepool.demo.run import run as run_demo
 from tradepool.fleet.programs import generated_login
@@ -45,9 +45,16 @@ def demo(
     embedded: Annotated[
         Path | None, typer.Option("--embedded", metavar="DIR", help="Keep its files in DIR.")
     ] = None,
+    as_json: AsJson = False,
 ) -> int:
     """Run a whole fleet on this machine, feed it trades, prove that none is lost, and stop it."""
-    return run_demo(import_file=import_file, keep=keep, seconds=seconds, data_dir=embedded)
+    return run_demo(
+        import_file=import_file,
+        keep=keep,
+        seconds=seconds,
+        data_dir=embedded,
+        present=(lambda outcome: print_json(outcome.to_dict())) if as_json else None,
+    )
 
 
 def up(*, embedded: Embedded = None) -> int:
@@ -60,7 +67,7 @@ def up(*, embedded: Embedded = None) -> int:
             settings = load_settings()
         else:
             server = stack.enter_context(EmbeddedServer(embedded))
-            settings = load_settings(redis_url=server.url, data_dir=embedded)
+            settings = server.settings(data_dir=embedded)
         # Without its server the fleet would start and restart for ever.
         check_shard_count(stack.enter_context(connect(settings)), settings.shard_count)
         broker_address(settings)

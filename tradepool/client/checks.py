@@ -80,7 +80,7 @@ def readable_json(command: Command) -> bytes:
         body = wire.encode(wire.command_to_wire(command))
     except TypeError as problem:
         raise InvalidTrade(str(problem), field="trade", cure="give values that JSON can hold") from problem
-    wire.command_from_wire(wire.decode(body))
+    wire.check_readable(body)
     return body
 
 

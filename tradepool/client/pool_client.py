@@ -11,9 +11,10 @@ from typing import Any, Self
 from tradepool import commanding
 from tradepool.client.checks import check, checked_ids
 from tradepool.client.confirmation import Confirmation, Rejection
-from tradepool.client.delivery import Delivery, Pace
+from tradepool.client.delivery import Delivery
 from tradepool.client.entries import spool_entry, with_trade_id
 from tradepool.client.lag import Lag
+from tradepool.client.sending import Pace
 from tradepool.client.spool_folder import open_spool
 from tradepool.errors import StoreUnavailable, Unavailable
 from tradepool.model.commands import AddTrade, Command
@@ -181,15 +182,15 @@ class PoolClient:
     @property
     def rejections(self) -> list[Rejection]:
         """What the fleet refused, oldest first; the newest 10,000."""
-        return list(self._delivery.rejections)
+        return list(self._delivery.pending.rejections)
 
     def pending(self) -> int:
         """Commands that are neither journaled nor refused yet."""
-        return self._delivery.unfinished()
+        return self._delivery.pending.unfinished()
 
     def lag(self) -> Lag:
         """How far the pool is behind: what waits, since when, why, and how much more may be given."""
-        return self._delivery.lag()
+        return self._delivery.pending.lag()
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` s until nothing is pending, or for `close`; whether that was reached."""
@@ -206,14 +207,17 @@ class PoolClient:
     def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:
         """Send what waits, within `timeout` s, and stop; calling it twice is fine.
 
-        Raises: StoreUnavailable when without a spool some commands could not be sent: they are lost.
+        In a forked child it does nothing. Raises: StoreUnavailable when without a spool some commands could
+        not be sent: they are lost.
         """
-        if self._closed:
+        if self._closed or self._delivery.is_a_parents:
             return
         self._closed = True
-        with self._delivery.changed:
-            sent = self._delivery.changed.wait_for(lambda: self._delivery.unsent() == 0, timeout)
-        lost = self._delivery.unsent()
+        with self._delivery.pending.changed:
+            sent = self._delivery.pending.changed.wait_for(
+                lambda: self._delivery.pending.unsent() == 0, timeout
+            )
+        lost = self._delivery.pending.unsent()
         self._delivery.stop()
         if not sent and not self._durable:
             raise StoreUnavailable(f"{lost} commands could not be sent and are lost; give the client a spool")
@@ -236,11 +240,11 @@ class PoolClient:
         deadline = time.monotonic() + timeout
         wanted = checked_ids(trade_ids)
         self._wait_for(lambda: not self._under_way(wanted), timeout, given_up)
-        confirmation = self._delivery.confirmation()
         refused = {rejection.record_id for rejection in self.rejections}
-        candidates = [i for i in wanted if i not in refused and not self._delivery.unfinished(i)]
+        candidates = [i for i in wanted if i not in refused and not self._delivery.pending.unfinished(i)]
+        reader = _Reader(self._delivery.confirmation)
         while True:
-            journaled = _journaled(confirmation, candidates)
+            journaled = reader.journaled(candidates)
             left_s = min(CONFIRM_PAUSE_S, deadline - time.monotonic())
             if all(journaled.values()) or left_s <= 0 or self._wait_for(lambda: False, left_s, given_up):
                 return {trade_id: journaled.get(trade_id, False) for trade_id in wanted}
@@ -250,16 +254,18 @@ class PoolClient:
     ) -> bool:
         """Wait until `reached`, `close` or `given_up`, for `timeout` s at most; whether one of them came."""
         deadline = time.monotonic() + timeout
-        with self._delivery.changed:
+        with self._delivery.pending.changed:
             while not (self._closed or (given_up is not None and given_up.is_set()) or reached()):
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     return False
-                self._delivery.changed.wait(left_s if given_up is None else min(left_s, GIVE_UP_LOOK_S))
+                self._delivery.pending.changed.wait(
+                    left_s if given_up is None else min(left_s, GIVE_UP_LOOK_S)
+                )
         return True
 
     def _under_way(self, trade_ids: Sequence[str]) -> list[str]:
-        return [trade_id for trade_id in trade_ids if self._delivery.unfinished(trade_id)]
+        return [trade_id for trade_id in trade_ids if self._delivery.pending.unfinished(trade_id)]
 
     def _add(self, commands: Sequence[AddTrade]) -> list[str]:
         named = [with_trade_id(command) for command in commands]
@@ -272,10 +278,18 @@ class PoolClient:
         self._delivery.give([spool_entry(command) for command in commands])
 
 
-def _journaled(confirmation: Confirmation, trade_ids: Sequence[str]) -> dict[str, bool]:
-    if not trade_ids:
-        return {}
-    try:
-        return dict(confirmation.is_journaled(trade_ids))
-    except Unavailable:
-        return dict.fromkeys(trade_ids, False)
+class _Reader:
+    """Asks the store, which may be away."""
+
+    def __init__(self, connect: Callable[[], Confirmation]) -> None:
+        self._connect = connect
+        self._confirmation: Confirmation | None = None
+
+    def journaled(self, trade_ids: Sequence[str]) -> dict[str, bool]:
+        if not trade_ids:
+            return {}
+        try:
+            self._confirmation = self._confirmation or self._connect()
+            return self._confirmation.is_journaled(trade_ids)
+        except Unavailable:
+            return dict.fromkeys(trade_ids, False)

@@ -11,13 +11,16 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
+
+import msgspec
 
 from tradepool.client.spool import SpoolEntry
 
-__all__ = ["POSTPONED_MAX", "Schedule"]
+__all__ = ["POSTPONED_MAX", "Message", "Schedule"]
 
 POSTPONED_MAX = 5
 """How often sending again is put off while the fleet's queue is long."""
@@ -25,8 +28,16 @@ RESEND_DOUBLINGS_MAX = 6
 """A command that stays unconfirmed is sent again after 1, 2, 4 … 64 times the first pause."""
 
 
-@dataclass(kw_only=True, slots=True)
-class _Sent:
+class Message(NamedTuple):
+    """What has not finished of the commands that were sent together."""
+
+    size: int
+    """How many commands were sent in it."""
+    waiting: list[SpoolEntry]
+    """In the order they were given."""
+
+
+class _Sent(msgspec.Struct, kw_only=True, gc=False):
     entry: SpoolEntry
     message: int
     """The `seq` of the first command of its message."""
@@ -54,6 +65,9 @@ class Schedule:
         """A heap, so that what comes back from behind has its old place."""
         self._lanes: defaultdict[str, _Lane] = defaultdict(_Lane)
         self._sent: dict[int, _Sent] = {}
+        self._messages: defaultdict[str, dict[int, tuple[int, dict[int, _Sent]]]] = defaultdict(dict)
+        """Under way on each queue, oldest first: by the `seq` of its first command a message's size, and what
+        waits of it."""
 
     @property
     def ready(self) -> int:
@@ -99,12 +113,16 @@ class Schedule:
         self._note_sent(batch, now_s)
         return batch
 
-    def under_way(self, count_max: int) -> list[SpoolEntry]:
-        """Up to `count_max` entries that were sent and have not finished, in turn."""
-        seqs = list(islice(self._sent, count_max))
-        for seq in seqs:
-            self._sent[seq] = self._sent.pop(seq)
-        return [self._sent[seq].entry for seq in seqs]
+    def under_way(self, count_max: Callable[[str], int]) -> dict[str, list[Message]]:
+        """By queue the messages sent first that have not finished, up to `count_max` of the queue."""
+        return {
+            queue: [
+                Message(size, [sent.entry for sent in waiting.values()])
+                for size, waiting in islice(messages.values(), count_max(queue))
+            ]
+            for queue, messages in self._messages.items()
+            if messages
+        }
 
     def overdue(self, size_max: int, now_s: float) -> list[SpoolEntry]:
         """Up to `size_max` entries of one queue to send again, in order; their next turn is later.
@@ -142,8 +160,14 @@ class Schedule:
 
     def finish(self, entry: SpoolEntry) -> None:
         """The pool has the entry, or refused it: the next of its records may go."""
-        if self._sent.pop(entry.seq, None) is None:
+        sent = self._sent.pop(entry.seq, None)
+        if sent is None:
             return
+        messages = self._messages[entry.queue]
+        _, waiting = messages[sent.message]
+        del waiting[entry.seq]
+        if not waiting:
+            del messages[sent.message]
         for record_id in entry.records:
             lane = self._lanes[record_id]
             lane.under_way.discard(entry.seq)
@@ -182,20 +206,22 @@ class Schedule:
         return [self._lanes[record_id] for record_id in entry.records]
 
     def _note_sent(self, batch: list[SpoolEntry], now_s: float) -> None:
-        due_at = now_s + self._resend_s
-        for entry in batch:
-            self._sent[entry.seq] = _Sent(entry=entry, message=batch[0].seq, due_at=due_at)
+        if not batch:
+            return
+        due_at, message = now_s + self._resend_s, batch[0].seq
+        sent = {entry.seq: _Sent(entry=entry, message=message, due_at=due_at) for entry in batch}
+        self._sent.update(sent)
+        self._messages[batch[0].queue][message] = len(batch), sent
 
-    def _overdue_messages(self, now_s: float) -> Iterable[list[_Sent]]:
+    def _overdue_messages(self, now_s: float) -> list[list[_Sent]]:
         """What is under way of each message that is overdue, in the queue of the oldest, oldest first."""
         due = sorted((sent for sent in self._sent.values() if sent.due_at <= now_s), key=_seq)
-        messages: dict[int, list[_Sent]] = {
-            sent.message: [] for sent in due if sent.entry.queue == due[0].entry.queue
-        }
-        for sent in self._sent.values():
-            if sent.message in messages:
-                messages[sent.message].append(sent)
-        return messages.values()
+        if not due:
+            return []
+        queue = due[0].entry.queue
+        overdue = dict.fromkeys(sent.message for sent in due if sent.entry.queue == queue)
+        messages = self._messages[queue]
+        return [list(messages[message][1].values()) for message in overdue]
 
 
 def _seq(sent: _Sent) -> int:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
+from weakref import WeakSet
+
+import msgspec
 
 from tradepool.errors import Corrupt, PoolLocked, StoreUnavailable
 
-__all__ = ["NewEntry", "Spool", "SpoolEntry"]
+__all__ = ["BODIES_MAX", "NewEntry", "Spool", "SpoolEntry"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS commands (
@@ -27,11 +31,11 @@ CREATE TABLE IF NOT EXISTS commands (
 """
 
 _BUSY_TIMEOUT_S = 10.0
-_VARIABLES_MAX = 500
-"""Numbers in one statement, well below SQLite's own limit."""
+BODIES_MAX = 500
+"""Commands that one statement reads, well below SQLite's own limit of numbers in it."""
 
 
-class NewEntry(NamedTuple):
+class NewEntry(msgspec.Struct, frozen=True, gc=False):
     """A command to keep: its id, queue, record, the record's user where known, and its JSON.
 
     `beside` is the second record that it changes: the ledger, where a trade comes with a reservation.
@@ -45,8 +49,11 @@ class NewEntry(NamedTuple):
     beside: str | None = None
 
 
-class SpoolEntry(NamedTuple):
-    """A kept command without its JSON; `seq` grows in the order of writing."""
+class SpoolEntry(msgspec.Struct, frozen=True, order=True, gc=False):
+    """A kept command without its JSON; `seq` grows in the order of writing.
+
+    A client may hold a hundred thousand: the garbage collector is spared them, for none can be in a cycle.
+    """
 
     seq: int
     command_id: str
@@ -91,7 +98,7 @@ class Spool:
                     f"{self._entries_max}; start the fleet, or more workers, or raise spool_max"
                 )
             with self._transaction():
-                kept = [self._insert(entry) for entry in entries]
+                kept = self._insert(entries)
             self._count += len(kept)
             return kept
 
@@ -107,9 +114,9 @@ class Spool:
         command twice is harmless.
         """
         with self._lock, other._lock, _translated():
-            rows = other._oldest(min(self.room, _VARIABLES_MAX))
+            rows = other._oldest(min(self.room, BODIES_MAX))
             with self._transaction():
-                kept = [self._insert(entry) for _, entry in rows if not self._has(entry)]
+                kept = self._insert([entry for _, entry in rows if not self._has(entry)])
             self._count += len(kept)
         other.remove([seq for seq, _ in rows])
         return kept
@@ -122,18 +129,27 @@ class Spool:
             )
             return [SpoolEntry(*row) for row in rows]
 
-    def bodies(self, seqs: Sequence[int]) -> list[bytes]:
-        """The JSON of those of `seqs` that are still kept, oldest first; at most 500 at a time."""
-        assert len(seqs) <= _VARIABLES_MAX
+    def bodies(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        """The JSON of those of `seqs` that are still kept; at most `BODIES_MAX` at a time."""
+        assert len(seqs) <= BODIES_MAX
         marks = ",".join("?" * len(seqs))
-        query = f"SELECT body FROM commands WHERE seq IN ({marks}) ORDER BY seq"  # noqa: S608 - question marks only
+        query = f"SELECT seq, body FROM commands WHERE seq IN ({marks})"  # noqa: S608 - question marks only
         with self._lock, _translated():
-            return [row[0] for row in self._db.execute(query, seqs)]
+            return dict(self._db.execute(query, seqs).fetchall())
 
     def remove(self, seqs: Sequence[int]) -> None:
-        """Let go of commands that the pool has, or has refused for good."""
-        with self._lock, _translated(), self._transaction():
-            self._db.executemany("DELETE FROM commands WHERE seq = ?", [(seq,) for seq in seqs])
+        """Let go of commands that the pool has, or has refused for good.
+
+        That is not forced onto the disk: what a power cut brings back is sent again, and changes nothing. A
+        later `append` takes it along, for it syncs all of the log.
+        """
+        with self._lock, _translated():
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            try:
+                with self._transaction():
+                    self._db.executemany("DELETE FROM commands WHERE seq = ?", [(seq,) for seq in seqs])
+            finally:
+                self._db.execute("PRAGMA synchronous=FULL")
             self._count -= len(seqs)
 
     def __len__(self) -> int:
@@ -165,6 +181,8 @@ class Spool:
         self._db.execute(_SCHEMA)
         self._add_missing_column()
         self._count = int(self._db.execute("SELECT count(*) FROM commands").fetchone()[0])
+        newest = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'commands'").fetchone()
+        self._seq_max = int(newest[0]) if newest else 0
 
     def _add_missing_column(self) -> None:
         """A spool of an older bot has no `beside`; what it holds still has to be sent."""
@@ -184,15 +202,24 @@ class Spool:
         query = "SELECT 1 FROM commands WHERE command_id = ?"
         return self._db.execute(query, (entry.command_id,)).fetchone() is not None
 
-    def _insert(self, entry: NewEntry) -> SpoolEntry:
-        done = self._db.execute(
-            "INSERT INTO commands (command_id, queue, record_id, user_id, body, beside)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            entry,
+    def _insert(self, entries: Sequence[NewEntry]) -> list[SpoolEntry]:
+        first = self._seq_max + 1
+        self._db.executemany(
+            "INSERT INTO commands (seq, command_id, queue, record_id, user_id, body, beside)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (seq, e.command_id, e.queue, e.record_id, e.user_id, e.body, e.beside)
+                for seq, e in enumerate(entries, first)
+            ],
         )
-        return SpoolEntry(
-            done.lastrowid or 0, entry.command_id, entry.queue, entry.record_id, entry.user_id, entry.beside
-        )
+        self._seq_max += len(entries)
+        return [
+            SpoolEntry(seq, e.command_id, e.queue, e.record_id, e.user_id, e.beside)
+            for seq, e in enumerate(entries, first)
+        ]
+
+
+_lock_files: WeakSet[IO[str]] = WeakSet()
 
 
 def _locked(path: Path) -> IO[str]:
@@ -208,7 +235,17 @@ def _locked(path: Path) -> IO[str]:
         raise PoolLocked(
             f"another process has the spool {path} open; give each bot its own, or all of them one folder"
         ) from problem
+    _lock_files.add(lock_file)
     return lock_file
+
+
+def _let_go_in_child() -> None:
+    """The lock lasts as long as any process has the file open, and a child may outlive the bot."""
+    for lock_file in list(_lock_files):
+        lock_file.close()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from tradepool.audit.report import AuditReport
 from tradepool.demo.proof import Proof
 from tradepool.fleet.health import Health
 
-__all__ = ["Outcome", "Reading", "render", "render_outcome"]
+__all__ = ["DemoResult", "Reading", "render", "render_result"]
 
 _SHOWN_MAX = 5
 
@@ -35,7 +35,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     flower: str
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     """What the demo ends with."""
 
     proof: Proof
@@ -55,6 +55,28 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         """Whether every accepted trade is everywhere, nothing is under way and nothing was refused late."""
         return self.proof.ok and not self.unconfirmed and not self.rejected
 
+    def to_dict(self) -> dict[str, Any]:
+        """The outcome as JSON-able data; amounts as text."""
+        proof = self.proof
+        return {
+            "ok": self.ok,
+            "accepted": proof.accepted,
+            "journaled": self.journaled,
+            "trading_s": self.trading_s,
+            "missing_in_redis": sorted(proof.missing_in_redis),
+            "missing_in_journal": sorted(proof.missing_in_journal),
+            "missing_in_snapshot": sorted(proof.missing_in_snapshot),
+            "findings": proof.audit.counts,
+            "undecided": proof.audit.undecided,
+            "unconfirmed": self.unconfirmed,
+            "rejected": self.rejected,
+            "refused": self.refused,
+            "realised_pnl": {
+                user: {currency: str(amount) for currency, amount in pnl.items()}
+                for user, pnl in self.users.items()
+            },
+        }
+
 
 def render(reading: Reading) -> Panel:
     """The reading as one panel."""
@@ -65,7 +87,7 @@ def render(reading: Reading) -> Panel:
     )
 
 
-def render_outcome(outcome: Outcome) -> Table:
+def render_result(outcome: DemoResult) -> Table:
     """The outcome as one table."""
     proof = outcome.proof
     table = Table(title="tradepool demo", show_header=False, title_justify="left")

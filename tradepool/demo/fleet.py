@@ -9,7 +9,7 @@ from pathlib import Path
 from tradepool.fleet.programs import generated_login
 from tradepool.fleet.supervisor import Supervisor
 from tradepool.server.embedded import EmbeddedServer, free_port
-from tradepool.settings import Settings, load_settings
+from tradepool.settings import Settings
 
 __all__ = ["demo_fleet", "demo_settings"]
 
@@ -22,9 +22,7 @@ FLOWER_USER = "demo"
 
 def demo_settings(server: EmbeddedServer, data_dir: Path) -> Settings:
     """Settings for half a minute: everything periodic happens several times."""
-    return load_settings(
-        redis_url=server.url,
-        broker_url=None,
+    return server.settings(
         data_dir=data_dir,
         audit_every_s=5,
         snapshot_every_s=10,

@@ -6,7 +6,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,7 +16,7 @@ from rich.live import Live
 
 from tradepool.client import PoolClient
 from tradepool.demo.bots import Bots
-from tradepool.demo.display import Outcome, render_outcome
+from tradepool.demo.display import DemoResult, render_result
 from tradepool.demo.file_feed import FileFeed
 from tradepool.demo.fleet import demo_fleet
 from tradepool.demo.stage import Stage
@@ -36,24 +36,28 @@ def run(
     keep: bool = False,
     seconds: float = SECONDS,
     data_dir: Path | None = None,
+    present: Callable[[DemoResult], object] | None = None,
 ) -> int:
     """Run the demo; 0 only if every accepted trade is in Redis, in the journal and in the snapshot, and
     the audit found nothing.
 
     The trades come from `import_file`, or from simulated bots. With `keep` the fleet stays up
     afterwards until Ctrl-C. Files go to `data_dir`, or to a temporary folder that is removed after a
-    demo that went well.
+    demo that went well. Stdout shows all of it, or with `present` stderr, and that gets the outcome.
 
     Raises: Rejected for a file that cannot be read, Misconfigured, PoolLocked, Unavailable;
     KeyboardInterrupt, also for SIGTERM, after everything is stopped.
     """
-    console = Console()
+    console = Console(stderr=present is not None)
     folder = data_dir or Path(tempfile.mkdtemp(prefix="tradepool-demo-"))
     is_whole = False
     try:
         with _interruptible(), demo_fleet(folder) as (settings, supervisor):
             outcome = _perform(settings, supervisor, console, import_file, seconds)
-            console.print(render_outcome(outcome))
+            if present is None:
+                console.print(render_result(outcome))
+            else:
+                present(outcome)
             is_whole = outcome.ok
             if keep:
                 _stay(console, settings)
@@ -67,7 +71,7 @@ def run(
 
 def _perform(
     settings: Settings, supervisor: Supervisor, console: Console, import_file: Path | None, seconds: float
-) -> Outcome:
+) -> DemoResult:
     with (
         TradePool.connect(settings) as pool,
         PoolClient.connect(settings, spool=settings.data_dir / "demo-spool.db") as client,

@@ -13,7 +13,7 @@ from tradepool import wire
 from tradepool.broker import ChangeSender
 from tradepool.client import PoolClient
 from tradepool.clock import now_us
-from tradepool.demo.display import Outcome, Reading, render
+from tradepool.demo.display import DemoResult, Reading, render
 from tradepool.demo.journal_count import JournalCount
 from tradepool.demo.proof import prove
 from tradepool.files.journal import JOURNAL_NAME
@@ -83,7 +83,7 @@ class Stage:
         self._started = time.monotonic()
         self._looked = (self._started, 0)
 
-    def play(self, seconds: float) -> Outcome:
+    def play(self, seconds: float) -> DemoResult:
         """Trade until it takes about `seconds` in all, wait for the last change, and prove the books whole.
 
         Raises: StoreUnavailable, JournalUnavailable, Corrupt.
@@ -99,7 +99,7 @@ class Stage:
         asked_at = now_us()
         self._sender.call(wire.QUEUE_FILES, wire.WRITE_SNAPSHOT, [])
         self._show_until("snapshot", lambda: self._snapshot_since(asked_at), _SNAPSHOT_TIMEOUT_S)
-        return Outcome(
+        return DemoResult(
             proof=prove(self._pool, self._traders.trade_ids),
             journaled=self._journal.look(),
             trading_s=trading_s,

@@ -126,13 +126,13 @@ def save_snapshot(
         closing(FileLock(folder / LOCK_NAME)),
         replacing_together(folder, NAMES) as opened,
     ):
-        files = SnapshotFiles(opened)
+        files, at = SnapshotFiles(opened), now_us()
         covers = write(files)
         infos = files.end()
         info = SnapshotInfo(
             format=FORMAT,
             journal=journal,
-            at=now_us(),
+            at=at,
             point=point,
             covers=covers,
             trades=infos[TRADES_NAME],

@@ -70,8 +70,8 @@ class SnapshotInfo(
     `journal` is the id of the journal it belongs to and `point` where that stood before the scan: all
     changes up to there are in the files, those behind it are to be replayed by version. `covers` holds
     the newest outbox position of each shard after the scan: nothing in the files is newer, and all of
-    it is journaled. `at` is µs. `checksum` is the SHA-256 of the file's text without that line; "" in what
-    an older release wrote.
+    it is journaled. `at` (µs) is when the scan began: what was there by then is in the files. `checksum`
+    is the SHA-256 of the file's text without that line; "" in what an older release wrote.
     """
 
     format: int

@@ -18,8 +18,8 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.registry import Collector
 
 from tradepool.audit.parts.run_board import RunningAudit
-from tradepool.audit.registry import Level
 from tradepool.audit.report import Severity
+from tradepool.audit.rules.registry import Level
 from tradepool.errors import TradePoolError
 from tradepool.fleet.broker_state import BrokerState
 from tradepool.fleet.folder_state import FolderState

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
-from typing import Self
+from typing import Any, Self
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
@@ -12,7 +13,7 @@ from tradepool.fleet.metrics import PoolCollector
 from tradepool.fleet.state import Watcher
 from tradepool.settings import Settings
 
-__all__ = ["MetricsServer", "metrics_text"]
+__all__ = ["MetricsServer", "metrics_samples", "metrics_text"]
 
 SERVER_TIMEOUT_S = 1.0
 """How long one try of a server may take: with four tries of each, and two servers, a scrape ends within
@@ -22,12 +23,12 @@ Prometheus's own 10 s whether they answer or not."""
 class MetricsServer:
     """Answers scrapes of the pool of `settings` on its `metrics_host` and `metrics_port`. A context manager.
 
-    Raises: Misconfigured when it cannot listen there.
+    `has_fleet` as `Watcher` takes it. Raises: Misconfigured when it cannot listen there.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, has_fleet: bool = True) -> None:
         self._resources = ExitStack()
-        watcher = self._resources.enter_context(Watcher(_impatient(settings)))
+        watcher = self._resources.enter_context(Watcher(_impatient(settings), has_fleet=has_fleet))
         host, port = settings.metrics_host, settings.metrics_port
         try:
             server, thread = start_http_server(port, host, _registry(watcher))
@@ -52,10 +53,24 @@ class MetricsServer:
         self.close()
 
 
-def metrics_text(settings: Settings) -> str:
+def metrics_text(settings: Settings, *, has_fleet: bool = True) -> str:
     """What a scrape gets now."""
-    with Watcher(_impatient(settings)) as watcher:
+    with Watcher(_impatient(settings), has_fleet=has_fleet) as watcher:
         return generate_latest(_registry(watcher)).decode()
+
+
+def metrics_samples(settings: Settings, *, has_fleet: bool = True) -> list[dict[str, Any]]:
+    """The same as JSON-able data: `name`, `labels` and `value` of each; `inf` and `nan` as text."""
+    with Watcher(_impatient(settings), has_fleet=has_fleet) as watcher:
+        return [
+            {"name": sample.name, "labels": sample.labels, "value": _json_number(sample.value)}
+            for family in _registry(watcher).collect()
+            for sample in family.samples
+        ]
+
+
+def _json_number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
 
 
 def _registry(watcher: Watcher) -> CollectorRegistry:

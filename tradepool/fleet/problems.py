@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from tradepool import wire
-from tradepool.audit.registry import Level
+from tradepool.audit.rules.registry import Level
 from tradepool.errors import Corrupt, Misconfigured, TradePoolError
 from tradepool.fleet.broker_state import BrokerState, Entry
 from tradepool.fleet.folder_state import FolderState

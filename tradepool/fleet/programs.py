@@ -25,6 +25,9 @@ __all__ = ["Program", "environment", "fleet_programs", "generated_login"]
 _PASSWORD_BYTES = 12
 _FLOWER_TASKS_MAX = "10000"
 """Messages that Flower remembers, at 6 to 8 KiB each; its own limit is 100,000."""
+_FLOWER_DB_NAME = "flower"
+_FLOWER_SAVE_EVERY_MS = "60000"
+"""It answers nobody while it saves, which takes a third of a second for so many messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +108,20 @@ def _flower(settings: Settings) -> Program:
         )
     variables = {
         "FLOWER_BASIC_AUTH": secret.get_secret_value(),
-        # Flower's own variable, so that whoever sets it is heard.
-        "FLOWER_MAX_TASKS": os.environ.get("FLOWER_MAX_TASKS", _FLOWER_TASKS_MAX),
+        # Flower's own variables, so that whoever sets one is heard.
+        **{name: os.environ.get(name, usual) for name, usual in _flower_usual(settings.data_dir).items()},
     }
     return Program(name="flower", arguments=arguments, environment=variables)
+
+
+def _flower_usual(data_dir: Path) -> dict[str, str]:
+    return {
+        "FLOWER_MAX_TASKS": _FLOWER_TASKS_MAX,
+        # What it has seen outlives it: saved when it ends, and now and then for the case that it is killed.
+        "FLOWER_PERSISTENT": "true",
+        "FLOWER_DB": _text(data_dir / _FLOWER_DB_NAME),
+        "FLOWER_STATE_SAVE_INTERVAL": _FLOWER_SAVE_EVERY_MS,
+    }
 
 
 def _celery(command: str, *options: str) -> tuple[str, ...]:

@@ -10,9 +10,9 @@ import msgspec
 
 from tradepool import wire
 from tradepool.audit.parts.run_board import RunBoard, RunningAudit
-from tradepool.audit.registry import Level
 from tradepool.audit.reports.course import standing
 from tradepool.audit.reports.kept import ReportBrief, read_brief
+from tradepool.audit.rules.registry import Level
 from tradepool.clock import now_us
 from tradepool.errors import Corrupt
 from tradepool.marking.mark_totals import MarkTotals, newest_totals

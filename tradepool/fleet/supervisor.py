@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,7 +39,7 @@ STOP_CHECK_EVERY_S = 0.05
 STOP_TIMEOUT_S = 45.0
 """Above the longest wait of a task, so that what is running finishes."""
 LOG_BYTES_MAX = 64 << 20
-"""A log beyond this is put aside, replacing the one before, when its program starts."""
+"""A log beyond this is put aside, replacing the one before, whether or not its program goes on writing."""
 
 
 class ProgramState(NamedTuple):
@@ -122,6 +123,7 @@ class Supervisor:
             while not self._stopping.wait(CHECK_EVERY_S):
                 for kept in self._kept:
                     kept.restart_if_dead()
+                    kept.bound_log()
         finally:
             self._started.set()
             _end([kept for kept in self._kept if not kept.program.ends_last], self._hurried)
@@ -162,6 +164,19 @@ class _Kept:
                 self._pause_s = RESTART_PAUSE_MIN_S
             self._start_later("program ended", exit_code=self._process.returncode)
 
+    def bound_log(self) -> None:
+        """Put the log aside when it is too long, under its program's hands.
+
+        They append to it, so their next line is the first one of the emptied file; what they write between
+        the copy's end and that is lost. On a disk that has no room for the copy the log is lost instead.
+        """
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size > LOG_BYTES_MAX:
+                try:
+                    shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
+                finally:
+                    os.truncate(self._log, 0)
+
     def is_alive(self) -> bool:
         """Whether its process runs; one that has ended is not reaped by asking, so its id stays its own."""
         if self._process is None or self._process.returncode is not None:
@@ -184,7 +199,6 @@ class _Kept:
         return ProgramState(self.program.name, process.pid if process and running else None, self._starts)
 
     def _spawned(self) -> subprocess.Popen[bytes]:
-        _put_aside(self._log)
         tied = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid())]
         with self._log.open("ab") as out:
             return subprocess.Popen(
@@ -226,9 +240,3 @@ def _end(programs: Sequence[_Kept], hurried: threading.Event) -> None:
             break
     for kept in programs:
         kept.end()
-
-
-def _put_aside(log_file: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if log_file.stat().st_size > LOG_BYTES_MAX:
-            log_file.replace(log_file.with_suffix(".log.1"))

@@ -26,9 +26,9 @@ _STOP_TIMEOUT_S = 20.0
 class JournalService:
     """Owns the journal in `settings.data_dir` and keeps it up with the server behind `client`.
 
-    `notify` gets the positions that have become durable. `on_failure` is called from the thread when
-    journaling has ended by itself: Corrupt, Fenced when another writer took over, JournalUnavailable after
-    a mistake of ours; nothing more is acknowledged then.
+    `notify` gets the positions that have become durable, and the server's generation then. `on_failure`
+    is called from the thread when journaling has ended by itself: Corrupt, Fenced when another writer took
+    over, JournalUnavailable after a mistake of ours; nothing more is acknowledged then.
 
     Raises: PoolLocked when another process owns the journal, Misconfigured, ChecksumMismatch,
     SequenceGap, JournalUnavailable.
@@ -39,7 +39,7 @@ class JournalService:
         settings: Settings,
         client: Client,
         *,
-        notify: Callable[[Mapping[int, str]], None] | None = None,
+        notify: Callable[[Mapping[int, str], str], None] | None = None,
         on_failure: Callable[[TradePoolError], None] | None = None,
     ) -> None:
         self._settings = settings

@@ -1,6 +1,6 @@
 """From the outboxes into the journal: the one writer of `trade_pool.log`, and the watermark it publishes.
 
-    outboxes ─XREAD─▶ append ─▶ fsync ─▶ watermark (if still the writer) ─▶ XTRIM
+    outboxes ─XREAD─▶ append ─▶ fsync ─▶ watermark (if still the writer) ─▶ XTRIM, with the next XREAD
 
 Whatever arrives while an fsync is under way forms the next group, so the disk's speed sets the size
 of groups, not the number of clients. A step that fails anywhere is repeated from what is on disk.
@@ -55,7 +55,7 @@ class JournalWriter:
     """Writes the outboxes of a store into `journal`. One thread runs it; `journal` is its own.
 
     `notify` gets the positions (shard → outbox position) that have just become durable, after the
-    server has them as well.
+    server has them as well, and the server's generation then.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class JournalWriter:
         client: Client,
         keys: Keys,
         journal: Journal,
-        notify: Callable[[Mapping[int, str]], None] | None = None,
+        notify: Callable[[Mapping[int, str], str], None] | None = None,
     ) -> None:
         self._client = client
         self._outbox = Outbox(client, keys)
@@ -84,6 +84,7 @@ class JournalWriter:
         self._has_place = True
         self._unpublished = dict(self._journal.point.positions)
         self._publish()
+        self._outbox.trim()
 
     def step(self, block_ms: int | None = BLOCK_MS) -> int:
         """Journal what the outboxes hold; the number of lines written.
@@ -175,20 +176,18 @@ class JournalWriter:
         return lines, positions, oldest.values()
 
     def _publish(self) -> None:
-        """Tell the server, then whoever waits in this process, what has become durable; then trim."""
+        """Tell the server, then whoever waits in this process, what has become durable."""
         if not self._unpublished:
             return
         point = self._journal.point
         digests = {shard: point.digest(shard) for shard in self._unpublished}
-        self._outbox.publish(
-            {
-                shard: watermark_text(position, digests[shard].text, digests[shard].count)
-                for shard, position in self._unpublished.items()
-            }
-        )
+        watermark = {
+            shard: watermark_text(position, digests[shard].text, digests[shard].count)
+            for shard, position in self._unpublished.items()
+        }
+        generation = self._outbox.publish(watermark, self._unpublished)
         if self._notify is not None:
-            self._notify(self._unpublished)
-        self._outbox.trim(self._unpublished)
+            self._notify(self._unpublished, generation)
         self._unpublished = {}
 
     def _measure(self, oldest: Iterable[str]) -> None:

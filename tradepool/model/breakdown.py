@@ -11,7 +11,7 @@ import msgspec
 
 from tradepool.model.counters import from_fine_units
 from tradepool.model.facts import Fact
-from tradepool.model.kinds import Outcome
+from tradepool.model.kinds import TradeOutcome
 from tradepool.model.labels import BREAKDOWNS, DAY_US, PERIODS, Labels, period_keys
 from tradepool.model.statistics import Tally
 
@@ -22,7 +22,7 @@ SLICES_MAX = 1000
 OTHER = "(other)"
 """The slice of all trades whose own slice is not shown."""
 
-_WIN, _LOSS = Outcome.WIN, Outcome.LOSS
+_WIN, _LOSS = TradeOutcome.WIN, TradeOutcome.LOSS
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ class Row:
         self.pnl = self.profit = self.loss = 0
         self._slice: Slice | None = None
 
-    def count(self, pnl: int, outcome: Outcome | None) -> None:
+    def count(self, pnl: int, outcome: TradeOutcome | None) -> None:
         """One more trade; `outcome` is None for one that is not closed."""
         self._slice = None
         self.trade_count += 1

@@ -26,7 +26,7 @@ from tradepool.model.intake import JSON_NAMES, checked_changes, trade_from_dict
 from tradepool.model.kinds import Role, Status
 from tradepool.model.money import parse_decimal, plain
 from tradepool.model.pnl import book_fill, refigure
-from tradepool.model.receipt import Outcome
+from tradepool.model.receipt import CommandOutcome
 from tradepool.model.status_moves import ENTERED_STATUSES, moved
 from tradepool.model.status_words import read_status, status_word
 from tradepool.model.times import check_time, parse_time
@@ -57,7 +57,7 @@ _CLOSE_CURES = {
 class Change(msgspec.Struct, frozen=True, gc=False):
     """What a command came to; `trade` is the new version, or the unchanged one unless applied."""
 
-    outcome: Outcome
+    outcome: CommandOutcome
     trade: Trade
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from tradepool.model.kinds import Outcome, Source, Status
+from tradepool.model.kinds import Source, Status, TradeOutcome
 from tradepool.model.money import CONTEXT, DECIMALS_MAX, ONE, ZERO, canonical, plus, to_units
 from tradepool.model.trade import OPEN_STATUSES, Trade
 from tradepool.model.valuation import settlement
@@ -42,7 +42,7 @@ TRADES = "trades"
 
 # Bound once: in a loop over trades a member looked up on its class costs more than the comparison.
 _COMPLETED = Status.COMPLETED
-_NAME_OF = {Outcome.WIN: "win", Outcome.LOSS: "loss", Outcome.FLAT: "flat"}
+_NAME_OF = {TradeOutcome.WIN: "win", TradeOutcome.LOSS: "loss", TradeOutcome.FLAT: "flat"}
 _TEXTS_CACHED = 4096
 
 
@@ -75,12 +75,12 @@ def contribution(trade: Trade) -> dict[str, int]:
     return {prefix + name: number for name, number in counts.items() if number}
 
 
-def closed_outcome(status: Status, outcome: Outcome | None, pnl: Decimal) -> Outcome | None:
+def closed_outcome(status: Status, outcome: TradeOutcome | None, pnl: Decimal) -> TradeOutcome | None:
     """How a completed trade of that PnL ended, None for one that is not completed."""
     if status != _COMPLETED or outcome is not None:
         return outcome if status == _COMPLETED else None
     units = to_units(pnl)
-    return Outcome.WIN if units > 0 else Outcome.LOSS if units < 0 else Outcome.FLAT
+    return TradeOutcome.WIN if units > 0 else TradeOutcome.LOSS if units < 0 else TradeOutcome.FLAT
 
 
 def reported_verdict(pnl: Decimal, roi: Decimal | None) -> Decimal:

@@ -13,7 +13,7 @@ import msgspec
 
 from tradepool.errors import Corrupt
 from tradepool.model.counters import closed_outcome, reported_verdict, to_fine_units
-from tradepool.model.kinds import Market, Outcome, Source, Status
+from tradepool.model.kinds import Market, Source, Status, TradeOutcome
 from tradepool.model.labels import Labels, Traits, labels_of
 from tradepool.model.money import ZERO, to_units
 from tradepool.model.trade import Trade
@@ -31,7 +31,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True, order=True, gc=False):
     trade_id: str
     pnl: int
     """`Trade.pnl` rounded to 8 places, as it is counted."""
-    outcome: Outcome | None
+    outcome: TradeOutcome | None
     """None of a trade that is not completed."""
     began: int
     """When it was opened, or else created, µs."""
@@ -84,7 +84,7 @@ class _Outline(msgspec.Struct, frozen=True, gc=False):
     pnl_reported: Decimal | None = None
     roi_reported: Decimal | None = None
     status: Status = Status.PENDING
-    outcome: Outcome | None = None
+    outcome: TradeOutcome | None = None
     close_reason: str | None = None
     source: str = Source.REAL.value
     strategy: str | None = None

@@ -13,14 +13,14 @@ from tradepool.model.breakdown import Slice, Slices
 from tradepool.model.counters import to_fine_units
 from tradepool.model.course import Course, Extremes
 from tradepool.model.facts import Fact
-from tradepool.model.kinds import Outcome
+from tradepool.model.kinds import TradeOutcome
 from tradepool.model.labels import BREAKDOWNS
 from tradepool.model.series import Series, series_of
 from tradepool.model.spans import Durations, Holding, windows
 
 __all__ = ["Fold", "Statistics"]
 
-_SIGN_OF: dict[Outcome | None, int] = {Outcome.WIN: 1, Outcome.LOSS: -1, Outcome.FLAT: 0}
+_SIGN_OF: dict[TradeOutcome | None, int] = {TradeOutcome.WIN: 1, TradeOutcome.LOSS: -1, TradeOutcome.FLAT: 0}
 
 
 class Statistics(Series, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["OPEN_STATUSES", "Direction", "Market", "Outcome", "Role", "Side", "Source", "Status"]
+__all__ = ["OPEN_STATUSES", "Direction", "Market", "Role", "Side", "Source", "Status", "TradeOutcome"]
 
 
 class Side(StrEnum):
@@ -37,7 +37,7 @@ class Role(StrEnum):
     EXIT = "exit"
 
 
-class Outcome(StrEnum):
+class TradeOutcome(StrEnum):
     """How a completed trade ended."""
 
     WIN = "win"

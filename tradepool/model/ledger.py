@@ -5,8 +5,10 @@ so the free balance it tells is the *total* the pool may hand out, and `availabl
 Between snapshots `free` follows the settlements. A venue may tell less than is reserved (it locked
 the coins of a placed order itself, or they are gone); the asset is then *frozen*: its total counts
 as what is reserved, nothing is available, and it thaws when a snapshot or the resolved reservations
-bring `free` above `reserved` again. So 0 ≤ reserved ≤ total holds by construction, and every doubt
-makes the available amount smaller, never larger, until the next snapshot.
+bring `free` above `reserved` again. What a settlement received is not added to a snapshot that was
+taken while its order could have been filled already: the venue may have counted it. So
+0 ≤ reserved ≤ total holds by construction, and every doubt makes the available amount smaller, never
+larger, until the next snapshot.
 """
 
 from __future__ import annotations
@@ -67,15 +69,22 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     """One asset of a ledger."""
 
     free: Decimal = ZERO
-    """What the venue last told, less what was spent and plus what was received since; ≥ 0."""
+    """What the venue last told, less what was spent and plus what was surely received since; ≥ 0."""
     reserved: Decimal = ZERO
     """Sum of the open reservations."""
     as_of: int | None = None
     """Time of the newest snapshot or settlement of this asset, µs; None: nobody ever told an amount."""
+    told_at: int | None = None
+    """Time of the newest snapshot of this asset, µs; 0: there was none; None: `as_of` may be that of one."""
     tradable: bool = False
     """Named in the last list of tradable assets."""
     listed_at: int | None = None
     """Time of the newest such list, µs."""
+
+    @property
+    def last_told_at(self) -> int:
+        """When the newest snapshot of this asset was taken at the latest, µs; 0: there was none."""
+        return (self.as_of or 0) if self.told_at is None else self.told_at
 
     @property
     def total(self) -> Decimal:

@@ -7,7 +7,7 @@ import msgspec
 from tradepool.errors import InvalidTokens
 from tradepool.model.ids import SHORT_ID_CHARS, short_id
 from tradepool.model.ledger import Balance, Ledger, Reservation
-from tradepool.model.receipt import Outcome
+from tradepool.model.receipt import CommandOutcome
 from tradepool.model.token_commands import TokenCommand
 from tradepool.model.token_intake import ASSETS_MAX
 
@@ -29,7 +29,7 @@ APPLIED_MAX = 32
 class LedgerChange(msgspec.Struct, frozen=True, kw_only=True):
     """What a command made of a ledger."""
 
-    outcome: Outcome
+    outcome: CommandOutcome
     ledger: Ledger
     reservation: Reservation | None = None
     """What a reserve, settle or release was about, as it stands now; of other commands None."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from tradepool.errors import IllegalTransition
-from tradepool.model.kinds import Outcome, Role, Status
+from tradepool.model.kinds import Role, Status, TradeOutcome
 from tradepool.model.trade import Trade
 
 __all__ = [
@@ -91,9 +91,9 @@ def status_from_fills(trade: Trade) -> Status:
     return _FILLED if trade.filled >= trade.amount else Status.PARTIALLY_FILLED
 
 
-def outcome_of(trade: Trade) -> Outcome:
+def outcome_of(trade: Trade) -> TradeOutcome:
     """Win, loss or flat by the sign of the trade's PnL."""
     pnl = trade.pnl
     if not pnl:
-        return Outcome.FLAT
-    return Outcome.WIN if pnl > 0 else Outcome.LOSS
+        return TradeOutcome.FLAT
+    return TradeOutcome.WIN if pnl > 0 else TradeOutcome.LOSS

@@ -8,9 +8,9 @@ import msgspec
 
 from tradepool.model.ledger import Reservation
 
-__all__ = ["Outcome", "Receipt"]
+__all__ = ["CommandOutcome", "Receipt"]
 
-Outcome = Literal["applied", "duplicate", "stale"]
+CommandOutcome = Literal["applied", "duplicate", "stale"]
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +24,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     trade_id: str
-    outcome: Outcome
+    outcome: CommandOutcome
     version: int
     position: str
     durable: bool = False

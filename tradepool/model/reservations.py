@@ -28,7 +28,7 @@ from tradepool.model.ledger_change import (
     with_balance,
 )
 from tradepool.model.money import CONTEXT, ZERO, canonical, plain
-from tradepool.model.receipt import Outcome
+from tradepool.model.receipt import CommandOutcome
 from tradepool.model.token_commands import ExpireTokens, ReleaseTokens, ReserveTokens, SettleTokens
 from tradepool.model.token_intake import amount_of, amounts_of, asset_of, positive_amount_of, ttl_us_of
 
@@ -81,8 +81,9 @@ def reserve(ledger: Ledger, command: ReserveTokens, *, now_us: int) -> LedgerCha
 def settle(ledger: Ledger, command: SettleTokens, *, now_us: int) -> LedgerChange:
     """Spend up to the reserved amount, return the rest, add what was received; once.
 
-    An open reservation whose time is over can still be settled, for the tokens were really spent. The
-    same settlement again is a `duplicate`.
+    Of an asset whose balance the venue has told since the reservation was made, what was received is not
+    added: the venue may have counted it, and its next snapshot tells. An open reservation whose time is
+    over can still be settled, for the tokens were really spent. The same settlement again is a `duplicate`.
 
     Raises: InvalidTokens for an unknown reservation, `spent` beyond it or a value that is none,
     IllegalTransition when it was released or expired, IdempotencyConflict when it was settled
@@ -162,7 +163,7 @@ def _reserved_again(ledger: Ledger, known: Reservation, asked: Reservation, now_
 
 
 def _not_reserved(
-    ledger: Ledger, asked: Reservation, outcome: Outcome, status: ReservationStatus
+    ledger: Ledger, asked: Reservation, outcome: CommandOutcome, status: ReservationStatus
 ) -> LedgerChange:
     answer = msgspec.structs.replace(asked, status=status)
     return LedgerChange(outcome=outcome, ledger=ledger, reservation=answer)
@@ -213,7 +214,10 @@ def _settled(ledger: Ledger, done: Hold) -> Ledger:
     if done.spent:
         ledger = _booked(ledger, done.asset, CONTEXT.minus(done.spent), done.resolved_at)
     for asset, amount in done.received.items():
-        ledger = _booked(ledger, asset, amount, done.resolved_at)
+        # A snapshot that is younger than the reservation may have been taken after the order was filled, and
+        # have it already. Then the next one tells.
+        if balance_of(ledger, asset).last_told_at <= done.reserved_at:
+            ledger = _booked(ledger, asset, amount, done.resolved_at)
     return ledger
 
 
@@ -238,8 +242,10 @@ def _booked(ledger: Ledger, asset: str, amount: Decimal, at_us: int) -> Ledger:
     """
     balance = balance_of(ledger, asset)
     as_of = at_us if balance.as_of is None else max(at_us, balance.as_of)
-    free = max(_sum(balance.free, amount), ZERO)
-    return with_balance(ledger, asset, msgspec.structs.replace(balance, free=free, as_of=as_of))
+    booked = msgspec.structs.replace(
+        balance, free=max(_sum(balance.free, amount), ZERO), as_of=as_of, told_at=balance.last_told_at
+    )
+    return with_balance(ledger, asset, booked)
 
 
 def _settled_again(

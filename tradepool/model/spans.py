@@ -13,7 +13,7 @@ import msgspec
 from tradepool.model.breakdown import Row, Slice, Slices
 from tradepool.model.course import Extremes
 from tradepool.model.facts import Fact
-from tradepool.model.kinds import Outcome
+from tradepool.model.kinds import TradeOutcome
 from tradepool.model.labels import DAY_US
 from tradepool.model.money import CONTEXT, canonical
 
@@ -39,8 +39,8 @@ class Holding:
     """How long trades were held in all, by how they ended; trades may leave again."""
 
     def __init__(self) -> None:
-        self._counts: dict[Outcome | None, int] = defaultdict(int)
-        self._held_us: dict[Outcome | None, int] = defaultdict(int)
+        self._counts: dict[TradeOutcome | None, int] = defaultdict(int)
+        self._held_us: dict[TradeOutcome | None, int] = defaultdict(int)
         self._extremes = Extremes(attrgetter("held_us"))
 
     def add(self, closed: Sequence[Fact]) -> None:
@@ -59,8 +59,8 @@ class Holding:
         shortest, longest = self._extremes.least, self._extremes.greatest
         return Durations(
             average_s=_average_s(sum(held_us.values()), sum(counts.values())),
-            average_win_s=_average_s(held_us[Outcome.WIN], counts[Outcome.WIN]),
-            average_loss_s=_average_s(held_us[Outcome.LOSS], counts[Outcome.LOSS]),
+            average_win_s=_average_s(held_us[TradeOutcome.WIN], counts[TradeOutcome.WIN]),
+            average_loss_s=_average_s(held_us[TradeOutcome.LOSS], counts[TradeOutcome.LOSS]),
             shortest_s=None if shortest is None else _seconds(shortest),
             longest_s=None if longest is None else _seconds(longest),
         )

@@ -97,7 +97,8 @@ def _told(
         if balance.as_of is not None and command.as_of < balance.as_of:
             late = True
             continue
-        assets[asset] = msgspec.structs.replace(balance, free=free, as_of=command.as_of)
+        told_at = command.as_of
+        assets[asset] = msgspec.structs.replace(balance, free=free, as_of=told_at, told_at=told_at)
     return assets, late
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from tradepool.errors import InvalidTrade
 from tradepool.model.fill import Fill
-from tradepool.model.kinds import OPEN_STATUSES, Direction, Market, Outcome, Role, Side, Source, Status
+from tradepool.model.kinds import OPEN_STATUSES, Direction, Market, Role, Side, Source, Status, TradeOutcome
 from tradepool.model.lots import Lot, match_lots
 from tradepool.model.money import CONTEXT, ONE, ZERO, canonical, parse_decimal, quantise, round_ratio
 from tradepool.model.plain_form import plain_fields, plain_value
@@ -25,12 +25,12 @@ __all__ = [
     "Fill",
     "Lot",
     "Market",
-    "Outcome",
     "Role",
     "Side",
     "Source",
     "Status",
     "Trade",
+    "TradeOutcome",
 ]
 
 SCHEMA_VERSION = 1
@@ -122,7 +122,7 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     liquidation_price: Decimal | None = None
     """The venue's; never computed here."""
     status: Status = Status.PENDING
-    outcome: Outcome | None = None
+    outcome: TradeOutcome | None = None
     close_reason: str | None = None
     source: Source = Source.REAL
     strategy: str | None = None

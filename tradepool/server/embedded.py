@@ -20,14 +20,15 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Self, cast
+from types import MappingProxyType
+from typing import IO, Any, Self, cast
 
 import redis
 
 from tradepool.errors import Misconfigured, ResourceUnavailable, StoreUnavailable
 from tradepool.server.binary import find_server
 from tradepool.server.folder import ServerFolder, included, quoted
-from tradepool.settings import load_settings
+from tradepool.settings import Settings, load_settings
 from tradepool.store.connection import connect
 
 __all__ = ["EmbeddedServer", "free_port"]
@@ -38,6 +39,21 @@ _STOP_TIMEOUT_S = 20.0
 _POLL_S = 0.01
 _SOCKET_PATH_BYTES_MAX = 100
 """Unix socket paths end at 104 bytes on macOS and at 108 on Linux."""
+
+_OF_OTHER_SERVERS = MappingProxyType(
+    dict.fromkeys(
+        (
+            "redis_username",
+            "redis_password",
+            "redis_password_file",
+            "broker_url",
+            "broker_username",
+            "broker_password",
+            "broker_password_file",
+        )
+    )
+)
+"""What the environment says of servers; the URL has all there is to know of this one."""
 
 _GUARD = r"""
 trap '' HUP INT
@@ -116,7 +132,16 @@ class EmbeddedServer:
 
     def client(self) -> redis.Redis:
         """A new client of this server; the caller closes it."""
-        return cast("redis.Redis", connect(load_settings(redis_url=self.url)))
+        return cast("redis.Redis", connect(self.settings()))
+
+    def settings(self, **given: Any) -> Settings:
+        """The settings of the environment and those `given`, for this server as store and as broker.
+
+        Whatever other servers the environment names, and the logins for them, are left out.
+
+        Raises: Misconfigured.
+        """
+        return load_settings(**_OF_OTHER_SERVERS | {"redis_url": self.url} | given)
 
     def is_running(self) -> bool:
         """Whether the server's process is alive."""

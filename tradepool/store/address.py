@@ -5,6 +5,7 @@ Credentials given as settings take the place of those in the URL. Nothing here c
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -144,6 +145,13 @@ def known_secrets(settings: Settings) -> tuple[str, ...]:
     if settings.broker_url is not None:
         servers.append(broker_address(settings))
     given = [server.password for server in servers] + [value for _, value in settings]
+    # Whoever tells pages says what is wrong with it.
+    with contextlib.suppress(Misconfigured):
+        given.append(
+            secret_of(
+                "TRADEPOOL_AUDIT_WEBHOOK_URL", settings.audit_webhook_url, settings.audit_webhook_url_file
+            )
+        )
     return tuple(dict.fromkeys(one.get_secret_value() for one in given if isinstance(one, SecretStr)))
 
 

@@ -13,7 +13,7 @@ import redis
 from hiredis import pack_command
 from redis.cluster import RedisCluster
 
-from tradepool.store.connection import Client
+from tradepool.store.connection import Client, routed
 
 __all__ = ["Command", "ask_all"]
 
@@ -24,7 +24,7 @@ _CHUNK_BYTES = 1 << 16
 """What is sent at once of many commands: the server works on it while the next ones are packed."""
 
 
-def ask_all(client: Client, commands: Sequence[Command]) -> list[Any]:
+def ask_all(client: Client, commands: Sequence[Command], *, at: str | None = None) -> list[Any]:
     """What the server answers to each of `commands`, in order, as it comes over the wire.
 
     Each command is looked up when it is sent, so a sequence may make them then.
@@ -36,7 +36,7 @@ def ask_all(client: Client, commands: Sequence[Command]) -> list[Any]:
     if not commands:
         return []
     if isinstance(client, RedisCluster):
-        return _ask_cluster(client, commands)
+        return _ask_cluster(client, commands, at)
     pool: Any = client.connection_pool
     connection = pool.get_connection()
     try:
@@ -86,12 +86,13 @@ def _chunks(commands: Sequence[Command]) -> Iterator[bytes]:
         yield b"".join(packed)
 
 
-def _ask_cluster(client: RedisCluster, commands: Sequence[Command]) -> list[Any]:
+def _ask_cluster(client: RedisCluster, commands: Sequence[Command], at: str | None) -> list[Any]:
     cluster: Any = client
+    there = {} if at is None else routed(client, at)
     if len(commands) == 1:
-        return [cluster.execute_command(*commands[0])]
+        return [cluster.execute_command(*commands[0], **there)]
     pipeline = cluster.pipeline(transaction=False)
     for command in commands:
-        pipeline.execute_command(*command)
+        pipeline.execute_command(*command, **there)
     answers: list[Any] = pipeline.execute()
     return answers

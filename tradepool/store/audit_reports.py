@@ -110,14 +110,6 @@ class AuditReports:
             elif run_ids:
                 self._client.hdel(self.keys.undelivered_pages, *run_ids)
 
-    def open_counts(self) -> list[int]:
-        """How many trades of each shard are open."""
-        with translated():
-            pipeline = self._client.pipeline(transaction=False)
-            for shard in self.keys.shards:
-                pipeline.zcard(self.keys.open_trades(shard))
-            return [int(count) for count in pipeline.execute()]
-
     def _fields(self, key: str) -> dict[str, str]:
         with translated():
             stored: Any = self._client.hgetall(key)

@@ -61,9 +61,9 @@ def connect(settings: Settings) -> Client:
             return _behind_sentinel(address, settings)
 
 
-def connect_broker(settings: Settings) -> redis.Redis:
+def connect_broker(settings: Settings, *, retries_max: int = _RETRIES_MAX) -> redis.Redis:
     """A client of the server with Celery's queues, like `connect`. Raises: Misconfigured."""
-    return _single(broker_address(settings), settings)
+    return _single(broker_address(settings), settings, retries_max)
 
 
 def repeat_count() -> int:
@@ -169,7 +169,7 @@ def _like_cluster(client: RedisCluster, connector: _Connector) -> RedisCluster:
     )
 
 
-def _single(address: Address, settings: Settings) -> redis.Redis:
+def _single(address: Address, settings: Settings, retries_max: int = _RETRIES_MAX) -> redis.Redis:
     options = _options(address, settings)
     if address.path:
         where: dict[str, Any] = {"connection_class": UnixDomainSocketConnection, "path": address.path}
@@ -179,7 +179,7 @@ def _single(address: Address, settings: Settings) -> redis.Redis:
         where = {"host": host, "port": port}
     if address.tls is not None:
         where |= {"connection_class": SSLConnection, **address.tls}
-    return redis.Redis.from_pool(ConnectionPool(db=address.db, retry=_retry(), **where, **options))
+    return redis.Redis.from_pool(ConnectionPool(db=address.db, retry=_retry(retries_max), **where, **options))
 
 
 def _cluster(address: Address, settings: Settings) -> RedisCluster:
@@ -267,7 +267,5 @@ class _CountingRetry(Retry):
         return super().call_with_retry(do, count_and_fail, *given, **options)
 
 
-def _retry() -> Retry:
-    return _CountingRetry(
-        ExponentialWithJitterBackoff(base=_BACKOFF_BASE_S, cap=_BACKOFF_MAX_S), _RETRIES_MAX
-    )
+def _retry(retries_max: int = _RETRIES_MAX) -> Retry:
+    return _CountingRetry(ExponentialWithJitterBackoff(base=_BACKOFF_BASE_S, cap=_BACKOFF_MAX_S), retries_max)

@@ -13,6 +13,7 @@ from tradepool.model.codec import COMPARED_CHARS
 from tradepool.model.trade import Trade
 from tradepool.store.arguments import Argument, DigestChange, HashFields, Places, chunks, digest_arguments
 from tradepool.store.changed_ids import appended
+from tradepool.store.fence import GENERATION_FIELD
 from tradepool.store.keys import Keys
 from tradepool.store.limbs import split_limbs
 
@@ -79,6 +80,8 @@ class Draft:
         self._recent_max: int | None = None
         self.outbox: list[OutboxField] = []
         """The outbox entry; none is written when empty."""
+        self.generation: str | None = None
+        """The only generation of the server in which it may be written; None: the script does not ask."""
 
     def record(self, record_id: str, before: bytes | None, after: bytes, *, digest_before: str) -> None:
         """Replace what is stored of a record, if it is still `before` (None: absent).
@@ -211,6 +214,7 @@ class Draft:
                 for chunk in chunks(write.arguments)
             ],
             self._outbox_arguments(keys, values),
+            None if self.generation is None else (keys[Keys.meta], GENERATION_FIELD, self.generation),
         )
         return CommitPlan(
             keys=list(keys),

@@ -15,12 +15,16 @@ def await_durable(
 ) -> None:
     """Wait until the journal has `positions` (shard → outbox position), and what stood there is in it.
 
+    Positions are what commits in `generation` answered, or `RedisStore.positions_in` that generation.
+
     A server that lost its newest commits goes on after the journal's positions: the watermark then passes
-    the place of a commit that is gone. Every recovery begins another generation, so `generation` is taken
-    before the first of what is waited for.
+    the place of a commit that is gone. Nobody commits on it before a recovery, and every recovery begins
+    another generation before it writes. So a watermark beyond the place of a commit, heard with the commit's
+    own generation behind it, was moved by that commit. Where another generation was heard the server is
+    asked: it may have been heard before the commit.
 
     Raises: JournalUnavailable when that takes longer than `wait_s` or the server was recovered since;
     Fenced, StoreUnavailable.
     """
-    watermark.wait(positions, wait_s)
-    store.check_generation(generation)
+    if watermark.wait(positions, wait_s) != generation:
+        store.check_generation(generation)

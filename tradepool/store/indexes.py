@@ -89,6 +89,14 @@ class Indexes:
         last = f"({prefix[:-1]}{_AFTER_SEPARATOR}"
         return self._open_ids(self.keys.shard_of_user(user_id), f"[{prefix}", last)
 
+    def open_counts(self) -> list[int]:
+        """How many trades of each shard are open."""
+        with translated():
+            pipeline = self._client.pipeline(transaction=False)
+            for shard in self.keys.shards:
+                pipeline.zcard(self.keys.open_trades(shard))
+            return [int(count) for count in pipeline.execute()]
+
     def due_ledgers(self, shard: int, now_us: int, limit: int) -> list[str]:
         """Record ids of the shard's ledgers with a reservation that has expired by `now_us`, µs.
 

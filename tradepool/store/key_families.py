@@ -34,6 +34,8 @@ def type_of(keys: Keys, name: str) -> str | None:
     """The type of a key that must not go away; None for one that may, "" for one that is not the pool's."""
     if name in _OF_THE_POOL:
         return "hash"
+    if name == Keys.journal_bell:
+        return None
     family, rest = family_of(name)
     if not _is_ours(keys, keys.shard_of_key(name), family, rest):
         return _UNKNOWN

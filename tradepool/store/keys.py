@@ -24,8 +24,9 @@ _SEPARATOR = "\x1f"
 class Keys:
     """Keys of a store of `shard_count` shards. `shard` arguments run from 0 to `shard_count` − 1."""
 
-    # These two are read in one transaction, so they share a hash tag.
+    # These are read and written together, so they share a hash tag.
     journal: ClassVar[str] = "tp:{pool}:journal"
+    journal_bell: ClassVar[str] = "tp:{pool}:bell"
     meta: ClassVar[str] = "tp:{pool}:meta"
     prices: ClassVar[str] = "tp:prices"
     mark_totals: ClassVar[str] = "tp:marks"

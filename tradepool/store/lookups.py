@@ -13,12 +13,16 @@ from tradepool.store.keys import Keys
 from tradepool.store.shard_count import check_shard_count
 from tradepool.store.translation import text_of, translated
 
-__all__ = ["ANSWER_TTL_S", "Lookups"]
+__all__ = ["ANSWERED_FIELD", "ANSWER_TTL_S", "Lookups"]
 
-ANSWER_TTL_S = 7 * 24 * 3600
-"""How long a client can learn how a command without effect has ended."""
-APPLIED_TTL_S = 15 * 60
-"""How long that a command was applied, where its record may not show it; clients look every second."""
+ANSWERED_FIELD = "answered"
+"""Field of `Keys.meta`: how often answers were kept; clients look for theirs when it has changed."""
+ANSWER_TTL_S = 15 * 60
+"""How long a client can learn how a command has ended whose record may not show it; it looks all the time.
+
+One that was away for longer sends its command again, which ends as it did before. So what a flood of refusals
+takes of the server's memory is bounded by what the fleet can refuse in this time.
+"""
 
 
 class Lookups:
@@ -111,9 +115,10 @@ class Lookups:
         with translated():
             pipeline = self._client.pipeline(transaction=False)
             for short_id, answer in answers.items():
-                ttl_s = APPLIED_TTL_S if answer == "applied" else ANSWER_TTL_S
-                pipeline.set(self.keys.answer(short_id), answer, ex=ttl_s, nx=True)
+                pipeline.set(self.keys.answer(short_id), answer, ex=ANSWER_TTL_S, nx=True)
             pipeline.execute()
+            # Afterwards: who sees the number must find the answers.
+            self._client.hincrby(Keys.meta, ANSWERED_FIELD, 1)
 
     def answers(self, short_ids: Sequence[str]) -> list[str | None]:
         """The answers to commands, in order; None where there is none (yet, or any more)."""

@@ -16,9 +16,11 @@ from redis.cluster import RedisCluster
 
 from tradepool.errors import Fenced
 from tradepool.model.positions import START_POSITION, parse_position
+from tradepool.store.asking import Command, ask_all
 from tradepool.store.connection import Client, routed
+from tradepool.store.fence import GENERATION_FIELD
 from tradepool.store.keys import Keys
-from tradepool.store.translation import translated
+from tradepool.store.translation import text_of, translated
 
 __all__ = ["EPOCH_FIELD", "Outbox", "OutboxEntry"]
 
@@ -50,6 +52,8 @@ class Outbox:
         self._client = client
         self._keys = keys
         self._epoch: str | None = None
+        self._dropped: dict[int, str] = {}
+        """Up to where each shard's outbox may go: it was published."""
         self._shards = {keys.outbox(shard).encode(): shard for shard in keys.shards}
 
     def take_over(self) -> None:
@@ -72,48 +76,67 @@ class Outbox:
     def read(self, after: Mapping[int, str], count: int, block_ms: int | None) -> list[OutboxEntry]:
         """Up to `count` entries of each shard that stand after its position, in order within a shard.
 
-        Waits up to `block_ms` for the first of them, with None not at all.
+        Waits up to `block_ms` for the first of them, with None not at all. What was published before is
+        dropped on the way.
 
         Raises: Fenced when the server does not know this writer: it may be one that was set back, and
         what is in its outboxes then contradicts the journal.
         """
         if isinstance(self._client, RedisCluster):
             return self._poll(after, count, block_ms)
-        streams: Any = {key: after.get(shard, START_POSITION) for key, shard in self._shards.items()}
+        block = () if block_ms is None else ("BLOCK", block_ms)
+        streams = [after.get(shard, START_POSITION) for shard in self._shards.values()]
         with translated():
-            pipeline = self._client.pipeline(transaction=False)
-            pipeline.xread(streams, count=count, block=block_ms)
-            # Behind the read, on the same connection: it tells whose outboxes these were.
-            pipeline.hget(self._keys.journal, EPOCH_FIELD)
-            answer, epoch = pipeline.execute()
+            *_, answer, epoch = ask_all(
+                self._client,
+                [
+                    *self._trims(),
+                    ("XREAD", "COUNT", count, *block, "STREAMS", *self._shards, *streams),
+                    # Behind the read, on the same connection: it tells whose outboxes these were.
+                    ("HGET", self._keys.journal, EPOCH_FIELD),
+                ],
+            )
+        self._dropped = {}
         self._check_epoch(epoch)
-        return list(self._entries(answer))
+        return [
+            OutboxEntry(shard, position.decode(), dict(zip(items[::2], items[1::2], strict=True)))
+            for key, found in answer or ()
+            for shard in (self._shards[key],)
+            for position, items in found
+        ]
 
-    def publish(self, watermark: Mapping[int, str]) -> None:
-        """Set the watermark of shards (shard → what `parse_watermark` reads).
+    def publish(self, watermark: Mapping[int, str], positions: Mapping[int, str]) -> str:
+        """Set the watermark of shards (shard → what `parse_watermark` reads); the server's generation.
+
+        What stands up to `positions` (shard → outbox position) is dropped from the outboxes with the next
+        `read`.
 
         Raises: Fenced when another writer has taken over, or the server has lost this one's place.
         """
-        fields = [
-            text for shard, value in watermark.items() for text in (self._keys.journal_field(shard), value)
-        ]
+        keys = self._keys
+        fields = [text for shard, value in watermark.items() for text in (keys.journal_field(shard), value)]
+        names = (keys.journal, keys.journal_bell, keys.meta)
+        about = (EPOCH_FIELD, self._epoch or "", GENERATION_FIELD)
         with translated():
-            published = self._client.eval(
-                _PUBLISH, 1, self._keys.journal, EPOCH_FIELD, self._epoch or "", *fields
+            (generation,) = ask_all(
+                self._client, [("EVAL", _PUBLISH, len(names), *names, *about, *fields)], at=keys.journal
             )
-        if not published:
+        if generation is None:
             raise _lost_place()
+        self._dropped |= positions
+        return text_of(generation)
 
-    def trim(self, positions: Mapping[int, str]) -> None:
-        """Drop what stands up to each shard's position; exactly, because an entry may hold 200 records."""
+    def trim(self) -> None:
+        """Drop what was published, without a `read`."""
         with translated():
-            pipeline = self._client.pipeline(transaction=False)
-            for shard, position in positions.items():
-                milliseconds, number = parse_position(position)
-                pipeline.xtrim(
-                    self._keys.outbox(shard), minid=f"{milliseconds}-{number + 1}", approximate=False
-                )
-            pipeline.execute()
+            ask_all(self._client, list(self._trims()))
+        self._dropped = {}
+
+    def _trims(self) -> Iterator[Command]:
+        """What drops the published entries: exactly, because an entry may hold 200 records."""
+        for shard, position in self._dropped.items():
+            milliseconds, number = parse_position(position)
+            yield "XTRIM", self._keys.outbox(shard), "MINID", "=", f"{milliseconds}-{number + 1}"
 
     def _poll(self, after: Mapping[int, str], count: int, block_ms: int | None) -> list[OutboxEntry]:
         """`read` from a cluster: one command a shard, looking again until something is there."""
@@ -130,11 +153,14 @@ class Outbox:
     def _look(self, after: Mapping[int, str], count: int) -> list[OutboxEntry]:
         with translated():
             pipeline = self._client.pipeline(transaction=False)
+            for trim in self._trims():
+                pipeline.execute_command(*trim)
             for key, shard in self._shards.items():
                 command = ("XREAD", "COUNT", count, "STREAMS", key, after.get(shard, START_POSITION))
                 pipeline.execute_command(*command, **routed(self._client, key))
             pipeline.hget(self._keys.journal, EPOCH_FIELD)
             *answers, epoch = pipeline.execute()
+        answers, self._dropped = answers[len(self._dropped) :], {}
         self._check_epoch(epoch)
         return [entry for answer in answers for entry in self._entries(answer)]
 

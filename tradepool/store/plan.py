@@ -103,14 +103,20 @@ def routes_of(keys: Keys, changes: Iterable[RecordChange]) -> dict[str, int]:
 
 
 def plan_commit(
-    keys: Keys, shard: int, changes: Sequence[RecordChange], *, recent_max: int, with_outbox: bool = True
+    keys: Keys,
+    shard: int,
+    changes: Sequence[RecordChange],
+    *,
+    recent_max: int,
+    with_outbox: bool = True,
+    generation: str | None = None,
 ) -> CommitPlan:
     """Everything one commit of `changes`, all of one shard, compares and writes.
 
     Changes of the same record follow each other in order: the first one's `before` is compared, the last
     one's `after` is stored, and each is an outbox item. A new record's idempotency key and new fill claims
     must be free. Without outbox the plan writes the same projection and leaves the outbox alone: what
-    recovery replays is in the journal already.
+    recovery replays is in the journal already. With `generation` the server refuses it in any other.
 
     Raises: Corrupt when two records of the batch claim the same key or fill.
     """
@@ -118,6 +124,7 @@ def plan_commit(
     draft = draft_of(keys, shard, changes, recent_max=recent_max)
     if with_outbox:
         draft.outbox = list(_outbox_fields(changes))
+    draft.generation = generation
     return draft.plan()
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from tradepool.errors import Corrupt
 from tradepool.model.positions import START_POSITION, parse_position
+from tradepool.store.asking import ask_all
 from tradepool.store.connection import Client, routed
 from tradepool.store.keys import Keys
 from tradepool.store.translation import text_of, translated
@@ -136,13 +137,10 @@ class Progress:
 
     def positions(self, shards: Sequence[int]) -> list[str]:
         """`last_position` of each of `shards`, in one round trip."""
-        if not shards:
-            return []
+        asked = [("HGET", self.keys.digest(shard), POSITION_FIELD) for shard in shards]
         with translated():
-            pipeline = self._client.pipeline(transaction=False)
-            for shard in shards:
-                pipeline.hget(self.keys.digest(shard), POSITION_FIELD)
-            return [START_POSITION if found is None else text_of(found) for found in pipeline.execute()]
+            found = ask_all(self._client, asked)
+        return [START_POSITION if position is None else text_of(position) for position in found]
 
     def advance_outbox(self, shard: int, position: str) -> None:
         """Have the shard's next commit stand after `position`, as the journal will expect.

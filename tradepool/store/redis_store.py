@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from redis.cluster import RedisCluster
+
 from tradepool.batching import batched
 from tradepool.errors import Fenced, VersionConflict
 from tradepool.model.codec import COMPARED_CHARS, unpack
@@ -46,6 +48,7 @@ class RedisStore(Counting, Revisions, Progress, Inspection, Lookups, MarkValues,
     def __init__(self, client: Client, keys: Keys, settings: Settings) -> None:
         Counting.__init__(self, client, keys)
         self._settings = settings
+        self._looks_itself = not isinstance(client, RedisCluster)
         self.recent_max = settings.recent_max
         """Trades that a shard's list of recent ones keeps."""
 
@@ -69,31 +72,54 @@ class RedisStore(Counting, Revisions, Progress, Inspection, Lookups, MarkValues,
 
         A commit that was sent again, for its answer was lost, and found itself there has met none; its
         position may be that of a later one. What is written belongs to the generation that was last asked
-        for (`generation`).
+        for (`generation`, `commit_generation`).
 
         Raises: Fenced; StoreUnavailable, after which any shard's changes may be written: read again.
         """
         answers = self._commit_each(changes)
         return {shard: answer for shard, answer in answers.items() if isinstance(answer, str)}
 
+    def commit_generation(self) -> str:
+        """The generation that the next commit will belong to, for it is refused in any other.
+
+        A single server looks when it commits, so nothing is asked here. On a cluster the shards and the
+        generation are on different nodes: it is asked each time, as `generation`. Raises: as that.
+        """
+        return self._generation if self._generation and self._looks_itself else self.generation()
+
+    def positions_in(self, generation: str, shards: Sequence[int]) -> list[str]:
+        """`positions`, which cover all that was seen before of this server in `generation`.
+
+        The fence is looked at after them. A server that has restarted has the old generation's name until it
+        is recovered, and positions that the journal passed long ago, but may have lost what was seen.
+
+        Raises: Fenced when it is another one, or waits for its recovery.
+        """
+        positions = self.positions(shards)
+        if self.generation() != generation:
+            raise Fenced("the server was recovered meanwhile; try the same again")
+        return positions
+
     def _commit_each(self, changes: Mapping[int, Sequence[RecordChange]]) -> dict[int, str | VersionConflict]:
+        generation = self._generation or self.generation()
+        recent_max, looked_at = self._settings.recent_max, generation if self._looks_itself else None
         plans = {
-            shard: plan_commit(self.keys, shard, of_shard, recent_max=self._settings.recent_max)
+            shard: plan_commit(self.keys, shard, of_shard, recent_max=recent_max, generation=looked_at)
             for shard, of_shard in changes.items()
         }
-        answers, repeated = self._run(list(plans.values()))
-        sent_again = {shard for place, shard in enumerate(plans) if place in repeated}
+        answers, repeated = self._run(list(plans.values()), generation)
+        sent_again_in = {shard: generation for place, shard in enumerate(plans) if place in repeated}
         return {
-            shard: self._refusal(shard, plan, changes[shard], answer, is_repeat=shard in sent_again)
+            shard: self._refusal(shard, plan, changes[shard], answer, sent_again_in.get(shard))
             if isinstance(answer, list)
             else text_of(answer)
             for (shard, plan), answer in zip(plans.items(), answers, strict=True)
         }
 
-    def _run(self, plans: Sequence[CommitPlan]) -> tuple[list[Any], set[int]]:
-        """As `send_plans`, in the generation that was last asked for."""
+    def _run(self, plans: Sequence[CommitPlan], generation: str) -> tuple[list[Any], set[int]]:
+        """As `send_plans`, in `generation`, which is forgotten when the server is of another."""
         try:
-            return send_plans(self._client, commit_sha(self._generation or self.generation()), plans)
+            return send_plans(self._client, commit_sha(generation), plans)
         except Fenced:
             self._generation = ""
             raise
@@ -104,15 +130,17 @@ class RedisStore(Counting, Revisions, Progress, Inspection, Lookups, MarkValues,
         plan: CommitPlan,
         changes: Sequence[RecordChange],
         failed: Sequence[int],
-        *,
-        is_repeat: bool,
+        sent_again_in: str | None,
     ) -> str | VersionConflict:
-        """The conflict; or a position that covers `changes`, if it is they that the server found."""
-        if is_repeat:
+        """The conflict; or a position that covers `changes`, if it is they that the server found.
+
+        That can be where they were sent again, in the generation `sent_again_in`.
+        """
+        if sent_again_in is not None:
             newest = {change.record_id: change.after for change in changes}
             stored = self.read([(shard, record_id) for record_id in newest])
             if all(map(has_come_to, stored, newest.values())):
-                return self.positions([shard])[0]
+                return self.positions_in(sent_again_in, [shard])[0]
         return _conflict(shard, plan, failed)
 
     def restore(self, shard: int, changes: Sequence[RecordChange]) -> None:

@@ -39,6 +39,8 @@ _REFUSED = (redis.AuthenticationError, AuthorizationError, NoPermissionError)
 _AWAY = (redis.ConnectionError, redis.TimeoutError, ClusterDownError, TryAgainError, AskError)
 _NOT_NOW = re.compile(r"(^|caused error: )(MISCONF|NOREPLICAS|BUSY) ")
 """A disk that is full under the append-only file; too few replicas; a script that runs too long."""
+_WITH_ARGUMENTS = re.compile(r"Command # \d+ \((\S+(?: \S+)?).*?\) of pipeline caused error: ", re.DOTALL)
+"""How redis-py tells which command of several failed; behind its key stands what it wanted to write."""
 _WRONG_TYPE = re.compile(r"(^|caused error: )WRONGTYPE ")
 _NO_CLUSTER = re.compile(r"cannot be connected|not covered|could not agree|No targets were found")
 """What redis-py says of a cluster whose nodes are away or do not agree; anything else is our mistake."""
@@ -107,7 +109,7 @@ def _ours(problem: BaseException, server: ServerName) -> TradePoolError | None:
     if _is_misconfigured(problem):
         return _misconfigured(problem, server)
     if _WRONG_TYPE.search(str(problem)):
-        return Corrupt(f"a key holds what it should not: {problem}")
+        return Corrupt(f"a key holds what it should not: {_words_of(problem)}")
     why = _why_not_now(problem, server)
     return None if why is None else StoreUnavailable(why)
 
@@ -115,12 +117,13 @@ def _ours(problem: BaseException, server: ServerName) -> TradePoolError | None:
 def _why_not_now(problem: BaseException, server: ServerName) -> str | None:
     """In what way the server is away for a while, if that is the problem."""
     if isinstance(problem, _AWAY):
-        return f"{server.name} cannot be reached: {str(problem).rstrip('.')}{_hint(problem, server)}"
+        return f"{server.name} cannot be reached: {_words_of(problem).rstrip('.')}{_hint(problem, server)}"
     if isinstance(problem, OutOfMemoryError):
         return f"{server.name} is out of memory; raise its maxmemory"
     if isinstance(problem, ReadOnlyError):
         return f"{server.name} is a read-only replica; a failover is under way"
-    return f"{server.name} does not write now: {problem}" if _NOT_NOW.search(str(problem)) else None
+    is_for_now = _NOT_NOW.search(str(problem))
+    return f"{server.name} does not write now: {_words_of(problem)}" if is_for_now else None
 
 
 def _hint(problem: BaseException, server: ServerName) -> str:
@@ -150,12 +153,18 @@ def _misconfigured(problem: BaseException, server: ServerName = STORE) -> Miscon
         )
     if isinstance(problem, NoPermissionError):
         return Misconfigured(
-            f"{server.name} denies its user a right: {problem}; docs/operations.md has the rule to give it"
+            f"{server.name} denies its user a right: {_words_of(problem)}; "
+            "docs/operations.md has the rule to give it"
         )
     return Misconfigured(
         f"{server.name} refuses us: {str(problem).rstrip('.')}; "
         f"check user and password, in {server.variable} or beside it"
     )
+
+
+def _words_of(problem: BaseException) -> str:
+    """What the server said, and to which command and key; the rest of a command may have a trade in it."""
+    return _WITH_ARGUMENTS.sub(r"\1: ", str(problem))
 
 
 def _of_cluster(problem: RedisClusterException) -> TradePoolError | None:

@@ -1,7 +1,9 @@
 """Waiting for the journal: how far it has fsynced each shard's outbox, and whom that wakes.
 
-The journal publishes its positions in one hash. However many threads of a process wait, one thread
-reads it, only while somebody waits and only what is waited for.
+The journal publishes its positions in one hash and rings a bell with it, a stream of one entry. However
+many threads of a process wait, one of them listens for the bell and reads the hash for all; when it has
+what it waits for another one goes on. So nobody polls, no thread stands between, and a thread that waits
+alone is woken by the server itself.
 """
 
 from __future__ import annotations
@@ -9,28 +11,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from tradepool.errors import JournalUnavailable, TradePoolError
 from tradepool.model.positions import START_POSITION, parse_position
+from tradepool.store.asking import Command, ask_all
 from tradepool.store.connection import Client
+from tradepool.store.fence import GENERATION_FIELD
 from tradepool.store.keys import Keys
-from tradepool.store.translation import translated
+from tradepool.store.translation import text_of, translated
 
-__all__ = ["POLL_S", "JournaledShard", "Watermark", "parse_watermark", "read_watermark", "watermark_text"]
+__all__ = ["JournaledShard", "Watermark", "parse_watermark", "read_watermark", "watermark_text"]
 
-POLL_S = 0.001
-"""How often the journal's hash is read while somebody waits."""
-
-_POLL_FAILED_S = 0.1
-_STILL_AFTER_S = 0.1
-_POLL_STILL_S = 0.025
-"""How often it is read once it has not moved for `_STILL_AFTER_S`: the journal is away, or its disk is slow,
-and a core is worth more than some milliseconds then."""
-_LINGER_S = 1.0
-"""How long the poller stays for the next one who waits, so that not every commit starts a thread."""
+_LISTEN_MS = 25
+"""How long somebody listens before the hash is read all the same: a writer of another release has no bell."""
+_PAUSE_FAILED_S = 0.1
 _NOWHERE = (0, 0)
+_NOTHING_HEARD = START_POSITION
 
 
 class JournaledShard(msgspec.Struct, frozen=True):
@@ -71,113 +70,148 @@ def read_watermark(client: Client, keys: Keys, shards: Sequence[int]) -> list[Jo
 class Watermark:
     """The journal's positions as one process knows them. Threads share an instance.
 
-    With `poll_s` None nothing is read, and every position has to come through `notify`: for a process
+    With `listens` False nothing is read, and every position has to come through `notify`: for a process
     that runs the journal itself.
     """
 
-    def __init__(self, client: Client, keys: Keys, poll_s: float | None = POLL_S) -> None:
+    def __init__(self, client: Client, keys: Keys, *, listens: bool = True) -> None:
         self._client = client
         self._keys = keys
-        self._poll_s = poll_s
-        lock = threading.RLock()
-        self._moved_at_s = 0.0
-        """When it moved last, or somebody began to wait for it."""
-        self._changed = threading.Condition(lock)
-        self._asked = threading.Condition(lock)
+        self._listens = listens
+        self._look: tuple[Command, Command] = (
+            ("HMGET", keys.journal, *keys.journal_fields()),
+            # Behind the positions: what moved them was of no later generation.
+            ("HGET", keys.meta, GENERATION_FIELD),
+        )
+        self._lock = threading.Lock()
         self._reached: dict[int, tuple[int, int]] = {}
-        self._waiters: list[Mapping[int, tuple[int, int]]] = []
-        self._poller: threading.Thread | None = None
+        self._generation = ""
+        """The one in which positions were heard last."""
+        self._waiters: dict[_Waiter, None] = {}
+        self._listener: threading.Thread | None = None
+        self._heard = _NOTHING_HEARD
+        """Where the bell's stream stood when it was last heard."""
+        self._read: list[Any] = []
+        """The hash as it was read last."""
         self._problem: TradePoolError | None = None
         self._stopped: TradePoolError | None = None
 
-    def wait(self, positions: Mapping[int, str], timeout_s: float) -> None:
+    def wait(self, positions: Mapping[int, str], timeout_s: float) -> str:
         """Return once the journal has fsynced every shard up to its position (shard → outbox position).
+
+        The answer is the generation of the server that was heard of last, which may be an earlier one than
+        that of `positions`, where nobody has listened since. A server that hangs is waited for as long as
+        the client's own timeouts say.
 
         Raises: JournalUnavailable when that takes longer than `timeout_s`, or the journal of this process
         has stopped; the changes may still be journaled later.
         """
-        wanted = {shard: parse_position(position) for shard, position in positions.items()}
-        with self._changed:
-            self._waiters.append(wanted)
-            try:
-                self._wake_poller(wanted)
-                self._changed.wait_for(lambda: self._stopped or self._has_reached(wanted), timeout_s)
-                if not self._has_reached(wanted):
-                    raise self._too_late(wanted, timeout_s) from self._stopped or self._problem
-            finally:
-                self._waiters.remove(wanted)
+        waiter = _Waiter(positions)
+        deadline_s = time.monotonic() + timeout_s
+        with self._lock:
+            if waiter.has_come(self._reached):
+                return self._generation
+            self._waiters[waiter] = None
+        try:
+            while not self._has_come(waiter, deadline_s, timeout_s):
+                self._listen(deadline_s)
+            return self._generation
+        finally:
+            with self._lock:
+                del self._waiters[waiter]
+                self._wake_another()
 
     def stop(self, why: TradePoolError) -> None:
         """Tell whoever waits, now or later, that nothing more will be journaled by this process, and why."""
-        with self._changed:
+        with self._lock:
             self._stopped = why
-            self._changed.notify_all()
+            for waiter in self._waiters:
+                waiter.bell.set()
 
-    def notify(self, positions: Mapping[int, str]) -> None:
-        """Take over positions (shard → outbox position) that have just been fsynced."""
-        with self._changed:
+    def notify(self, positions: Mapping[int, str], generation: str) -> None:
+        """Take over positions (shard → outbox position) that are fsynced, on a server of `generation`."""
+        with self._lock:
+            self._generation = generation
             for shard, position in positions.items():
                 reached = parse_position(position)
                 if reached > self._reached.get(shard, _NOWHERE):
                     self._reached[shard] = reached
-                    self._moved_at_s = time.monotonic()
-            self._changed.notify_all()
+            for waiter in self._waiters:
+                if waiter.has_come(self._reached):
+                    waiter.bell.set()
 
-    def _has_reached(self, wanted: Mapping[int, tuple[int, int]]) -> bool:
-        return all(self._reached.get(shard, _NOWHERE) >= position for shard, position in wanted.items())
+    def _has_come(self, waiter: _Waiter, deadline_s: float, timeout_s: float) -> bool:
+        """True once what `waiter` waits for is reached; False when it is for this thread to listen.
 
-    def _wake_poller(self, wanted: Mapping[int, tuple[int, int]]) -> None:
-        """Have one poller while somebody waits; a fork has none, whatever its parent had."""
-        if self._poll_s is None or self._has_reached(wanted):
-            return
-        self._moved_at_s = time.monotonic()
-        self._asked.notify()
-        if self._poller is None or not self._poller.is_alive():
-            self._problem = None
-            self._poller = threading.Thread(target=self._poll, name="watermark", daemon=True)
-            self._poller.start()
-
-    def _poll(self) -> None:
-        assert self._poll_s is not None
-        while shards := self._awaited():
-            try:
-                journaled = read_watermark(self._client, self._keys, shards)
-                self.notify({shard: j.position for shard, j in zip(shards, journaled, strict=True)})
-                self._problem = None
-                is_still = time.monotonic() - self._moved_at_s > _STILL_AFTER_S
-                time.sleep(max(self._poll_s, _POLL_STILL_S) if is_still else self._poll_s)
-            except TradePoolError as problem:
-                self._problem = problem
-                time.sleep(_POLL_FAILED_S)
-
-    def _awaited(self) -> list[int]:
-        """The shards that somebody waits for, now or soon.
-
-        None of them: then the poller is forgotten in that moment, and ends.
+        Raises: JournalUnavailable.
         """
-        with self._changed:
-            shards = self._asked.wait_for(self._behind, _LINGER_S)
-            if not shards:
-                self._poller = None
-            return shards
+        while True:
+            with self._lock:
+                waiter.bell.clear()
+                if waiter.has_come(self._reached):
+                    return True
+                left_s = deadline_s - time.monotonic()
+                if self._stopped is not None or left_s <= 0:
+                    raise self._too_late(waiter, timeout_s) from self._stopped or self._problem
+                if self._listens and not self._is_listened():
+                    self._listener = threading.current_thread()
+                    return False
+            waiter.bell.wait(left_s)
 
-    def _behind(self) -> list[int]:
-        """The shards that have not come as far as somebody waits for them to come."""
-        return sorted(
-            {
-                shard
-                for wanted in self._waiters
-                for shard, position in wanted.items()
-                if self._reached.get(shard, _NOWHERE) < position
-            }
-        )
+    def _is_listened(self) -> bool:
+        """Whether a thread listens; a fork has none, whatever its parent had."""
+        return self._listener is not None and self._listener.is_alive()
 
-    def _too_late(self, wanted: Mapping[int, tuple[int, int]], timeout_s: float) -> JournalUnavailable:
+    def _wake_another(self) -> None:
+        """Have somebody listen, if somebody waits and nobody does."""
+        if self._listens and not self._is_listened():
+            for waiter in self._waiters:
+                waiter.bell.set()
+                break
+
+    def _listen(self, deadline_s: float) -> None:
+        """Wait for the bell, not for long, and take over what the journal has published by then."""
+        listen: Command = ("XREAD", "BLOCK", _LISTEN_MS, "STREAMS", self._keys.journal_bell, self._heard)
+        try:
+            with translated():
+                rung, values, found = ask_all(self._client, (listen, *self._look), at=self._keys.journal)
+            generation = text_of(found or b"")
+            if generation != self._generation:
+                # Another server may have another stream, and a clock that is behind.
+                self._heard = _NOTHING_HEARD
+            elif rung:
+                self._heard = text_of(rung[0][1][-1][0])
+            self._problem = None
+            self._take(values, generation)
+        except TradePoolError as problem:
+            self._problem = problem
+            time.sleep(max(0.0, min(_PAUSE_FAILED_S, deadline_s - time.monotonic())))
+        finally:
+            self._listener = None
+
+    def _take(self, values: list[Any], generation: str) -> None:
+        """`notify` of the shards whose field has changed since it was last read."""
+        known, self._read = self._read or [None] * len(values), values
+        moved = {shard: value for shard, value in enumerate(values) if value != known[shard]}
+        self.notify({shard: parse_watermark(v).position for shard, v in moved.items()}, generation)
+
+    def _too_late(self, waiter: _Waiter, timeout_s: float) -> JournalUnavailable:
         if self._stopped is not None:
             return JournalUnavailable(f"the journal has stopped: {self._stopped}")
-        behind = [s for s, position in wanted.items() if self._reached.get(s, _NOWHERE) < position]
+        behind = [s for s, position in waiter.wanted.items() if self._reached.get(s, _NOWHERE) < position]
         why = f": {self._problem}" if self._problem else ""
         shards = ", ".join(f"{shard:02x}" for shard in behind[:3])
         return JournalUnavailable(
             f"the journal did not confirm {len(behind)} shards ({shards}) within {timeout_s:g} s{why}"
         )
+
+
+class _Waiter:
+    """A thread that waits, for what, and how it is woken."""
+
+    def __init__(self, positions: Mapping[int, str]) -> None:
+        self.wanted = {shard: parse_position(position) for shard, position in positions.items()}
+        self.bell = threading.Event()
+
+    def has_come(self, reached: Mapping[int, tuple[int, int]]) -> bool:
+        return all(reached.get(shard, _NOWHERE) >= position for shard, position in self.wanted.items())

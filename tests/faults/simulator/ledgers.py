@@ -20,6 +20,7 @@ class _Asset:
     def __init__(self) -> None:
         self.free = Decimal(0)
         self.as_of: int | None = None
+        self.told_at = 0
 
 
 class _Ledger:
@@ -27,7 +28,7 @@ class _Ledger:
 
     def __init__(self) -> None:
         self.assets: dict[str, _Asset] = {}
-        self.reserved: dict[str, tuple[str, Decimal]] = {}
+        self.reserved: dict[str, tuple[str, Decimal, int]] = {}
 
     def apply(self, command: Command) -> None:
         match command:
@@ -36,15 +37,17 @@ class _Ledger:
                     self._told(name, Decimal(amount), command.as_of)
             case ReserveTokens():
                 self._asset(command.asset)
-                self.reserved[command.key] = (command.asset, Decimal(command.amount))
+                self.reserved[command.key] = (command.asset, Decimal(command.amount), command.as_of)
             case ReleaseTokens():
                 self.reserved.pop(_key(command.reservation_id))
             case SettleTokens():
-                asset, _ = self.reserved.pop(_key(command.reservation_id))
+                asset, _, reserved_at = self.reserved.pop(_key(command.reservation_id))
                 if Decimal(command.spent):
                     self._moved(asset, -Decimal(command.spent), command.as_of)
                 for name, amount in command.received.items():
-                    self._moved(name, Decimal(amount), command.as_of)
+                    # Told since, it may be in what the venue has told.
+                    if self._asset(name).told_at <= reserved_at:
+                        self._moved(name, Decimal(amount), command.as_of)
 
     def _asset(self, name: str) -> _Asset:
         return self.assets.setdefault(name, _Asset())
@@ -52,7 +55,7 @@ class _Ledger:
     def _told(self, name: str, amount: Decimal, as_of: int) -> None:
         asset = self._asset(name)
         if asset.as_of is None or as_of >= asset.as_of:
-            asset.free, asset.as_of = amount, as_of
+            asset.free, asset.as_of, asset.told_at = amount, as_of, as_of
 
     def _moved(self, name: str, amount: Decimal, as_of: int) -> None:
         asset = self._asset(name)
@@ -62,7 +65,8 @@ class _Ledger:
     def summary(self) -> dict[str, Any]:
         """Per asset: free, reserved, as_of."""
         sums = {
-            name: sum((a for n, a in self.reserved.values() if n == name), Decimal(0)) for name in self.assets
+            name: sum((a for n, a, _ in self.reserved.values() if n == name), Decimal(0))
+            for name in self.assets
         }
         return {name: (asset.free, sums[name], asset.as_of) for name, asset in self.assets.items()}
 

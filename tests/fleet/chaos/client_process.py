@@ -11,7 +11,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 from tests.fleet.chaos.breaks import resend_s
 from tests.fleet.chaos.notes import ClientNotes, client_notes
@@ -21,7 +23,7 @@ from tradepool.errors import Unavailable
 from tradepool.model import codec
 from tradepool.model.ledger import reservation_id
 from tradepool.pool import TradePool
-from tradepool.settings import load_settings
+from tradepool.settings import Settings, load_settings
 
 __all__ = ["RESEND_S", "main"]
 
@@ -48,10 +50,9 @@ def main(arguments: list[str]) -> int:
             linger_ms=_LINGER_MS,
             resend_s=resend_s(RESEND_S),
         ) as client,
-        TradePool.connect(settings) as pool,
     ):
-        bot = _Bot(client, pool, notes)
-        bot.go_on(windows_of(seed, client_number, trades))
+        with _Bot(client, settings, notes) as bot:
+            bot.go_on(windows_of(seed, client_number, trades))
         while not client.flush(_WAIT_S):
             pass
         for rejection in client.rejections:
@@ -61,14 +62,24 @@ def main(arguments: list[str]) -> int:
 
 
 class _Bot:
-    def __init__(self, client: PoolClient, pool: TradePool, notes: ClientNotes) -> None:
+    """Hands its windows in; reads the pool only where it has to: it may start while the server is away."""
+
+    def __init__(self, client: PoolClient, settings: Settings, notes: ClientNotes) -> None:
         self._client = client
-        self._pool = pool
+        self._settings = settings
+        self._pool: TradePool | None = None
+        self._resources = ExitStack()
         self._notes = notes
         self._under_way: deque[Window] = deque()
         self._pause = threading.Event()
         self._begun = {note.window for note in notes.before if note.what == "begun"}
         self._confirmed = {note.window for note in notes.before if note.what == "confirmed"}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
 
     def go_on(self, windows: Iterator[Window]) -> None:
         if self._notes.before:
@@ -112,10 +123,12 @@ class _Bot:
                 self._pause.wait(_PAUSE_S)
 
     def _read_versions(self, window: Window) -> dict[str, int]:
-        keys = self._pool.store.keys
+        if self._pool is None:
+            self._pool = self._resources.enter_context(TradePool.connect(self._settings))
+        store = self._pool.store
         owners = {step.record_id: step.user_id for step in window.steps}
-        values = self._pool.store.read(
-            [(keys.shard_of_user(user_id), record_id) for record_id, user_id in owners.items()]
+        values = store.read(
+            [(store.keys.shard_of_user(user_id), record_id) for record_id, user_id in owners.items()]
         )
         found = zip(owners, values, strict=True)
         return {record_id: codec.split(value)[0].version for record_id, value in found if value is not None}

@@ -41,6 +41,10 @@ class FaultKind(StrEnum):
     """SIGSTOP of a worker, files worker included, SIGCONT later."""
     UP = "up"
     """kill -9 of the supervisor; another one is started."""
+    DISK = "disk"
+    """The files of the journal's worker grow no more, mostly in the middle of a write."""
+    MEMORY = "memory"
+    """Broker and store are out of memory: they refuse whatever needs some."""
 
 
 _COUNTS = {
@@ -56,6 +60,8 @@ _COUNTS = {
     FaultKind.WORKER_WIRE: 5,
     FaultKind.STOP: 8,
     FaultKind.UP: 2,
+    FaultKind.DISK: 5,
+    FaultKind.MEMORY: 4,
 }
 _LENGTHS_S = {
     FaultKind.SERVER: (0.1, 3.0),
@@ -66,6 +72,8 @@ _LENGTHS_S = {
     # Some beyond the visibility timeout of the run: its messages are given to another worker meanwhile.
     FaultKind.STOP: (0.5, 13.0),
     FaultKind.UP: (0.1, 2.0),
+    FaultKind.DISK: (0.5, 5.0),
+    FaultKind.MEMORY: (0.5, 5.0),
 }
 _DELAY_MAX_S = 1.5
 _FIRST, _LAST = 0.02, 0.97

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import psutil
+import redis
 
 from tests.fleet.chaos.fleet_process import PREFORK
 from tests.fleet.chaos.plan import Fault, FaultKind
 from tests.fleet.chaos.stage import Stage
 from tests.tcp_proxy import TcpProxy
+from tradepool.files.journal import JOURNAL_NAME
 
 __all__ = ["NobodyThereError", "strike"]
 
 _FILES = "files"
 _BEAT = "beat"
+_NO_LIMIT = -1
+_PART_OF_A_WRITE_BYTES = 8192
 _One = TypeVar("_One")
 
 
@@ -39,6 +44,10 @@ def strike(stage: Stage, fault: Fault) -> Callable[[], object] | None:
             undo = _kill_up(stage)
         case FaultKind.STOP:
             undo = _stop_worker(stage, fault)
+        case FaultKind.DISK:
+            undo = _fill_disk(stage, fault)
+        case FaultKind.MEMORY:
+            undo = _use_memory_up(stage)
         case _:
             undo = None
             _kill_process(stage, fault)
@@ -80,6 +89,39 @@ def _stop_worker(stage: Stage, fault: Fault) -> Callable[[], object]:
     stopped = _picked(fault, sorted(workers, key=lambda process: process.pid))
     _send(stopped, signal.SIGSTOP)
     return lambda: _send(stopped, signal.SIGCONT)
+
+
+def _fill_disk(stage: Stage, fault: Fault) -> Callable[[], object]:
+    """Let no file of the journal's worker grow beyond what the journal has now, and some of a write."""
+    files = _picked(fault, [process for name, process in stage.programs().items() if name == _FILES])
+    try:
+        size = (stage.data_dir / JOURNAL_NAME).stat().st_size
+        files.rlimit(psutil.RLIMIT_FSIZE, (size + int(fault.pick * _PART_OF_A_WRITE_BYTES), _NO_LIMIT))
+    except (psutil.NoSuchProcess, FileNotFoundError) as gone:
+        raise NobodyThereError from gone
+    return lambda: _free_disk(files)
+
+
+def _free_disk(files: psutil.Process) -> None:
+    # Whoever was started in its place has no limit.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        files.rlimit(psutil.RLIMIT_FSIZE, (_NO_LIMIT, _NO_LIMIT))
+
+
+def _use_memory_up(stage: Stage) -> Callable[[], object]:
+    """Have the server allow itself less than it uses, and evict nothing."""
+    _allow_memory(stage, 1)
+    return lambda: _allow_memory(stage, 0)
+
+
+def _allow_memory(stage: Stage, bytes_max: int) -> None:
+    with contextlib.closing(stage.server.client()) as client:
+        try:
+            client.config_set("maxmemory", bytes_max)
+        except redis.ConnectionError as gone:
+            # One that is started again has forgotten the limit.
+            if bytes_max:
+                raise NobodyThereError from gone
 
 
 def _kill_process(stage: Stage, fault: Fault) -> None:

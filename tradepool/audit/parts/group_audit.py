@@ -9,13 +9,13 @@ from pathlib import Path
 from tradepool.archive.parts import Row as ArchiveRow
 from tradepool.archive.reading import Archive
 from tradepool.audit.archive_audit import ArchiveComparison, check_archive
-from tradepool.audit.file_rules import journal_damaged
 from tradepool.audit.parts.journal_sift import rows_since
 from tradepool.audit.parts.part import Answer, Kind, Part
 from tradepool.audit.parts.rows import Row, read_rows
 from tradepool.audit.parts.snapshot_comparison import SnapshotComparison
 from tradepool.audit.parts.stages import Answers, of_kind
 from tradepool.audit.report import Finding
+from tradepool.audit.rules.file_rules import journal_damaged
 from tradepool.audit.shard_audit import Named, ShardAudit
 from tradepool.errors import Corrupt
 from tradepool.files.point import Place

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from tradepool.audit.registry import Level
 from tradepool.audit.report import Finding
+from tradepool.audit.rules.registry import Level
 from tradepool.audit.venue_audit import VenueSnapshot
 from tradepool.files.point import Place
 from tradepool.files.snapshot_info import FileInfo

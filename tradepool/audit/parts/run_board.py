@@ -9,7 +9,7 @@ import msgspec
 
 from tradepool.audit.parts.part import Answer, Part, Run
 from tradepool.audit.parts.stages import STAGES
-from tradepool.audit.registry import Level
+from tradepool.audit.rules.registry import Level
 from tradepool.store.audit_runs import AuditRuns
 
 __all__ = ["Ended", "RunBoard", "RunState", "RunningAudit"]

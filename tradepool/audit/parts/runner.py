@@ -11,8 +11,8 @@ from tradepool.audit.parts.join import joined
 from tradepool.audit.parts.part import Answer, Run
 from tradepool.audit.parts.stages import STAGES, Stages, groups_of
 from tradepool.audit.parts.work import PartWork
-from tradepool.audit.registry import Level
 from tradepool.audit.report import AuditReport
+from tradepool.audit.rules.registry import Level
 from tradepool.errors import StoreUnavailable
 from tradepool.store.redis_store import RedisStore
 

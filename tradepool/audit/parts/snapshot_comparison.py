@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from tradepool.audit.file_rules import Kept, snapshot_different
 from tradepool.audit.parts.rows import Row, When
 from tradepool.audit.report import Finding
+from tradepool.audit.rules.file_rules import Kept, snapshot_different
 from tradepool.files.reading import Latest
 
 __all__ = ["SnapshotComparison"]

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from tradepool.audit.file_rules import snapshot_damaged
 from tradepool.audit.parts.part import Part, SnapshotPin
 from tradepool.audit.parts.rows import Row, RowFiles
 from tradepool.audit.report import Finding
+from tradepool.audit.rules.file_rules import snapshot_damaged
 from tradepool.errors import Corrupt, ResourceUnavailable
 from tradepool.files.segments import active_header
 from tradepool.files.snapshot import bodies_between

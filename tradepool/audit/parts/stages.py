@@ -13,7 +13,7 @@ from pathlib import Path
 from tradepool.archive.folder import ArchiveFolder
 from tradepool.audit.parts.part import Answer, Kind, Part, Run
 from tradepool.audit.parts.snapshot_sift import record_files
-from tradepool.audit.registry import Level
+from tradepool.audit.rules.registry import Level
 from tradepool.errors import Corrupt
 from tradepool.files.segments import active_header
 from tradepool.settings import SEGMENT_BYTES

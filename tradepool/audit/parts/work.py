@@ -11,8 +11,6 @@ import msgspec
 from tradepool.archive.reading import Archive
 from tradepool.audit.archive_audit import read_archive
 from tradepool.audit.digest_audit import DigestAudit
-from tradepool.audit.file_rules import BookReport, book, journal_damaged
-from tradepool.audit.key_rules import key_ttl, key_type, key_value, unknown_key
 from tradepool.audit.open_audit import OpenAudit
 from tradepool.audit.parts.bounds import bounded
 from tradepool.audit.parts.group_audit import GroupAudit
@@ -22,8 +20,10 @@ from tradepool.audit.parts.rows import Row, RowFiles
 from tradepool.audit.parts.snapshot_sift import SnapshotSight, look_at_file, sift_snapshot
 from tradepool.audit.parts.stages import Answers, doubtful, of_kind
 from tradepool.audit.parts.work_folder import WorkFolder
-from tradepool.audit.registry import Level
 from tradepool.audit.report import Finding
+from tradepool.audit.rules.file_rules import BookReport, book, journal_damaged
+from tradepool.audit.rules.key_rules import key_ttl, key_type, key_value, unknown_key
+from tradepool.audit.rules.registry import Level
 from tradepool.audit.venue_audit import VenueAudit
 from tradepool.errors import Corrupt
 from tradepool.files.segments import active_header

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tradepool.audit.repair.fixes import Tools
 from tradepool.audit.repair.journaled import newest_records
+from tradepool.audit.repair.repaired_pool import RepairedPool
 from tradepool.files.lines import JournalLine
 from tradepool.model import codec
 from tradepool.model.counters import add_counters, contribution
@@ -19,8 +19,8 @@ class ArchivedCounts:
     Memory grows with the trades that were asked about.
     """
 
-    def __init__(self, tools: Tools, shard: int) -> None:
-        self._tools = tools
+    def __init__(self, pool: RepairedPool, shard: int) -> None:
+        self._pool = pool
         self._shard = shard
         self._known: dict[str, dict[str, int]] = {}
         self._unknown: set[str] = set()
@@ -34,7 +34,7 @@ class ArchivedCounts:
         def is_wanted(line: JournalLine) -> bool:
             return line.shard == self._shard and line.kind == codec.TRADE_KIND and line.record_id in wanted
 
-        for trade_id, journaled in newest_records(self._tools, [self._shard], is_wanted).items():
+        for trade_id, journaled in newest_records(self._pool, [self._shard], is_wanted).items():
             self._known[trade_id] = contribution(codec.decode_trade(bytes(journaled.line.record)))
         self._unknown |= wanted - self._known.keys()
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tradepool.audit.registry import Repair
-from tradepool.audit.repair.fixes import Fix, Tools, mended, stated
+from tradepool.audit.repair.fixes import Fix, mended, stated
 from tradepool.audit.repair.journaled import Lost
+from tradepool.audit.repair.repaired_pool import RepairedPool
 from tradepool.audit.repair.shard_state import ShardState, beside, content_at
 from tradepool.audit.report import shown
+from tradepool.audit.rules.registry import Repair
 from tradepool.errors import Corrupt
 from tradepool.store.key_families import user_of
 from tradepool.store.mending import Look, Write
@@ -20,16 +21,16 @@ _Held = tuple[bytes | None, bool]
 """A trade's record, and whether it uses the claim."""
 
 
-def claim_fixes(tools: Tools, state: ShardState, unsound: frozenset[str], lost: Lost) -> Iterator[Fix]:
+def claim_fixes(pool: RepairedPool, state: ShardState, unsound: frozenset[str], lost: Lost) -> Iterator[Fix]:
     """Claims of the shard's users that are missing, or for a trade that does not use them.
 
     Those of `lost` trades stay.
     """
-    keys, shard = tools.keys, state.shard
+    keys, shard = pool.keys, state.shard
     hashes = {of(shard, user) for user in state.users for of in (keys.idempotency, keys.fill_claims)}
     for key in sorted(hashes):
         try:
-            held = tools.mender.fields(key)
+            held = pool.mender.fields(key)
         except Corrupt:
             continue
         used = state.claims.get(key, {})
@@ -37,7 +38,7 @@ def claim_fixes(tools: Tools, state: ShardState, unsound: frozenset[str], lost: 
             holder = held.get(field, b"").decode(errors="backslashreplace")
             users = used.get(field, [])
             if holder not in users and unsound.isdisjoint({holder, *users}):
-                fix = _claim_fix(tools, _Claim(shard, key, field), users[0] if users else None, lost)
+                fix = _claim_fix(pool, _Claim(shard, key, field), users[0] if users else None, lost)
                 if fix is not None:
                     yield fix
 
@@ -50,20 +51,20 @@ class _Claim(NamedTuple):
     field: bytes
 
 
-def _claim_fix(tools: Tools, claim: _Claim, user: str | None, lost: Lost) -> Fix | None:
+def _claim_fix(pool: RepairedPool, claim: _Claim, user: str | None, lost: Lost) -> Fix | None:
     """What to write about a claim, as everything stands now; None: nothing."""
     shard, key, field = claim
-    (stored,) = tools.mender.ask([("HGET", key, field)])
+    (stored,) = pool.mender.ask([("HGET", key, field)])
     holder = None if stored is None else stored.decode(errors="backslashreplace")
     looks = [Look("HGET", key, [field], stored)]
     if holder is not None:
-        value, uses = _held(tools, shard, key, field, holder)
-        looks.append(tools.mender.record_look(shard, holder, value))
+        value, uses = _held(pool, shard, key, field, holder)
+        looks.append(pool.mender.record_look(shard, holder, value))
         if uses or (value is None and holder in lost.ids()):
             return None
     if user is not None:
-        value, uses = _held(tools, shard, key, field, user)
-        looks.append(tools.mender.record_look(shard, user, value))
+        value, uses = _held(pool, shard, key, field, user)
+        looks.append(pool.mender.record_look(shard, user, value))
         user = user if uses else None
     if user is None and holder is None:
         return None
@@ -73,15 +74,15 @@ def _claim_fix(tools: Tools, claim: _Claim, user: str | None, lost: Lost) -> Fix
         action=Repair.INDEX,
         subject=user or holder or "",
         detail=f"{key} {name}: {stated(holder)} → {stated(user)}",
-        act=mended(tools, looks, [write]),
+        act=mended(pool, looks, [write]),
         user_id=user_of(key),
     )
 
 
-def _held(tools: Tools, shard: int, key: str, field: bytes, trade_id: str) -> _Held:
-    value = tools.store.read([(shard, trade_id)])[0]
-    content = content_at(tools.keys, shard, trade_id, value)
+def _held(pool: RepairedPool, shard: int, key: str, field: bytes, trade_id: str) -> _Held:
+    value = pool.store.read([(shard, trade_id)])[0]
+    content = content_at(pool.keys, shard, trade_id, value)
     if content is None and value is not None:
         # What cannot be read may use anything.
         return value, True
-    return value, (key, field) in beside(tools.keys, shard, trade_id, content).claims
+    return value, (key, field) in beside(pool.keys, shard, trade_id, content).claims

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tradepool.audit.repair.fixes import CHANGED, Tools
+from tradepool.audit.repair.fixes import CHANGED
 from tradepool.audit.repair.journaled import Journaled
+from tradepool.audit.repair.repaired_pool import RepairedPool
 from tradepool.audit.repair.shard_state import content_at
 from tradepool.errors import Corrupt, VersionConflict
 from tradepool.store.plan import RecordChange
@@ -14,7 +15,7 @@ __all__ = ["commit_next"]
 
 
 def commit_next(
-    tools: Tools, shard: int, change: RecordChange, journaled: Mapping[str, Journaled | None]
+    pool: RepairedPool, shard: int, change: RecordChange, journaled: Mapping[str, Journaled | None]
 ) -> str | None:
     """Commit the change; `CHANGED` where somebody else was first.
 
@@ -23,7 +24,7 @@ def commit_next(
     that was journaled is followed by a version that is not above it, which recovery would refuse.
     Raises: Corrupt for any other change: nothing was written.
     """
-    after = content_at(tools.keys, shard, change.record_id, change.after)
+    after = content_at(pool.keys, shard, change.record_id, change.after)
     if after is None:
         raise Corrupt(f"{change.record_id!r} is not its own record in its own shard; a person has to decide")
     if change.record_id not in journaled:
@@ -36,7 +37,7 @@ def commit_next(
             "a person has to decide"
         )
     try:
-        tools.store.commit(shard, [change])
+        pool.store.commit(shard, [change])
     except VersionConflict:
         return CHANGED
     return None

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from tradepool.audit.record_rules import own_id
-from tradepool.audit.registry import Repair
 from tradepool.audit.repair.archived_counts import ArchivedCounts
-from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, mended, refusal
+from tradepool.audit.repair.fixes import CHANGED, Fix, mended, refusal
+from tradepool.audit.repair.repaired_pool import RepairedPool
 from tradepool.audit.repair.shard_state import ShardState, content_of
+from tradepool.audit.rules.record_rules import own_id
+from tradepool.audit.rules.registry import Repair
 from tradepool.batching import batched
 from tradepool.errors import Corrupt
 from tradepool.model.archived import Archived
@@ -32,17 +33,21 @@ _SHOWN_MAX = 5
 
 
 def counter_fixes(
-    tools: Tools, state: ShardState, users: Iterable[str], noted: frozenset[str], missing: Callable[[], bool]
+    pool: RepairedPool,
+    state: ShardState,
+    users: Iterable[str],
+    noted: frozenset[str],
+    missing: Callable[[], bool],
 ) -> Iterator[Fix]:
     """Users whose counters are not what their trades come to; of those `noted` a finding tells so.
 
     `missing` says whether the store lacks records of which nobody has told: then nothing is counted.
     """
-    archived = ArchivedCounts(tools, state.shard)
+    archived = ArchivedCounts(pool, state.shard)
     for page in batched(sorted(users), _USERS_PAGE):
         wrong = [
             user_id
-            for user_id, lifetime in zip(page, _lifetimes(tools, page), strict=True)
+            for user_id, lifetime in zip(page, _lifetimes(pool, page), strict=True)
             if user_id in noted or _differs(lifetime, state.live[user_id])
         ]
         if wrong and missing():
@@ -52,19 +57,19 @@ def counter_fixes(
         # One pass over the journal for all of them.
         archived.look_up(trade_id for user_id in wrong for trade_id in state.archived[user_id])
         for user_id in wrong:
-            fix = _fix(tools, state, user_id, archived)
+            fix = _fix(pool, state, user_id, archived)
             if fix is not None:
                 yield fix
 
 
-def _lifetimes(tools: Tools, users: list[str]) -> list[Lifetime | None]:
+def _lifetimes(pool: RepairedPool, users: list[str]) -> list[Lifetime | None]:
     """None: a hash of a wrong type."""
     try:
-        return list(tools.store.lifetimes(users))
+        return list(pool.store.lifetimes(users))
     except Corrupt:
         if len(users) == 1:
             return [None]
-        return [found for user_id in users for found in _lifetimes(tools, [user_id])]
+        return [found for user_id in users for found in _lifetimes(pool, [user_id])]
 
 
 def _differs(lifetime: Lifetime | None, live: dict[str, int]) -> bool:
@@ -78,8 +83,8 @@ def _differs(lifetime: Lifetime | None, live: dict[str, int]) -> bool:
     return _without_zeros(fold) != lifetime.counters
 
 
-def _fix(tools: Tools, state: ShardState, user_id: str, archived: ArchivedCounts) -> Fix | None:
-    counted = _Counted(tools, state, user_id, archived)
+def _fix(pool: RepairedPool, state: ShardState, user_id: str, archived: ArchivedCounts) -> Fix | None:
+    counted = _Counted(pool, state, user_id, archived)
     why = counted.count()
     if why is not None:
         return refusal(Repair.COUNTERS, user_id, why, user_id)
@@ -97,13 +102,13 @@ def _fix(tools: Tools, state: ShardState, user_id: str, archived: ArchivedCounts
 class _Counted:
     """One user's counters as they are, and as his trades come to."""
 
-    def __init__(self, tools: Tools, state: ShardState, user_id: str, archived: ArchivedCounts) -> None:
-        self._tools = tools
+    def __init__(self, pool: RepairedPool, state: ShardState, user_id: str, archived: ArchivedCounts) -> None:
+        self._pool = pool
         self._archived = archived
         self._shard = state.shard
         self._user_id = user_id
         self._known = frozenset(state.archived[user_id])
-        keys = tools.keys
+        keys = pool.keys
         self._names = (keys.counters(state.shard, user_id), keys.archived_counters(state.shard, user_id))
         self._changed = keys.changed(state.shard, user_id)
         self._state = state
@@ -115,7 +120,7 @@ class _Counted:
             before = self._noted()
             live, archived_ids, is_whole = self._fold()
             archived = self._archived.total(archived_ids)
-            lifetime = _lifetimes(self._tools, [self._user_id])[0]
+            lifetime = _lifetimes(self._pool, [self._user_id])[0]
             if self._noted() != before:
                 continue
             if not is_whole:
@@ -133,7 +138,7 @@ class _Counted:
     def write(self) -> str | None:
         """Replace both hashes, or tell why not."""
         for _ in range(_ATTEMPTS_MAX):
-            if mended(self._tools, [Look("GET", self._changed, [], self._seen)], self._writes())() is None:
+            if mended(self._pool, [Look("GET", self._changed, [], self._seen)], self._writes())() is None:
                 return None
             why = self.count()
             if why is not None:
@@ -155,12 +160,12 @@ class _Counted:
             yield Write("APPEND", self._changed, [SEPARATOR])
 
     def _noted(self) -> bytes | None:
-        (text,) = self._tools.mender.ask([("GET", self._changed)])
+        (text,) = self._pool.mender.ask([("GET", self._changed)])
         return bytes(text) if text is not None else None
 
     def _fold(self) -> tuple[dict[str, int], frozenset[str], bool]:
         """The fold over live trades, the ids of archived ones, and whether all could be read."""
-        store, shard = self._tools.store, self._shard
+        store, shard = self._pool.store, self._shard
         total: dict[str, int] = {}
         archived: set[str] = set()
         ids = {*self._state.trades_of(self._user_id), *store.user_trade_ids(self._user_id), *self._known}

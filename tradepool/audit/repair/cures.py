@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from tradepool.audit import file_rules, key_rules, ledger_rules, trade_rules, venue_rules
 from tradepool.audit.repair.fixes import Fix, refusal
 from tradepool.audit.report import Finding
+from tradepool.audit.rules import file_rules, key_rules, ledger_rules, trade_rules, venue_rules
 
 __all__ = ["PERSON", "cure_fixes"]
 

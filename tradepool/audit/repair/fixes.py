@@ -1,48 +1,18 @@
-"""One thing to write, and what all repairs work with."""
+"""One thing to write, and how a repair says so."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from tradepool.audit.registry import Repair
+from tradepool.audit.repair.repaired_pool import RepairedPool
 from tradepool.audit.report import RepairState, RepairStep, shown
-from tradepool.deciding import Result
-from tradepool.model.commands import PoolCommand
-from tradepool.store.keys import Keys
-from tradepool.store.mending import Look, Mender, Mending, Write
-from tradepool.store.redis_store import RedisStore
-from tradepool.store.watermark import Watermark
+from tradepool.store.mending import Look, Mending, Write
 
-__all__ = ["CHANGED", "Fix", "Tools", "mended", "refusal", "stated"]
+__all__ = ["CHANGED", "Fix", "mended", "refusal", "stated"]
 
 CHANGED = "it has changed meanwhile; the next audit tells"
-
-
-class Tools(NamedTuple):
-    """The pool as repairs see it."""
-
-    store: RedisStore
-    mender: Mender
-    apply: Callable[[Sequence[PoolCommand]], list[Result]]
-    """Applies commands as `TradeCore.apply` does."""
-    watermark: Watermark
-    journal: Path
-    now_us: Callable[[], int]
-    recent_max: int
-    """Trades that a shard's list of recent ones keeps."""
-    owner: Mapping[Repair, Callable[[], object]]
-    """What only some processes can do: how this one does it."""
-    generation: str = ""
-    """That of the server when the repair began."""
-
-    @property
-    def keys(self) -> Keys:
-        """The keys of the store."""
-        return self.store.keys
 
 
 class Fix(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,10 +46,10 @@ def refusal(action: str, subject: str, why: str, user_id: str | None = None) -> 
     return Fix(action=action, subject=shown(subject), detail=why, act=None, user_id=user_id)
 
 
-def mended(tools: Tools, looks: Iterable[Look], writes: Iterable[Write]) -> Callable[[], str | None]:
+def mended(pool: RepairedPool, looks: Iterable[Look], writes: Iterable[Write]) -> Callable[[], str | None]:
     """The action that writes if everything is as it was seen."""
     mending = Mending(list(looks), list(writes))
-    return lambda: None if tools.mender.mend(mending) else CHANGED
+    return lambda: None if pool.mender.mend(mending) else CHANGED
 
 
 def stated(value: object) -> str:

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-from tradepool.audit.key_rules import key_ttl, key_type, key_value
-from tradepool.audit.registry import Repair
-from tradepool.audit.repair.fixes import Fix, Tools, mended, refusal
+from tradepool.audit.repair.fixes import Fix, mended, refusal
 from tradepool.audit.repair.journaled import last_positions, newest_records
+from tradepool.audit.repair.repaired_pool import RepairedPool
 from tradepool.audit.repair.shard_state import ShardState
 from tradepool.audit.report import Finding
+from tradepool.audit.rules.key_rules import key_ttl, key_type, key_value
+from tradepool.audit.rules.registry import Repair
 from tradepool.errors import Corrupt, JournalUnavailable
 from tradepool.files.lines import JournalLine
 from tradepool.files.point import JournalPoint
@@ -33,40 +34,40 @@ _WRONG_TYPE = "WRONGTYPE"
 _OTHER_FIRST = "another key of its shard is of a wrong type, and comes first; then repair again"
 
 
-def key_fixes(tools: Tools, findings: Iterable[Finding]) -> Iterator[Fix]:
+def key_fixes(pool: RepairedPool, findings: Iterable[Finding]) -> Iterator[Fix]:
     """What to write about the keys that findings name, but for what is counted or summed up."""
     found = sorted({(finding.rule, finding.subject, finding.detail) for finding in findings})
     for name in sorted({subject for rule, subject, _ in found if rule == key_ttl.name}):
-        yield from _without_limit(tools, name)
+        yield from _without_limit(pool, name)
     for name in sorted({subject for rule, subject, _ in found if rule == key_type.name}):
-        for key in tools.store.keys_named([name]):
+        for key in pool.store.keys_named([name]):
             if key.found != key.expected:
-                yield _of_type(tools, key)
+                yield _of_type(pool, key)
     values = [(subject, detail) for rule, subject, detail in found if rule == key_value.name]
     for name in sorted({subject for subject, _ in values}):
         if family_of(name)[0] == "n":
-            yield from _changed_ids(tools, name)
+            yield from _changed_ids(pool, name)
     if any(subject == Keys.meta for subject, _ in values):
         why = "the pool's folder may be another pool's; a person has to decide"
         yield refusal(Repair.COUNTERS, Keys.meta, why)
     fields = sorted({detail.partition(":")[0] for subject, detail in values if subject == Keys.journal})
     if fields:
-        yield from published_fixes(tools, fields)
+        yield from published_fixes(pool, fields)
 
 
-def _without_limit(tools: Tools, name: str) -> Iterator[Fix]:
-    (left_ms,) = tools.mender.ask([("PTTL", name)])
+def _without_limit(pool: RepairedPool, name: str) -> Iterator[Fix]:
+    (left_ms,) = pool.mender.ask([("PTTL", name)])
     if left_ms > _NO_LIMIT_MS:
         yield Fix(
             action=Repair.KEY,
             subject=name,
             detail=f"gone in {left_ms // 1000} s → no time limit",
-            act=mended(tools, [], [Write("PERSIST", name, [])]),
+            act=mended(pool, [], [Write("PERSIST", name, [])]),
             user_id=user_of(name),
         )
 
 
-def _of_type(tools: Tools, key: StoredKey) -> Fix:
+def _of_type(pool: RepairedPool, key: StoredKey) -> Fix:
     family, _ = family_of(key.name)
     if key.name in (Keys.meta, Keys.journal):
         why = "what it said of the pool is lost; empty the server and recover it"
@@ -75,15 +76,15 @@ def _of_type(tools: Tools, key: StoredKey) -> Fix:
         why = "commits may be lost that the journal does not have; a person has to decide"
         return refusal(Repair.JOURNAL, key.name, why)
     try:
-        writes = _contents(tools, key)
+        writes = _contents(pool, key)
     except (Corrupt, JournalUnavailable) as problem:
         why = _OTHER_FIRST if _WRONG_TYPE in str(problem) else str(problem)
         return refusal(Repair.JOURNAL, key.name, why, user_of(key.name))
     looks = [Look("TYPE", key.name, [], key.found.encode())]
     # A commit that compares fields of the hash is refused while it is of a wrong type, so it stands still.
-    act: Callable[[], str | None] = mended(tools, looks, writes)
+    act: Callable[[], str | None] = mended(pool, looks, writes)
     if family == "digest":
-        act = partial(_with_sums, tools, key.shard, act)
+        act = partial(_with_sums, pool, key.shard, act)
     return Fix(
         action=Repair.JOURNAL,
         subject=key.name,
@@ -93,20 +94,20 @@ def _of_type(tools: Tools, key: StoredKey) -> Fix:
     )
 
 
-def _contents(tools: Tools, key: StoredKey) -> list[Write]:
+def _contents(pool: RepairedPool, key: StoredKey) -> list[Write]:
     """What to put in place of the key: all of it where a commit could miss it meanwhile."""
     family, rest = family_of(key.name)
     gone = Write("DEL", key.name, [])
     match family:
         case "r":
-            return [gone, *_hash(key.name, _records(tools, key.shard, int(rest, 16)))]
+            return [gone, *_hash(key.name, _records(pool, key.shard, int(rest, 16)))]
         case "digest":
-            position = last_positions(tools, [key.shard])[key.shard]
+            position = last_positions(pool, [key.shard])[key.shard]
             return [gone, *_hash(key.name, [POSITION_FIELD, position])]
         case "n":
-            return [Write("SET", key.name, [_beyond(tools)])]
+            return [Write("SET", key.name, [_beyond(pool)])]
         case "i" | "f":
-            return [gone, *_hash(key.name, _claims(tools, key))]
+            return [gone, *_hash(key.name, _claims(pool, key))]
     return [gone]
 
 
@@ -114,21 +115,21 @@ def _hash(name: str, pairs: list[Argument]) -> list[Write]:
     return [Write("HSET", name, pairs)] if pairs else []
 
 
-def _records(tools: Tools, shard: int, bucket: int) -> list[Argument]:
+def _records(pool: RepairedPool, shard: int, bucket: int) -> list[Argument]:
     """The bucket as the journal has it: nothing was committed to it while it was of a wrong type."""
 
     def is_wanted(line: JournalLine) -> bool:
-        return line.shard == shard and tools.keys.bucket_of(line.record_id) == bucket
+        return line.shard == shard and pool.keys.bucket_of(line.record_id) == bucket
 
-    newest = newest_records(tools, [shard], is_wanted)
+    newest = newest_records(pool, [shard], is_wanted)
     pairs: list[Argument] = []
     for record_id, journaled in sorted(newest.items()):
         pairs += [record_id, journaled.line.value]
     return pairs
 
 
-def _claims(tools: Tools, key: StoredKey) -> list[Argument]:
-    state = ShardState(tools, key.shard)
+def _claims(pool: RepairedPool, key: StoredKey) -> list[Argument]:
+    state = ShardState(pool, key.shard)
     state.read()
     if state.unreadable:
         raise Corrupt("a record of the shard cannot be read")
@@ -138,9 +139,9 @@ def _claims(tools: Tools, key: StoredKey) -> list[Argument]:
     return pairs
 
 
-def _with_sums(tools: Tools, shard: int, act: Callable[[], str | None]) -> str | None:
+def _with_sums(pool: RepairedPool, shard: int, act: Callable[[], str | None]) -> str | None:
     why = act()
-    if why is None and tools.mender.recount(shard, range(BUCKETS)) is None:
+    if why is None and pool.mender.recount(shard, range(BUCKETS)) is None:
         return "a record has no digest"
     return why
 
@@ -158,37 +159,37 @@ def _what_comes(key: StoredKey, writes: list[Write]) -> str:
     return f"a {key.expected}, from the records"
 
 
-def _changed_ids(tools: Tools, name: str) -> Iterator[Fix]:
-    (text,) = tools.mender.ask([("GET", name)])
+def _changed_ids(pool: RepairedPool, name: str) -> Iterator[Fix]:
+    (text,) = pool.mender.ask([("GET", name)])
     if text is None:
         return
     yield Fix(
         action=Repair.COUNTERS,
         subject=name,
         detail=f"{len(text)} bytes → a new beginning: what was worked out of the user is void",
-        act=mended(tools, [Look("GET", name, [], bytes(text))], [Write("SET", name, [_beyond(tools)])]),
+        act=mended(pool, [Look("GET", name, [], bytes(text))], [Write("SET", name, [_beyond(pool)])]),
         user_id=user_of(name),
     )
 
 
-def _beyond(tools: Tools) -> str:
+def _beyond(pool: RepairedPool) -> str:
     """A beginning behind every revision that there was: a user's ids come to fewer bytes than time has µs."""
-    return f"{tools.now_us():0{CUT_CHARS}d}{SEPARATOR}"
+    return f"{pool.now_us():0{CUT_CHARS}d}{SEPARATOR}"
 
 
-def published_fixes(tools: Tools, fields: Sequence[str]) -> Iterator[Fix]:
+def published_fixes(pool: RepairedPool, fields: Sequence[str]) -> Iterator[Fix]:
     """What the journal's writer has published, as its files have it; what it publishes meanwhile stands."""
     if not fields:
         return
     ask = [("HGET", Keys.journal, field) for field in fields]
-    before = tools.mender.ask(ask)
+    before = pool.mender.ask(ask)
     try:
-        point = _journal_point(tools)
+        point = _journal_point(pool)
     except (Corrupt, JournalUnavailable) as problem:
         yield refusal(Repair.COUNTERS, Keys.journal, str(problem))
         return
-    shards = {Keys.journal_field(shard): shard for shard in tools.keys.shards}
-    for field, first, stored in zip(fields, before, tools.mender.ask(ask), strict=True):
+    shards = {Keys.journal_field(shard): shard for shard in pool.keys.shards}
+    for field, first, stored in zip(fields, before, pool.mender.ask(ask), strict=True):
         shard = shards.get(field)
         if shard is None or first != stored:
             continue
@@ -202,21 +203,21 @@ def published_fixes(tools: Tools, fields: Sequence[str]) -> Iterator[Fix]:
                 subject=Keys.journal,
                 detail=f"{field}: {shown} → {text}",
                 act=mended(
-                    tools,
+                    pool,
                     [Look("HGET", Keys.journal, [field], was)],
                     [Write("HSET", Keys.journal, [field, text])],
                 ),
             )
 
 
-def _journal_point(tools: Tools) -> JournalPoint:
+def _journal_point(pool: RepairedPool) -> JournalPoint:
     """What the journal's files hold, once that is on disk: its writer may be about to sync the last of it."""
     point = JournalPoint(offset=0, crc=0)
-    for group in read_groups(tools.journal):
+    for group in read_groups(pool.journal):
         point = point.after(group.end, group.commit, group.entries())
     try:
-        with tools.journal.open("rb") as file:
+        with pool.journal.open("rb") as file:
             os.fsync(file.fileno())
     except OSError as problem:
-        raise JournalUnavailable(f"{tools.journal}: {problem.strerror}") from problem
+        raise JournalUnavailable(f"{pool.journal}: {problem.strerror}") from problem
     return point

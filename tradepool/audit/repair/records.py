@@ -12,14 +12,15 @@ from enum import Enum, auto
 
 import msgspec
 
-from tradepool.audit import record_rules
-from tradepool.audit.record_rules import own_id
-from tradepool.audit.registry import Repair
 from tradepool.audit.repair.committing import commit_next
-from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, refusal
+from tradepool.audit.repair.fixes import CHANGED, Fix, refusal
 from tradepool.audit.repair.journaled import Journaled, newest_records
+from tradepool.audit.repair.repaired_pool import RepairedPool
 from tradepool.audit.repair.shard_state import content_of
 from tradepool.audit.report import Finding, shown
+from tradepool.audit.rules import record_rules
+from tradepool.audit.rules.record_rules import own_id
+from tradepool.audit.rules.registry import Repair
 from tradepool.commanding import new_command_id
 from tradepool.errors import Corrupt, JournalUnavailable
 from tradepool.model import codec
@@ -65,8 +66,8 @@ class RecordRepairs:
     follows from them can be told.
     """
 
-    def __init__(self, tools: Tools) -> None:
-        self._tools = tools
+    def __init__(self, pool: RepairedPool) -> None:
+        self._pool = pool
         self.unsound: dict[str, str | None] = {}
         self._places: dict[str, int | None] = {}
         self._given_up: set[str] = set()
@@ -115,7 +116,7 @@ class RecordRepairs:
             self.unsound.update(dict.fromkeys(told[RECORDS_MAX:]))
         try:
             journaled = newest_records(
-                self._tools, self._tools.keys.shards, lambda line: shown(line.record_id) in names
+                self._pool, self._pool.keys.shards, lambda line: shown(line.record_id) in names
             )
         except (Corrupt, JournalUnavailable) as problem:
             yield from (self._refusal(name, str(problem)) for name in sorted(names))
@@ -131,7 +132,7 @@ class RecordRepairs:
 
     def _fix(self, record_id: str, newest: Journaled) -> Fix | None:
         self.note_unsound(record_id, newest.shard, None)
-        stored = self._tools.store.read([(newest.shard, record_id)])[0]
+        stored = self._pool.store.read([(newest.shard, record_id)])[0]
         try:
             value, content = newest.line.value, codec.decode(newest.line.kind, bytes(newest.line.record))
         except Corrupt as problem:
@@ -175,17 +176,17 @@ class RecordRepairs:
     def _put_back(
         self, record_id: str, newest: Journaled, stored: bytes | None, content: codec.Record
     ) -> str | None:
-        value, tools = newest.line.value, self._tools
+        value, pool = newest.line.value, self._pool
         if stored != value:
-            key = tools.keys.records(newest.shard, tools.keys.bucket_of(record_id))
-            look = tools.mender.record_look(newest.shard, record_id, stored)
-            if not tools.mender.mend(Mending([look], [Write("HSET", key, [record_id, value])])):
+            key = pool.keys.records(newest.shard, pool.keys.bucket_of(record_id))
+            look = pool.mender.record_look(newest.shard, record_id, stored)
+            if not pool.mender.mend(Mending([look], [Write("HSET", key, [record_id, value])])):
                 return CHANGED
         self.note_sound(record_id)
         change = next_version(record_id, value, content)
         if change is not None:
             # Where somebody has gone on from what was put back, the journal tells of that.
-            commit_next(tools, newest.shard, change, {record_id: newest})
+            commit_next(pool, newest.shard, change, {record_id: newest})
         return None
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
-from tradepool.audit.record_rules import own_id
-from tradepool.audit.repair.fixes import Tools
+from tradepool.audit.repair.repaired_pool import RepairedPool
+from tradepool.audit.rules.record_rules import own_id
 from tradepool.errors import Corrupt
 from tradepool.model import codec
 from tradepool.model.archived import Archived
@@ -83,8 +83,8 @@ class ShardState:
     Memory grows with the shard: about a kilobyte for each record.
     """
 
-    def __init__(self, tools: Tools, shard: int) -> None:
-        self._tools = tools
+    def __init__(self, pool: RepairedPool, shard: int) -> None:
+        self._pool = pool
         self.shard = shard
         self.entries: defaultdict[str, dict[bytes, float]] = defaultdict(dict)
         """Sorted set → member → where it stands."""
@@ -102,8 +102,8 @@ class ShardState:
 
     def read(self) -> None:
         """Read all records. Raises: StoreUnavailable; Corrupt for a hash of a wrong type."""
-        keys, seen = self._tools.keys, set[str]()
-        for bucket, page in self._tools.store.scan_buckets(self.shard):
+        keys, seen = self._pool.keys, set[str]()
+        for bucket, page in self._pool.store.scan_buckets(self.shard):
             for name, value in page.items():
                 record_id = text_of(name)
                 if record_id in seen or keys.bucket_of(record_id) != bucket:
@@ -131,7 +131,7 @@ class ShardState:
         if isinstance(content, Trade):
             self._trades[user_id].append(record_id)
             add_counters(self.live[user_id], contribution(content))
-        follows = beside(self._tools.keys, self.shard, record_id, content)
+        follows = beside(self._pool.keys, self.shard, record_id, content)
         for (key, member), at in follows.entries.items():
             self.entries[key][member] = at
         for (key, field), trade_id in follows.claims.items():

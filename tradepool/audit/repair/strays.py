@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from tradepool.audit.record_rules import own_id, record_header
-from tradepool.audit.repair.fixes import CHANGED, Fix, Tools, refusal
+from tradepool.audit.repair.fixes import CHANGED, Fix, refusal
 from tradepool.audit.repair.journaled import Journaled, newest_records
 from tradepool.audit.repair.records import RecordRepairs, told_text, told_version
+from tradepool.audit.repair.repaired_pool import RepairedPool
 from tradepool.audit.repair.shard_state import content_at, content_of
 from tradepool.audit.report import Finding, shown
+from tradepool.audit.rules.record_rules import own_id, record_header
 from tradepool.errors import Corrupt, JournalUnavailable
 from tradepool.model import codec
 from tradepool.store.mending import Look, Mending, Write
@@ -41,8 +42,8 @@ class _Stray(NamedTuple):
 class Strays:
     """The stray records that findings name."""
 
-    def __init__(self, tools: Tools, findings: Iterable[Finding]) -> None:
-        self._tools = tools
+    def __init__(self, pool: RepairedPool, findings: Iterable[Finding]) -> None:
+        self._pool = pool
         names = {finding.subject for finding in findings if finding.rule == record_header.name}
         self._problem: str | None = None
         self._journaled: dict[str, Journaled] = {}
@@ -81,7 +82,7 @@ class Strays:
 
     def _found(self, names: set[str]) -> list[_Stray]:
         found: dict[tuple[int, int, str], _Stray] = {}
-        for shard in self._tools.keys.shards:
+        for shard in self._pool.keys.shards:
             for stray in self._in_shard(shard, names):
                 found[stray.shard, stray.bucket, stray.record_id] = stray
         wanted = {stray.record_id for stray in found.values()} | {
@@ -90,16 +91,16 @@ class Strays:
         if not wanted:
             return []
         try:
-            shards = self._tools.keys.shards
-            self._journaled = newest_records(self._tools, shards, lambda line: line.record_id in wanted)
+            shards = self._pool.keys.shards
+            self._journaled = newest_records(self._pool, shards, lambda line: line.record_id in wanted)
         except (Corrupt, JournalUnavailable) as problem:
             self._problem = str(problem)
         return [stray for _, stray in sorted(found.items()) if not self._is_another_in_place(stray)]
 
     def _in_shard(self, shard: int, names: set[str]) -> Iterator[_Stray]:
-        keys = self._tools.keys
+        keys = self._pool.keys
         try:
-            for bucket, page in self._tools.store.scan_buckets(shard):
+            for bucket, page in self._pool.store.scan_buckets(shard):
                 for name, value in page.items():
                     record_id = text_of(name)
                     if shown(record_id) not in names:
@@ -115,19 +116,19 @@ class Strays:
     def _is_another_in_place(self, stray: _Stray) -> bool:
         """Whether a record of the journal belongs there: that one is put back in its place."""
         journaled = self._journaled.get(stray.record_id)
-        is_bucket = self._tools.keys.bucket_of(stray.record_id) == stray.bucket
+        is_bucket = self._pool.keys.bucket_of(stray.record_id) == stray.bucket
         return journaled is not None and is_bucket and journaled.shard == stray.shard
 
     def _home(self, stray: _Stray) -> tuple[int, str]:
         """Where the record belongs."""
         if stray.content is None:
             return stray.shard, stray.record_id
-        return self._tools.keys.shard_of_user(stray.content.user_id), own_id(stray.content)
+        return self._pool.keys.shard_of_user(stray.content.user_id), own_id(stray.content)
 
     def _whole(self, shard: int, record_id: str, version: int = 0) -> bool:
         """Whether the record is in its own place, of that version or a later one."""
-        value = self._tools.store.read([(shard, record_id)])[0]
-        content = content_at(self._tools.keys, shard, record_id, value)
+        value = self._pool.store.read([(shard, record_id)])[0]
+        content = content_at(self._pool.keys, shard, record_id, value)
         return content is not None and content.version >= version
 
     def _why_not(self, stray: _Stray) -> str | None:
@@ -151,14 +152,14 @@ class Strays:
             return "the record itself is not in its own place yet; repair again"
         key = self._key(stray)
         look, write = Look("HGET", key, [stray.record_id], stray.value), Write("HDEL", key, [stray.record_id])
-        if not self._tools.mender.mend(Mending([look], [write])):
+        if not self._pool.mender.mend(Mending([look], [write])):
             records.give_up(label)
             return CHANGED
         records.note_sound(label)
         return None
 
     def _key(self, stray: _Stray) -> str:
-        return self._tools.keys.records(stray.shard, stray.bucket)
+        return self._pool.keys.records(stray.shard, stray.bucket)
 
     def _told(self, stray: _Stray) -> str:
         _, record_id = self._home(stray)

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from tradepool.audit.registry import Level
 from tradepool.audit.report import Severity
 from tradepool.audit.reports.figures import BOOK_PNL, LAG_US
 from tradepool.audit.reports.kept import KeptReport, ReportBrief
 from tradepool.audit.reports.news import VENUE, looks_at
-from tradepool.audit.rules import RULES
+from tradepool.audit.rules.catalogue import RULES
+from tradepool.audit.rules.registry import Level
 
 __all__ = [
     "History",

@@ -9,21 +9,29 @@ from __future__ import annotations
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tradepool.audit.registry import Level
 from tradepool.audit.report import AuditReport, Severity
 from tradepool.audit.reports.course import History, standing
 from tradepool.audit.reports.figures import PoolFigures
 from tradepool.audit.reports.folder import ReportFolder
-from tradepool.audit.reports.kept import KeptReport, ReportBrief, kept_form, read_brief, read_report
+from tradepool.audit.reports.kept import (
+    KeptReport,
+    ReportBrief,
+    kept_form,
+    read_brief,
+    read_report,
+    readable,
+    surplus,
+)
 from tradepool.audit.reports.news import News, compare, told_by
 from tradepool.audit.reports.paging import Pager, message, post, webhook_url
+from tradepool.audit.rules.registry import Level
 from tradepool.errors import Corrupt, Misconfigured, Unavailable, Undelivered
 from tradepool.logger import CauseLog, Logger
 from tradepool.settings import Settings
@@ -118,7 +126,7 @@ class Reports:
         """
         names = [name for name in self._store.kept_audits() if level in {None, name.level}]
         values = self._store.read_audits(names[::-1][:limit])
-        return [kept_form(report) for report in _readable(values, read_report)]
+        return [kept_form(report) for report in readable(values, read_report)]
 
     def history(self) -> History:
         """All kept reports: those of Redis, and those that only the folder has. Raises: StoreUnavailable."""
@@ -126,8 +134,8 @@ class Reports:
         only_here = sorted(set(self._names_in_folder()) - set(in_store))
         briefs: list[ReportBrief] = []
         for start in range(0, len(in_store), _READ_PAGE):
-            briefs += _readable(self._store.read_audits(in_store[start : start + _READ_PAGE]), read_brief)
-        briefs += _readable(map(self._from_folder, only_here), read_brief)
+            briefs += readable(self._store.read_audits(in_store[start : start + _READ_PAGE]), read_brief)
+        briefs += readable(map(self._from_folder, only_here), read_brief)
         briefs.sort(key=lambda brief: brief.name)
         loaded = (self._load(brief.name) for brief in standing(briefs))
         return History(tuple(briefs), tuple(report for report in loaded if report is not None))
@@ -182,18 +190,33 @@ class Reports:
         known: dict[str, str] = {}
         with self._survived("known findings not kept"):
             known = self._store.known_critical()
-        return compare(report, known)
+        return compare(report, known, can_page=self._can_page())
 
     def _keep_in_folder(self, kept: KeptReport) -> None:
         with self._survived("report not kept in the folder"):
             self.folder.write(kept.name, kept.encode() + b"\n", replace=bool(kept.news))
-            surplus = _surplus(self.folder.names(), self._settings.audits_kept)
-            self.folder.drop(surplus, self._now_us() / 1_000_000)
+            too_old = surplus(self.folder.names(), self._settings.audits_kept)
+            self.folder.drop(too_old, self._now_us() / 1_000_000)
 
     def _keep_in_store(self, kept: KeptReport) -> None:
         with self._survived("report not kept in Redis"):
+            self._bring_back(kept.name)
             self._store.keep_audit(kept.name, kept.cut().encode(), replace=bool(kept.news))
-            self._store.drop_audits(_surplus(self._store.kept_audits(), self._settings.audits_kept))
+            self._store.drop_audits(surplus(self._store.kept_audits(), self._settings.audits_kept))
+
+    def _bring_back(self, newest: ReportName) -> None:
+        """A server that was filled anew has no reports: what stands is said by the newest of each level."""
+        in_store = {name.level: name for name in self._store.kept_audits()}
+        for level, name in {name.level: name for name in self._names_in_folder()}.items():
+            if name != newest and (level not in in_store or in_store[level] < name):
+                for report in readable([self._from_folder(name)], read_report):
+                    self._store.keep_audit(name, report.cut().encode(), replace=False)
+
+    def _can_page(self) -> bool:
+        try:
+            return webhook_url(self._settings) is not None
+        except Misconfigured:
+            return False
 
     def _told(self, kept: KeptReport, news: News) -> None:
         """Known is only what somebody was told of: whoever dies before that leaves it to the next audit."""
@@ -261,7 +284,7 @@ class Reports:
     def _load(self, name: ReportName) -> KeptReport | None:
         """A report, cut as Redis has it."""
         values = [*self._store.read_audits([name]), self._from_folder(name)]
-        reports = _readable(values, read_report)
+        reports = readable(values, read_report)
         return reports[0].cut() if reports else None
 
     @contextmanager
@@ -273,23 +296,3 @@ class Reports:
             trouble.failed(problem)
         else:
             trouble.worked()
-
-
-def _readable(values: Iterable[bytes | None], read: Callable[[bytes], Any]) -> list[Any]:
-    """Those that can be read: a report of a later release may say what this one does not know."""
-    found = []
-    for value in values:
-        if value is not None:
-            try:
-                found.append(read(value))
-            except Corrupt as problem:
-                log.warning("a kept report cannot be read", problem=str(problem))
-    return found
-
-
-def _surplus(names: list[ReportName], kept: int) -> list[ReportName]:
-    """What is more than `kept` of a level, of names from old to new."""
-    of_level: dict[str, list[ReportName]] = {}
-    for name in names:
-        of_level.setdefault(name.level, []).append(name)
-    return [name for same in of_level.values() for name in same[: max(0, len(same) - kept)]]

@@ -6,17 +6,29 @@ nothing that a user wrote, makes a value that is too large to be read all the ti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self, TypeVar
 
 import msgspec
 
 from tradepool.audit.report import AuditReport, Finding, RepairStep, by_severity, severities_of
 from tradepool.errors import Corrupt
+from tradepool.logger import Logger
 from tradepool.model.times import iso_time
 from tradepool.store.audit_reports import ReportName
 
-__all__ = ["FINDINGS_MAX", "KeptReport", "ReportBrief", "kept_form", "read_brief", "read_report"]
+__all__ = [
+    "FINDINGS_MAX",
+    "KeptReport",
+    "ReportBrief",
+    "kept_form",
+    "read_brief",
+    "read_report",
+    "readable",
+    "surplus",
+]
+
+log = Logger(__name__)
 
 FINDINGS_MAX = 100
 """Findings and repairs of a report in Redis, of each; the worst come first."""
@@ -132,6 +144,26 @@ def kept_form(report: KeptReport) -> dict[str, Any]:
 
 
 Kept = TypeVar("Kept", ReportBrief, KeptReport)
+
+
+def readable(values: Iterable[bytes | None], read: Callable[[bytes], Kept]) -> list[Kept]:
+    """Those that are there and can be read: one of a later release may say what this one does not know."""
+    found = []
+    for value in values:
+        if value is not None:
+            try:
+                found.append(read(value))
+            except Corrupt as problem:
+                log.warning("a kept report cannot be read", problem=str(problem))
+    return found
+
+
+def surplus(names: list[ReportName], kept: int) -> list[ReportName]:
+    """What is more than `kept` of a level, of names from old to new."""
+    of_level: dict[str, list[ReportName]] = {}
+    for name in names:
+        of_level.setdefault(name.level, []).append(name)
+    return [name for same in of_level.values() for name in same[: max(0, len(same) - kept)]]
 
 
 def _read(decoder: msgspec.json.Decoder[Kept], value: bytes) -> Kept:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from tradepool.audit import venue_rules
-from tradepool.audit.key_rules import key_value
-from tradepool.audit.registry import Level
 from tradepool.audit.report import AuditReport, Finding, Severity
-from tradepool.audit.rules import RULES
+from tradepool.audit.rules import venue_rules
+from tradepool.audit.rules.catalogue import RULES
+from tradepool.audit.rules.key_rules import key_value
+from tradepool.audit.rules.registry import Level
 
 __all__ = ["KNOWN_MAX", "VENUE", "News", "compare", "looks_at", "told_by"]
 
@@ -58,7 +58,7 @@ class _Known(NamedTuple):
     since: int
     """When the last report that has it began, µs: one that began earlier cannot know better."""
     run_id: str
-    """The audit whose page told of it."""
+    """The audit whose page told of it; empty where it is in the log alone, for want of a webhook."""
 
     def written(self) -> str:
         return f"{self.level}:{self.since}:{self.run_id}"
@@ -74,22 +74,31 @@ class _Known(NamedTuple):
             return cls(Level.DEEP, 0, run_id)
 
 
-def compare(report: AuditReport, stored: Mapping[str, str]) -> News:
-    """What `report` tells that is new, against what is known (`RedisStore.known_critical`)."""
+def compare(report: AuditReport, stored: Mapping[str, str], *, can_page: bool) -> News:
+    """What `report` tells that is new, against what is known (`RedisStore.known_critical`).
+
+    `can_page`: there is somebody to page. To him also that is new which was only logged where there was
+    nobody, by an audit that a person ran in a shell of his own, for example.
+    """
     known = {name: _Known.of(written) for name, written in stored.items()}
     found = _critical(report.findings)
     level = _level(report.level)
     put = {}
     for name, finding in found.items():
-        before = known.get(name, _Known(level, 0, report.run_id))
+        before = known.get(name, _Known(level, 0, ""))
         shallowest = min(before.level, level, key=list(Level).index)
         put[name] = _Known(
             Level.DIGEST if finding.rule in _ALWAYS_LOOKED_AT else shallowest,
             max(before.since, report.started_at),
-            before.run_id,
+            before.run_id or (report.run_id if can_page else ""),
         ).written()
     gone = [name for name in known.keys() - found.keys() if _is_looked_at(name, known[name], report)]
-    return News(tuple(finding for name, finding in found.items() if name not in known), put, gone)
+    new = [
+        finding
+        for name, finding in found.items()
+        if name not in known or (can_page and not known[name].run_id)
+    ]
+    return News(tuple(new), put, gone)
 
 
 def looks_at(rule: str, found_at: str, level: str, *, has_venue: bool) -> bool:

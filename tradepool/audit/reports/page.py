@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tradepool.audit.registry import Repair
 from tradepool.audit.report import Severity
 from tradepool.audit.reports import course
 from tradepool.audit.reports.course import History
 from tradepool.audit.reports.figures import BOOK_PNL, LAG_COMMITS, LAG_US, OPEN_TRADES, RECORDS
 from tradepool.audit.reports.kept import KeptReport, ReportBrief
 from tradepool.audit.reports.plots import Plot, Span, plot
-from tradepool.audit.rules import RULES
+from tradepool.audit.rules.catalogue import RULES
+from tradepool.audit.rules.registry import Repair
 from tradepool.printable import printable
 
 __all__ = ["page_of"]

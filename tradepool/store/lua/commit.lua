@@ -1,7 +1,7 @@
 -- Commits one batch of one shard: compares, then writes everything or nothing.
 --
--- KEYS    every key the batch touches, in any order; all carry the shard's hash tag. The plan names
---         them by their place in KEYS.
+-- KEYS    every key the batch touches, in any order; all but the fence carry the shard's hash tag. The
+--         plan names them by their place in KEYS.
 -- ARGV    1 the plan, then values, each named in the plan by its place in ARGV. The plan is one
 --         MessagePack array, for one argument costs the server less than the many it would take:
 --           hashes      { {hash, fields, expected, values}, ... }
@@ -14,9 +14,11 @@
 --           writes      { {command, key, arguments}, ... }
 --           outbox      {stream, names, prefixes, values}, or nil for none. An item is what is stored
 --                       of a record (or was, between two changes of it) with a prefix before it.
+--           fence       {hash, field, generation}, or nil where nobody need look: the field must have it.
 --         Every list is short enough for unpack.
 -- RETURNS the outbox id of the batch ('' without an outbox), or the numbers, from 1 in the order of
---         the plan, of the fields that were not as expected; then nothing was written.
+--         the plan, of the fields that were not as expected; then nothing was written. Behind a fence
+--         of another generation it answers as a server does that has no such script.
 --
 -- Atomic because a server runs one script at a time, and nothing is written before the last check:
 -- what was read when the batch was decided still holds when it is written. Amounts never become
@@ -25,7 +27,11 @@
 -- breaks the rule: nothing is rolled back then, and the audit finds the shard's digest wrong.
 
 local call, sub = redis.call, string.sub
-local hashes, digests, touched, increments, writes, outbox = unpack(cmsgpack.unpack(ARGV[1]), 1, 6)
+local hashes, digests, touched, increments, writes, outbox, fence = unpack(cmsgpack.unpack(ARGV[1]), 1, 7)
+
+if fence and call('HGET', KEYS[fence[1]], fence[2]) ~= fence[3] then
+  return redis.error_reply('NOSCRIPT the server is of another generation than ' .. fence[3])
+end
 
 -- Bytes that are kept of a user's changed trades: one of so many there ever were, within these bounds. They are
 -- cut down to that when they are twice as many, for so much memory they have by then; looked at once in a step.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tradepool.audit.registry import Fault, Level, Repair, Rule, rule
 from tradepool.audit.report import Finding, Severity
+from tradepool.audit.rules.registry import Fault, Level, Repair, Rule, rule
 from tradepool.errors import Rejected
 from tradepool.model.ledger import Ledger, broken_rules, checked_name, ledger_id
 from tradepool.model.reservations import KEY_CHARS_MAX

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tradepool.audit.registry import Fault, Level, Repair, rule
 from tradepool.audit.report import Severity
-from tradepool.audit.trade_rules import AHEAD_MAX_US
+from tradepool.audit.rules.registry import Fault, Level, Repair, rule
+from tradepool.audit.rules.trade_rules import AHEAD_MAX_US
 from tradepool.model.kinds import Role
 from tradepool.model.trade import Trade
 from tradepool.store.plan import claims_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from tradepool.audit.registry import Fault, Level, Repair, rule
 from tradepool.audit.report import Severity, shown
+from tradepool.audit.rules.registry import Fault, Level, Repair, rule
 
 __all__ = [
     "Claim",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 
-from tradepool.audit.registry import RULES, Fault, Level, Repair, rule
 from tradepool.audit.report import Finding, Severity
+from tradepool.audit.rules.registry import RULES, Fault, Level, Repair, rule
 from tradepool.errors import Rejected
 from tradepool.model import pnl
 from tradepool.model.kinds import OPEN_STATUSES, Market, Role, Status

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import NamedTuple
 
-from tradepool.audit.registry import Fault, Level, rule
 from tradepool.audit.report import Severity
+from tradepool.audit.rules.registry import Fault, Level, rule
 from tradepool.model.money import CONTEXT, ZERO, plain
 
 __all__ = [

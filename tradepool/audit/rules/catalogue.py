@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tradepool.audit import (
+from tradepool.audit.rules import (
     file_rules,
     index_rules,
     key_rules,
@@ -12,7 +12,7 @@ from tradepool.audit import (
     trade_rules,
     venue_rules,
 )
-from tradepool.audit.registry import RULES, Rule
+from tradepool.audit.rules.registry import RULES, Rule
 
 __all__ = ["MODULES", "RULES", "all_rules"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tradepool.audit.registry import Fault, Level, Repair, rule
 from tradepool.audit.report import Severity
+from tradepool.audit.rules.registry import Fault, Level, Repair, rule
 from tradepool.errors import Corrupt
 from tradepool.files.reading import Latest
 from tradepool.model import codec

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tradepool.audit.registry import Fault, Level, Repair, rule
 from tradepool.audit.report import Severity
+from tradepool.audit.rules.registry import Fault, Level, Repair, rule
 from tradepool.store.inspection import StoredKey
 
 __all__ = ["key_ttl", "key_type", "key_value", "unknown_key"]

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import msgspec
 
 from tradepool.archive.parts import Row
-from tradepool.audit.registry import Fault, Level, Repair, rule
 from tradepool.audit.report import Severity
+from tradepool.audit.rules.registry import Fault, Level, Repair, rule
 from tradepool.model.archived import Archived
 from tradepool.model.positions import parse_position
 

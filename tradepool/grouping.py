@@ -1,0 +1,143 @@
+"""Calls of several threads made together: who comes while others are under way joins the next group.
+
+Two steps make a call. Of the first, which costs the same for one call and for many, one group is made at a
+time, by the thread that came first; the second, which waits, runs beside the next group's first. Nobody waits
+for company: a call that comes alone is made at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Event, Lock, get_ident
+from typing import Generic, TypeVar, cast
+
+from tradepool.errors import Unavailable
+
+__all__ = ["Grouping"]
+
+Call = TypeVar("Call")
+Begun = TypeVar("Begun")
+Result = TypeVar("Result")
+
+
+class Grouping(Generic[Call, Begun, Result]):
+    """Makes calls in groups. Threads share an instance; in a fork nobody leads it.
+
+    `begin` takes a group's calls, in the order in which they came, and `finish`, given what that returned,
+    returns a result for each. A group has calls of `size_max` at most, as `size_of` counts each of them; one
+    that is larger is a group by itself.
+    """
+
+    _is_led: bool
+    """Whether a thread is at the first step of a group, or called to it."""
+
+    def __init__(
+        self,
+        begin: Callable[[Sequence[Call]], Begun],
+        finish: Callable[[Begun], Sequence[Result]],
+        *,
+        size_of: Callable[[Call], int],
+        size_max: int,
+    ) -> None:
+        self._begin = begin
+        self._finish = finish
+        self._size_of = size_of
+        self._size_max = size_max
+        self._start()
+
+    def make(self, call: Call) -> Result:
+        """The result of `call`, made with those that are waiting.
+
+        Where a group fails each of its calls is made once more, alone and by its own thread: what the fault
+        of one is concerns no other. A call must bear that. Of a service that is away all learn at once.
+
+        Raises: what `begin` and `finish` raise for this call.
+        """
+        if self._process != os.getpid():
+            self._start()
+        if self._leader == get_ident():
+            # From within the first step of another: it would wait for itself.
+            return self._make_alone(call)
+        turn = _Turn[Call, Result](call)
+        with self._lock:
+            self._waiting.append(turn)
+            turn.leads = not self._is_led
+            self._is_led = True
+        if not turn.leads:
+            turn.is_called.wait()
+        if turn.leads:
+            self._lead()
+        if turn.failure is not None:
+            raise turn.failure
+        if turn.is_made:
+            return cast("Result", turn.result)
+        return self._make_alone(call)
+
+    def _make_alone(self, call: Call) -> Result:
+        return self._finish(self._begin([call]))[0]
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        self._lock = Lock()
+        self._waiting: deque[_Turn[Call, Result]] = deque()
+        """In order; the first of them is the next to lead."""
+        self._is_led = False
+        self._leader: int | None = None
+        """The thread that is at the first step of a group."""
+
+    def _lead(self) -> None:
+        """Make the calls of the next group, the leader's first among them, and call whom they belong to."""
+        group = self._next_group()
+        self._leader = get_ident()
+        try:
+            try:
+                begun = self._begin([turn.call for turn in group])
+            finally:
+                self._hand_on()
+            for turn, result in zip(group, self._finish(begun), strict=True):
+                turn.result, turn.is_made = result, True
+        except Unavailable as failure:
+            for turn in group:
+                turn.failure = failure
+        except Exception:  # whatever it is, each call of a larger group meets it once more, alone
+            if len(group) == 1:
+                raise
+        finally:
+            for turn in group[1:]:
+                turn.is_called.set()
+
+    def _next_group(self) -> list[_Turn[Call, Result]]:
+        with self._lock:
+            group = [self._waiting.popleft()]
+            size = self._size_of(group[0].call)
+            while self._waiting:
+                size += self._size_of(self._waiting[0].call)
+                if size > self._size_max:
+                    break
+                group.append(self._waiting.popleft())
+        return group
+
+    def _hand_on(self) -> None:
+        """Have the first of those that wait lead the next group."""
+        with self._lock:
+            self._leader = None
+            self._is_led = bool(self._waiting)
+            if self._waiting:
+                self._waiting[0].leads = True
+                self._waiting[0].is_called.set()
+
+
+class _Turn(Generic[Call, Result]):
+    """A call that waits until it is to lead, or its group has been made."""
+
+    __slots__ = ("call", "failure", "is_called", "is_made", "leads", "result")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.leads = False
+        self.is_called = Event()
+        self.is_made = False
+        self.result: Result | None = None
+        self.failure: Unavailable | None = None
