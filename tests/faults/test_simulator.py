@@ -11,8 +11,12 @@ import pytest
 
 from tests.faults.simulator.breaks import BREAKS
 from tests.faults.simulator.campaign import replay_command
+from tests.faults.simulator.journal_lines import read_journal
 from tests.faults.simulator.plan import RUN_MS, FaultKind, make_plan
+from tests.faults.simulator.store_contents import actual_contents, expected_contents
+from tests.loose_trades import buy
 from tests.tidy.source_tree import ROOT
+from tradepool import TradePool
 
 TIMEOUT_S = 600
 """A run that hangs ends by itself, and a loaded machine is nobody's mistake."""
@@ -48,6 +52,15 @@ def test_every_kind_of_fault_strikes_within_two_hundred_seeds():
     faults = [fault for seed in range(200) for fault in make_plan(seed).faults]
     assert {fault.kind for fault in faults} == set(FaultKind)
     assert all(0 <= fault.at_ms < RUN_MS + 300 for fault in faults)
+
+
+def test_the_judge_knows_how_many_recent_trades_a_shard_keeps(server_binary: Path, tmp_path: Path):
+    with TradePool.embedded(tmp_path, shard_count=1, recent_max=3) as pool:
+        pool.add_trades(buy() for _ in range(7))
+        keys, journal = pool.store.keys, read_journal(tmp_path)
+        expected = expected_contents(journal, keys, recent_max=3)
+        assert len(expected[keys.recent(0)]) == 3
+        assert actual_contents(pool.redis) == expected
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,15 @@ from tradepool.model.counters import contribution
 from tradepool.model.ids import slot_of_id, slot_of_user
 from tradepool.model.ledger import next_expiry
 from tradepool.model.trade import Trade
+from tradepool.settings import Settings
 from tradepool.store.keys import Keys
 
 __all__ = ["Contents", "actual_contents", "expected_contents"]
 
 Contents = dict[str, Any]
 """Key → content: dicts of fields, dicts of scores, sets."""
+
+RECENT_MAX: int = Settings.model_fields["recent_max"].default
 
 _KEY_OF_SHARD = re.compile(r"tp:\{[0-9a-f]{2}\}:(?!outbox|marks:|n:)")
 
@@ -63,17 +66,21 @@ def _joined(fields: dict[str, bytes]) -> dict[str, int]:
     return {name: number for name, number in counters.items() if number}
 
 
-def expected_contents(journal: JournalFiles, keys: Keys) -> Contents:
-    """What follows from the newest version of every record in the journal."""
-    expected = _Expected(keys)
+def expected_contents(journal: JournalFiles, keys: Keys, *, recent_max: int = RECENT_MAX) -> Contents:
+    """What follows from the newest version of every record in the journal.
+
+    `recent_max` is the pool's setting: a shard's list of recent trades keeps so many.
+    """
+    expected = _Expected(keys, recent_max)
     for history in journal.history.values():
         expected.add(history)
     return expected.contents(journal)
 
 
 class _Expected:
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, recent_max: int) -> None:
         self._keys = keys
+        self._recent_max = recent_max
         self._hashes: dict[str, dict[str, Any]] = defaultdict(dict)
         self._users: dict[str, set[str]] = defaultdict(set)
         self._counters: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -101,11 +108,17 @@ class _Expected:
             self._hashes[self._keys.digest(shard)][f"{bucket:x}"] = f"{xor:016x}:{count}"
         for shard, position in journal.positions.items():
             self._hashes[self._keys.digest(shard)]["position"] = position
+        for shard in self._keys.shards:
+            self._hashes[self._keys.recent(shard)] = self._newest(self._hashes[self._keys.recent(shard)])
         counters = {
             key: {name: number for name, number in numbers.items() if number}
             for key, numbers in self._counters.items()
         }
         return {key: value for key, value in (self._hashes | self._users | counters).items() if value}
+
+    def _newest(self, recent: dict[str, float]) -> dict[str, float]:
+        in_order = sorted(recent.items(), key=lambda item: (item[1], item[0]))
+        return dict(in_order[-self._recent_max :])
 
     def _add_ledger(self, line: Line) -> None:
         at = next_expiry(codec.decode(line.k, bytes(line.r)))

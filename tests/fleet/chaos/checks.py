@@ -128,7 +128,8 @@ def _check_ledger(steps: list[Step], history: list[Line]) -> Iterator[str]:
 def _check_store(pool: TradePool, journal: JournalFiles) -> Iterator[str]:
     """The server holds what follows from the journal, key by key, and nothing waits for the journal."""
     keys = Keys(pool.settings.shard_count)
-    expected, actual = expected_contents(journal, keys), actual_contents(pool.redis)
+    expected = expected_contents(journal, keys, recent_max=pool.settings.recent_max)
+    actual = actual_contents(pool.redis)
     for key in sorted(expected.keys() | actual.keys()):
         if expected.get(key) != actual.get(key):
             yield f"{key}: {str(actual.get(key))[:300]}, the journal makes {str(expected.get(key))[:300]}"
