@@ -63,6 +63,7 @@ def _app() -> Celery:
     """What the measured workers run: the fleet's configuration, and one task that does nothing."""
     wire.register_decoder()
     reliability.guard_restarts()
+    reliability.guard_acknowledgements()
     reliability.guard_messages()
     settings = Settings()
     choose_transport(settings.broker_transport)

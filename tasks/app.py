@@ -84,6 +84,7 @@ class PoolApp(Celery):
 def _create_app() -> PoolApp:
     wire.register_decoder()
     reliability.guard_restarts()
+    reliability.guard_acknowledgements()
     reliability.guard_messages()
     shown.name_tasks()
     created = PoolApp("tradepool", include=TASK_MODULES)

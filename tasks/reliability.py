@@ -1,4 +1,4 @@
-"""What keeps a worker honest: the restart guard, the guard of messages, the quiet watchdog.
+"""What keeps a worker honest: the guards of restarts, acknowledgements and messages, the quiet watchdog.
 
 Each answers a failure met on celery and kombu 5.7 with Redis; the tests beside them show it.
 """
@@ -19,6 +19,7 @@ import redis
 from celery import bootsteps
 from celery.worker import state
 from kombu.transport import redis as redis_transport
+from kombu.transport import virtual
 from kombu.transport.redis import Channel, QoS
 
 from tasks.transport import notes
@@ -26,11 +27,11 @@ from tradepool.broker import ChangeSender
 from tradepool.errors import Misconfigured, StoreUnavailable
 from tradepool.logger import Logger
 
-__all__ = ["QuietWatchdog", "guard_messages", "guard_restarts"]
+__all__ = ["QuietWatchdog", "guard_acknowledgements", "guard_messages", "guard_restarts"]
 
 log = Logger(__name__)
 
-QUIET_S = 120.0
+QUIET_S = 45.0
 """How long messages may wait untaken, with this worker idle, before it is taken for dead."""
 CHECK_EVERY_S = 10.0
 EXIT_QUIET = 75
@@ -68,6 +69,32 @@ def guard_restarts() -> None:
     restore_unacked_once.guarded = True  # type: ignore[attr-defined]
     QoS.restore_unacked_once = restore_unacked_once  # type: ignore[method-assign]
     Channel._connparams = connparams_of_attached  # type: ignore[method-assign]  # noqa: SLF001 - as above
+
+
+def guard_acknowledgements() -> None:
+    """Free a message's place also when the broker cannot be told; calling it again changes nothing.
+
+    A worker holds so many messages as it has threads. kombu counts one that could not be acknowledged, over a
+    wire that is dead, for good, and Celery only logs it: a worker of one thread took nothing more. The broker
+    gives such a message to another worker after the visibility timeout, where it is a duplicate.
+    """
+    if getattr(QoS.ack, "guarded", False):
+        return
+    for name in ("ack", "reject"):
+        setattr(QoS, name, _freeing(getattr(QoS, name)))
+
+
+def _freeing(settle: Any) -> Any:
+    @functools.wraps(settle)
+    def settle_and_free(self: Any, delivery_tag: str, *args: Any, **options: Any) -> None:
+        try:
+            settle(self, delivery_tag, *args, **options)
+        except BaseException:
+            virtual.QoS.ack(self, delivery_tag)
+            raise
+
+    settle_and_free.guarded = True  # type: ignore[attr-defined]
+    return settle_and_free
 
 
 def guard_messages() -> None:

@@ -61,6 +61,19 @@ class Grouping(Generic[Call, Begun, Result]):
             # From within the first step of another: it would wait for itself.
             return self._make_alone(call)
         turn = _Turn[Call, Result](call)
+        try:
+            self._take_turn(turn)
+        except BaseException:
+            self._withdraw(turn)
+            raise
+        if turn.failure is not None:
+            raise turn.failure
+        if turn.is_made:
+            return cast("Result", turn.result)
+        return self._make_alone(call)
+
+    def _take_turn(self, turn: _Turn[Call, Result]) -> None:
+        """Lead the turn's group, or wait until another thread has made it."""
         with self._lock:
             self._waiting.append(turn)
             turn.leads = not self._is_led
@@ -69,11 +82,15 @@ class Grouping(Generic[Call, Begun, Result]):
             turn.is_called.wait()
         if turn.leads:
             self._lead()
-        if turn.failure is not None:
-            raise turn.failure
-        if turn.is_made:
-            return cast("Result", turn.result)
-        return self._make_alone(call)
+
+    def _withdraw(self, turn: _Turn[Call, Result]) -> None:
+        """A signal has torn the turn's thread away: nobody may wait for it to lead."""
+        with self._lock:
+            is_waiting = turn in self._waiting
+            if is_waiting:
+                self._waiting.remove(turn)
+        if is_waiting and turn.leads:
+            self._hand_on()
 
     def _make_alone(self, call: Call) -> Result:
         return self._finish(self._begin([call]))[0]

@@ -268,6 +268,22 @@ def test_a_node_that_came_back_empty_is_filled_again_also_the_one_with_the_pools
         assert pool.check_all_trades(deep=True).ok
 
 
+def test_an_answer_that_was_left_on_an_emptied_node_does_not_keep_recovery_out(
+    pool, journal, client, cluster, settings
+):
+    """A worker leaves a refusal while the server waits for its recovery."""
+    pool.add_trades([buy(user_id=user_id) for user_id in USERS])
+    journal.close()
+    with cluster.node_of(pool.store.keys.meta).client() as direct:
+        direct.flushall()
+        direct.script_flush()
+    pool.store.put_answers({"a" * 16: "stale"})
+    with closing(JournalService(settings, client)) as again:
+        again.recover()
+    assert fence.is_open(client)
+    assert len(list(pool.get_all_trades())) == len(USERS)
+
+
 @pytest.mark.slow
 def test_shards_of_another_pool_are_not_taken_over(pool, journal, client, cluster, settings, tmp_path):
     pool.add_trades([buy(user_id=user_id) for user_id in USERS])

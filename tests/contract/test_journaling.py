@@ -139,6 +139,19 @@ def test_a_full_disk_confirms_nothing_and_passes(pool, monkeypatch):
     assert [line.record_id for line in read_lines(pool.log)] == [trade.trade_id] * 2
 
 
+def test_a_server_that_is_full_of_what_waits_for_the_journal_is_emptied_by_it(pool):
+    """As after a long time without a disk: nobody else could free that memory."""
+    pool.add("ann")
+    pool.client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreUnavailable):
+            pool.add("bob")
+        assert pool.drain() == 2
+        assert sum(outbox_lengths(pool)) == 0
+    finally:
+        pool.client.config_set("maxmemory", 0)
+
+
 def test_what_was_fsynced_but_not_published_is_published_next(pool, monkeypatch):
     shard = pool.keys.shard_of_user("ann")
     pool.add("ann")

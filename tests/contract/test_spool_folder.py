@@ -310,6 +310,30 @@ def test_a_bot_can_start_and_trade_while_every_server_is_away(nowhere: Settings,
     client.close(timeout=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("batch_max", 0),
+        ("batch_max", 1.5),
+        ("spool_max", -1),
+        ("linger_ms", "20"),
+        ("linger_ms", float("nan")),
+        ("linger_ms", -1),
+        ("resend_s", 0),
+        ("resend_s", -1),
+        ("resend_s", float("inf")),
+        ("resend_s", True),
+    ],
+)
+def test_a_client_with_a_number_that_makes_no_sense_is_refused_before_it_opens_anything(
+    nowhere: Settings, tmp_path: Path, name: str, wrong: object
+):
+    spool = tmp_path / "spool.db"
+    with pytest.raises(Misconfigured, match=f"^{name}: .*; give a "):
+        PoolClient.connect(nowhere, spool=spool, **{name: wrong})
+    assert not spool.exists()
+
+
 def test_what_is_given_after_something_was_let_go_is_synced_again(tmp_path: Path):
     with closing(Spool(tmp_path / "spool", entries_max=10)) as spool:
         (kept,) = spool.append([entry("a")])

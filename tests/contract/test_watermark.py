@@ -12,6 +12,7 @@ from tradepool.errors import JournalUnavailable
 from tradepool.settings import Settings
 from tradepool.store import watermark as watermarking
 from tradepool.store.connection import connect
+from tradepool.store.durability import await_durable
 from tradepool.store.fence import GENERATION_FIELD, open_fence
 from tradepool.store.keys import Keys
 from tradepool.store.watermark import Watermark, parse_watermark
@@ -162,6 +163,40 @@ def test_the_generation_is_told_that_was_heard_with_the_positions(watermark, pub
     assert watermark.wait({0: "5-0"}, LONG_S) == before, "nobody has listened since"
     publish(s00="6-0")
     assert watermark.wait({0: "6-0"}, LONG_S) == watermark_generation(redis_client) != before
+
+
+def test_what_the_journal_had_of_another_pool_confirms_nothing_of_this_one(
+    watermark, publish, redis_client, store
+):
+    """The server's clock was ahead then; no worker was started anew."""
+
+    def begin_anew() -> str:
+        redis_client.flushall()
+        open_fence(redis_client)
+        return store.generation()
+
+    publish(s00="900-0")
+    watermark.wait({0: "900-0"}, LONG_S)
+    generation = begin_anew()
+    with pytest.raises(JournalUnavailable):
+        await_durable(store, watermark, {0: "800-0"}, generation, SOON_S)
+    publish(s00="900-0")
+    await_durable(store, watermark, {0: "800-0"}, generation, LONG_S)
+
+    begin_anew()
+    publish(s01="7-0")
+    watermark.wait({1: "7-0"}, LONG_S)
+    with pytest.raises(JournalUnavailable):
+        watermark.wait({0: "1-0"}, SOON_S)
+
+
+def test_after_a_recovery_shards_that_have_not_moved_are_as_far_as_before(watermark, publish, redis_client):
+    publish(s00="5-0")
+    watermark.wait({0: "5-0"}, LONG_S)
+    open_fence(redis_client)
+    publish(s01="7-0")
+    watermark.wait({1: "7-0"}, LONG_S)
+    watermark.wait({0: "5-0"}, SOON_S)
 
 
 def test_a_process_that_runs_the_journal_is_told_and_never_asks(redis_client, store, publish):

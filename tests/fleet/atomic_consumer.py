@@ -36,6 +36,7 @@ class TurnedConsumer:
         **options: Any,
     ) -> None:
         reliability.guard_restarts()
+        reliability.guard_acknowledgements()
         reliability.guard_messages()
         self.received: list[Any] = []
         """Messages in the order of arrival."""

@@ -6,6 +6,7 @@ import logging
 import signal
 
 import pytest
+import redis
 from kombu import Connection
 from kombu.transport.redis import Channel, QoS
 from redis.lock import Lock
@@ -35,7 +36,9 @@ TAKEN = 40
 def unguarded(monkeypatch: pytest.MonkeyPatch):
     """kombu's own methods, put back for one test."""
     reliability.guard_restarts()
-    monkeypatch.setattr(QoS, "restore_unacked_once", QoS.restore_unacked_once.__wrapped__)
+    reliability.guard_acknowledgements()
+    for name in ("restore_unacked_once", "ack", "reject"):
+        monkeypatch.setattr(QoS, name, getattr(QoS, name).__wrapped__)
     monkeypatch.setattr(Channel, "_connparams", Channel._connparams.__wrapped__)
 
 
@@ -79,6 +82,28 @@ def test_with_the_guard_it_is_left_to_the_visibility_timeout(
     )
     holding_channel.qos.restore_unacked_once()
     assert not holding_channel.qos._delivered
+
+
+@pytest.mark.parametrize(("name", "options"), [("ack", {}), ("reject", {}), ("reject", {"requeue": True})])
+def test_a_message_that_cannot_be_settled_makes_room_for_the_next_one(
+    holding_channel, monkeypatch: pytest.MonkeyPatch, name, options
+):
+    """A worker of one thread took nothing more after a wire had died while it acknowledged."""
+    reliability.guard_acknowledgements()
+    qos, held = holding_channel.qos, holding_channel.held
+    qos.prefetch_count = 1
+    assert not qos.can_consume()
+
+    def dead_wire(*_: object, **__: object):
+        raise redis.TimeoutError("timed out")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(redis.Redis, "pipeline", dead_wire)
+        with pytest.raises(redis.TimeoutError):
+            getattr(qos, name)(held.delivery_tag, **options)
+    assert qos.can_consume()
+    assert holding_channel.client.hexists(qos.unacked_key, held.delivery_tag)
+    holding_channel.client.delete(qos.unacked_key, qos.unacked_index_key)
 
 
 def test_the_guard_is_set_once_and_restores_as_before_while_connected(holding_channel):

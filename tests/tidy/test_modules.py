@@ -88,7 +88,7 @@ def test_every_lua_script_explains_itself_before_it_begins():
     scripts = [path for path in committed_files() if path.endswith(".lua")]
     assert scripts
     for path in scripts:
-        header = re.match(r"(#!lua\n)?(--.*\n)*", (ROOT / path).read_text(encoding="utf-8")).group().lower()
+        header = re.match(r"(#!lua.*\n)?(--.*\n)*", (ROOT / path).read_text(encoding="utf-8")).group().lower()
         missing = [word for word in ("keys", "argv", "return", "atomic") if word not in header]
         assert missing == [], path
 

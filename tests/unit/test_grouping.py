@@ -128,6 +128,27 @@ def test_a_leader_that_is_torn_away_leaves_nobody_waiting(kitchen, threads):
         leader.result(10)
 
 
+def test_who_is_torn_away_while_it_waits_leaves_nobody_waiting(kitchen, threads):
+    """Control-C in a bot's main thread, whose other threads go on."""
+    kitchen.may_begin.clear()
+    first = threads.submit(kitchen.grouping.make, "a")
+    eventually(lambda: kitchen.begun)
+
+    def tear() -> None:
+        eventually(lambda: kitchen.waiting() == 1)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    tearing = threads.submit(tear)
+    with pytest.raises(KeyboardInterrupt):
+        kitchen.grouping.make("torn")
+    tearing.result(10)
+    others = [threads.submit(kitchen.grouping.make, "b")]
+    eventually(lambda: kitchen.waiting() == 1)
+    kitchen.may_begin.set()
+    assert [future.result(10) for future in (first, *others)] == ["A", "B"]
+    assert kitchen.begun == [["a"], ["b"]]
+
+
 def test_a_call_from_within_another_does_not_wait_for_it(kitchen):
     inner: list[str] = []
 

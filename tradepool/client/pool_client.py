@@ -14,6 +14,7 @@ from tradepool.client.confirmation import Confirmation, Rejection
 from tradepool.client.delivery import Delivery
 from tradepool.client.entries import spool_entry, with_trade_id
 from tradepool.client.lag import Lag
+from tradepool.client.options import checked_count, checked_time
 from tradepool.client.sending import Pace
 from tradepool.client.spool_folder import open_spool
 from tradepool.errors import StoreUnavailable, Unavailable
@@ -77,11 +78,15 @@ class PoolClient:
         """A client of the fleet with these settings (the environment's when None); nothing need run yet.
 
         Raises: PoolLocked when another process has the spool's file open, StoreUnavailable when it cannot
-        be opened, Misconfigured for a setting that is wrong.
+        be opened, Misconfigured for a setting or a number that is wrong.
         """
         settings = settings or load_settings()
-        kept, siblings = open_spool(spool, entries_max=spool_max)
-        pace = Pace(linger_s=linger_ms / 1000, batch_max=min(batch_max, BATCH_MAX), resend_s=resend_s)
+        pace = Pace(
+            linger_s=checked_time("linger_ms", linger_ms, may_be_zero=True) / 1000,
+            batch_max=min(checked_count("batch_max", batch_max), BATCH_MAX),
+            resend_s=checked_time("resend_s", resend_s, may_be_zero=False),
+        )
+        kept, siblings = open_spool(spool, entries_max=checked_count("spool_max", spool_max))
         return cls(Delivery(settings, kept, pace, siblings), durable=spool is not None)
 
     def add_trade(self, trade: Trade | Loose, *, reserve: Loose | None = None) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import Event
 
 from tradepool.clock import now_us
-from tradepool.errors import Corrupt, Fenced, Unavailable
+from tradepool.errors import Corrupt, Fenced, StoreUnavailable, Unavailable
 from tradepool.files.journal import Journal
 from tradepool.files.lines import NewLine, spelled
 from tradepool.latencies import Latencies
@@ -201,9 +201,12 @@ class JournalWriter:
         # A clock that was set back must not silence it until it is there again.
         if not 0 <= now - self._measured_at < _LATENCIES_EVERY_US:
             self._measured_at = now
-            self._vitals.write_latencies(
-                JournalLatencies(at=now, fsync=self._journal.fsyncs.counts(), commit=self._commits.counts())
+            measured = JournalLatencies(
+                at=now, fsync=self._journal.fsyncs.counts(), commit=self._commits.counts()
             )
+            # A server without memory takes no figures; one that is away the next step tells of.
+            with contextlib.suppress(StoreUnavailable):
+                self._vitals.write_latencies(measured)
 
 
 def _longest(found: Iterable[OutboxEntry]) -> int:

@@ -21,10 +21,15 @@ def await_durable(
     the place of a commit that is gone. Nobody commits on it before a recovery, and every recovery begins
     another generation before it writes. So a watermark beyond the place of a commit, heard with the commit's
     own generation behind it, was moved by that commit. Where another generation was heard the server is
-    asked: it may have been heard before the commit.
+    asked: it may have been heard before the commit, maybe of another pool, and is not believed then.
 
     Raises: JournalUnavailable when that takes longer than `wait_s` or the server was recovered since;
     Fenced, StoreUnavailable.
     """
+    if (heard := watermark.wait(positions, wait_s)) == generation:
+        return
+    store.check_generation(generation)
+    watermark.forget(heard)
     if watermark.wait(positions, wait_s) != generation:
+        # Nobody has to be heard of shards in which nothing was ever written.
         store.check_generation(generation)

@@ -129,8 +129,14 @@ class Watermark:
                 waiter.bell.set()
 
     def notify(self, positions: Mapping[int, str], generation: str) -> None:
-        """Take over positions (shard → outbox position) that are fsynced, on a server of `generation`."""
+        """Take over positions (shard → outbox position) that are fsynced, on a server of `generation`.
+
+        All of them, where it is another generation than before: what was heard in that one is forgotten, for
+        it may have been another pool's.
+        """
         with self._lock:
+            if generation != self._generation:
+                self._reached.clear()
             self._generation = generation
             for shard, position in positions.items():
                 reached = parse_position(position)
@@ -139,6 +145,13 @@ class Watermark:
             for waiter in self._waiters:
                 if waiter.has_come(self._reached):
                     waiter.bell.set()
+
+    def forget(self, generation: str) -> None:
+        """Forget what was heard in `generation`, if it was the last one: it is over."""
+        with self._lock:
+            if generation == self._generation:
+                self._reached.clear()
+                self._read = []
 
     def _has_come(self, waiter: _Waiter, deadline_s: float, timeout_s: float) -> bool:
         """True once what `waiter` waits for is reached; False when it is for this thread to listen.
@@ -191,7 +204,8 @@ class Watermark:
 
     def _take(self, values: list[Any], generation: str) -> None:
         """`notify` of the shards whose field has changed since it was last read."""
-        known, self._read = self._read or [None] * len(values), values
+        known = self._read if self._read and generation == self._generation else [None] * len(values)
+        self._read = values
         moved = {shard: value for shard, value in enumerate(values) if value != known[shard]}
         self.notify({shard: parse_watermark(v).position for shard, v in moved.items()}, generation)
 

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Publishes the journal's positions, unless another writer has the journal's place by now.
 --
 -- KEYS    1 the journal's hash
@@ -10,7 +11,8 @@
 -- RETURNS the generation ('' for none); nil when the epoch is another's, then nothing was written.
 --
 -- Atomic because a writer that has just lost its place must not move the watermark, and because who hears
--- of the positions takes them for the generation's.
+-- of the positions takes them for the generation's. A server without memory takes this too: it is a line for each
+-- shard, and nothing leaves the outboxes before.
 
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return false end
 redis.call('HSET', KEYS[1], unpack(ARGV, 4))
