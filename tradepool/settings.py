@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,10 @@ SEGMENT_BYTES = 64 << 20
 """The usual size of a part of the journal."""
 
 _PREFIX = "TRADEPOOL_"
+_OF_OTHERS = frozenset(
+    f"{_PREFIX}{name}" for name in ("SERVER_BIN", "SERVER_IMAGE", "VERSION", "GPU_LOCK", "GRAFANA_PASSWORD")
+)
+"""Variables that are no settings: those of a private server and of `docker-compose.yml`."""
 
 
 class Durability(StrEnum):
@@ -39,6 +45,7 @@ class Settings(BaseSettings):
         env_prefix=_PREFIX,
         frozen=True,
         extra="forbid",
+        allow_inf_nan=False,
         # What stands in the wrong place may be a password.
         hide_input_in_errors=True,
     )
@@ -190,8 +197,11 @@ def secret_of(variable: str, given: SecretStr | None, file: Path | None) -> Secr
 def load_settings(**given: Any) -> Settings:
     """The settings of the environment, with those `given` in their place.
 
+    A variable that is none of ours, though it begins like one, is a warning that names the nearest.
+
     Raises: Misconfigured naming the first variable that is wrong and what it may be, never what it is.
     """
+    _warn_of_strangers()
     try:
         return Settings(**given)
     except ValidationError as error:
@@ -201,3 +211,13 @@ def load_settings(**given: Any) -> Settings:
     if problem["type"] == "extra_forbidden":
         raise Misconfigured(f"{name}: there is no such setting; docs/operations.md lists them all")
     raise Misconfigured(f"{name}: {problem['msg']}; correct this setting")
+
+
+def _warn_of_strangers() -> None:
+    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields} | _OF_OTHERS
+    # Names are read in any case, as pydantic does.
+    for name in sorted({name.upper() for name in os.environ} - known):
+        if name.startswith(_PREFIX):
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            # From one place: each is told once in a process, by whatever shows its warnings.
+            warnings.warn(f"{name} is no setting and has no effect; the nearest is {near}", stacklevel=1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterable
+from math import inf
 from queue import Empty
 from time import monotonic
 from typing import Any
@@ -20,7 +21,7 @@ from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
 
 from tasks.transport.abilities import explaining_tracking, lacks_protocol
-from tasks.transport.exchange import Exchange, Taken
+from tasks.transport.exchange import SCRIPT, Exchange, Taken
 from tasks.transport.gathering import AtomicQoS
 from tasks.transport.unsettled import Unsettled, unsettled_of
 
@@ -28,6 +29,8 @@ __all__ = ["AtomicTransport"]
 
 TAGS_MAX = 1000
 """Acknowledgements in one exchange; fewer than Lua can unpack."""
+AT_ONCE = -inf
+"""When to look next: before any moment, however much is added to it."""
 
 # Hardly a function of these has types.
 _Channel: Any = redis_transport.Channel
@@ -48,9 +51,8 @@ class AtomicChannel(_Channel):
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         self._unsettled: Unsettled = unsettled_of(connection.client.as_uri())
         self._exchange: Exchange | None = None
-        self._looks_at = 0.0
-        self._tracking: Any = None
-        self._is_script_known = False
+        self._looks_at = AT_ONCE
+        self._prepared: Any = None
         self._shared_client: Any = None
         self._unnoted_queues: set[str] = set()
         try:
@@ -63,6 +65,7 @@ class AtomicChannel(_Channel):
     def basic_consume(self, queue: str, no_ack: bool = False, *args: Any, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         """Consume from `queue`; with `no_ack` what is taken from it is not noted."""
         (self._unnoted_queues.add if no_ack else self._unnoted_queues.discard)(queue)
+        self._looks_at = AT_ONCE
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def wants_exchange(self) -> bool:
@@ -115,7 +118,7 @@ class AtomicChannel(_Channel):
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's signature
         """Send an exchange."""
         connection = self.client.connection
-        self._track(connection)
+        self._prepare(connection)
         self._put_back_lost()
         self._exchange = exchange = Exchange(
             beginning=uuid4().hex,
@@ -128,9 +131,8 @@ class AtomicChannel(_Channel):
         keys = [self.global_keyprefix + key for key in (self.unacked_key, self.unacked_index_key, *lists)]
         self._looks_at = self._brpop_sent_at = monotonic()
         self._in_poll = connection
-        command = exchange.command(keys, is_script_known=self._is_script_known)
         # Not after a ping: one that fails would connect anew, and send this where nobody reads the answer.
-        connection.send_command(*command, check_health=False)
+        connection.send_command(*exchange.command(keys), check_health=False)
 
     def _brpop_read(self, **_options: Any) -> bool:
         """Deliver what has arrived. Raises: Empty when no message has; the connection's errors."""
@@ -149,14 +151,18 @@ class AtomicChannel(_Channel):
         else:
             super()._poll_error(type, **options)
 
-    def _track(self, connection: Any) -> None:
-        if self._tracking is connection._sock:  # noqa: SLF001 - a connection that was lost has another socket
+    def _prepare(self, connection: Any) -> None:
+        """Have the server tell this connection of messages, and know the script; a restart forgets both."""
+        if self._prepared is connection._sock:  # noqa: SLF001 - a connection that was lost has another socket
             return
         connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP", check_health=False)
         with explaining_tracking():
             connection.read_response()
-        self._tracking = connection._sock  # noqa: SLF001 - as above
-        self._is_script_known = False
+        # Loaded, not sent with the first call: so come kombu's own scripts, and a login that may run them
+        # need not be allowed EVAL. A server may also drop what only EVAL brought.
+        connection.send_command("SCRIPT", "LOAD", SCRIPT, check_health=False)
+        connection.read_response()
+        self._prepared = connection._sock  # noqa: SLF001 - as above
 
     def _read(self, connection: Any) -> int:
         """Read one answer or notice; how many messages it brought."""
@@ -164,7 +170,7 @@ class AtomicChannel(_Channel):
         try:
             answer = connection.read_response(push_request=True)
         except NoScriptError:
-            self._is_script_known = False
+            self._prepared = None
             self._unsettled.acknowledge(self._end_exchange().acknowledged)
             return 0
         except ResponseError:
@@ -177,12 +183,12 @@ class AtomicChannel(_Channel):
             return 0
         if type(answer) is not list:
             # The server tells of a queue that has changed; that is of another type, or nothing.
-            self._looks_at = 0.0
+            self._looks_at = AT_ONCE
             return 0
-        self._is_script_known = True
         exchange = self._end_exchange()
         taken = list(exchange.taken(answer))
         if len(taken) < exchange.room:
+            # Still at once, if a queue or a notice has come since the exchange was sent.
             self._looks_at += self.brpop_timeout
         return self._deliver_all(taken)
 
@@ -244,7 +250,7 @@ class AtomicChannel(_Channel):
     def _on_connection_disconnect(self, connection: Any) -> None:
         if self._in_poll is connection:
             self._lose_exchange()
-        self._looks_at = 0.0
+        self._looks_at = AT_ONCE
         super()._on_connection_disconnect(connection)
 
 

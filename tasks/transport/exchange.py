@@ -9,10 +9,10 @@ from importlib import resources
 
 from tasks.transport import notes
 
-__all__ = ["Exchange", "Taken"]
+__all__ = ["SCRIPT", "Exchange", "Taken"]
 
-_SCRIPT = (resources.files("tasks.transport") / "exchange.lua").read_text("utf-8")
-_SCRIPT_SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+SCRIPT = (resources.files("tasks.transport") / "exchange.lua").read_text("utf-8")
+_SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _KEYS_BEFORE_LISTS = 2
 
 Taken = tuple[str, str, bytes]
@@ -38,20 +38,11 @@ class Exchange:
         """Those under which messages may be noted."""
         return [self._tag(number) for number in range(1, self.room + 1)]
 
-    def command(self, keys: Sequence[str], *, is_script_known: bool) -> list[str | int]:
+    def command(self, keys: Sequence[str]) -> list[str | int]:
         """The server's command. `keys`: unacknowledged messages, their index, and the lists by priority."""
         endings = ["" if queue in self.unnoted else notes.ending(queue) for queue in self.queues]
-        arguments: tuple[str | int, ...] = (
-            self.room,
-            self.beginning,
-            len(endings),
-            *endings,
-            *self.acknowledged,
-        )
-        if is_script_known:
-            return ["EVALSHA", _SCRIPT_SHA, len(keys), *keys, *arguments]
-        # This has the server keep the script, which a restart loses, and with it the connection.
-        return ["EVAL", _SCRIPT, len(keys), *keys, *arguments]
+        about: tuple[str | int, ...] = (self.room, self.beginning, len(endings), *endings, *self.acknowledged)
+        return ["EVALSHA", _SCRIPT_SHA, len(keys), *keys, *about]
 
     def taken(self, answer: Sequence[object]) -> Iterator[Taken]:
         """What the script's answer brings, in the order to deliver it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import subprocess
@@ -232,6 +233,23 @@ class TestReading:
         assert on_pool("replay-dead", "--json").json == {"sent": 0, "kept": 0}
         assert on_pool("audit-report", "--json").json == {"file": str(pool_dir / "audits" / "index.html")}
 
+    def test_dead_letters_are_seen_by_health_and_discarded_by_choice(self, run, tmp_path):
+        folder = tmp_path / "pool"
+        letter = {"task": "tasks.trades.add_trade", "task_id": "t", "payload": {"op": "add_trade"}}
+        body = base64.b64encode(json.dumps(letter).encode()).decode()
+        with TradePool.embedded(folder) as pool:
+            pool.redis.lpush("dead", json.dumps({"body": body}))
+        told = run("health", "--embedded", folder)
+        assert (told.code, told.out[:27]) == (1, "1 dead letters are parked; ")
+        run("replay-dead", "--discard", "--embedded", folder).assert_one_line(2)
+        missed = run("replay-dead", "--task", "foo", "--embedded", folder, "--json")
+        assert missed.json == {"sent": 0, "kept": 0}
+        assert missed.err == "no dead letter fits; parked are some of tasks.trades.add_trade\n"
+        gone = run("replay-dead", "--discard", "--id", "t", "--embedded", folder, "--json")
+        assert gone.json == {"discarded": 1}
+        assert json.loads((folder / "dead_discarded.jsonl").read_text())["task_id"] == "t"
+        assert run("health", "--embedded", folder).out == "ok\n"
+
     def test_an_unknown_user_has_nothing(self, on_pool):
         assert on_pool("summary", "nobody", "--json").json["trade_count"] == 0
         assert on_pool("tokens", "nobody", "--json").json == {}
@@ -356,6 +374,7 @@ class TestErrors:
             ended = run("up", "--embedded", tmp_path / "pool")
         ended.assert_one_line(3)
         assert f"port {port} cannot be used" in ended.err
+        assert "set TRADEPOOL_FLOWER_PORT to another port" in ended.err
 
     def test_a_wrong_setting_is_named(self, run, monkeypatch):
         monkeypatch.setenv("TRADEPOOL_SHARD_COUNT", "many")

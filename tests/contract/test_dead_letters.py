@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from tradepool import wire
+from tradepool.errors import Misconfigured, ResourceUnavailable
 from tradepool.fleet import dead_letters
 from tradepool.fleet.dead_letters import DeadLetter, DeadLetters, Wanted
 from tradepool.model.commands import TradeCommand
@@ -173,6 +174,43 @@ def test_a_replay_that_ends_between_sending_and_removing_leaves_the_letters(
     assert dead.replay() == (1, 0)
     first, again = (commands for _, (commands,), _ in sent(redis_client, "trades"))
     assert first == again, "the same commands, so the second is a duplicate"
+
+
+def test_what_is_discarded_is_on_disk_before_it_is_gone(
+    settings, redis_client, dead, park, monkeypatch: pytest.MonkeyPatch
+):
+    kept = settings.data_dir / "dead_discarded.jsonl"
+    for number in (1, 2, 3):
+        park(command(number), task_id=f"task-{number}")
+    park("ascii text", task="tasks.trades.add_trade")
+    if settings.data_dir.exists():
+        settings.data_dir.rmdir()
+    with pytest.raises(Misconfigured, match=r"^TRADEPOOL_DATA_DIR: there is no folder .*; discard on"):
+        dead.discard(Wanted())
+    settings.data_dir.mkdir()
+    kept.mkdir()
+    with pytest.raises(ResourceUnavailable, match="Is a directory; what is discarded is written there first"):
+        dead.discard(Wanted())
+    assert dead.count() == 4
+    kept.rmdir()
+    kept.write_text('{"torn')
+
+    def looked_at(raws: Any) -> None:
+        assert len(kept.read_bytes().splitlines()) == 1 + len(raws)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr(dead, "_remove", looked_at)
+        with pytest.raises(KeyboardInterrupt):
+            dead.discard(Wanted(name="task-2"))
+    assert dead.discard(Wanted(task="apply_changes"), limit=2) == 2
+    assert [letter.task_id for letter in dead.letters()] == ["task-3", "task-1"]
+    assert dead.discard(Wanted()) == 2
+    assert (dead.count(), redis_client.llen(wire.QUEUE_TRADES)) == (0, 0)
+    lines = [json.loads(line) for line in kept.read_text().splitlines()[1:]]
+    payloads = [command(2), command(1), command(2), command(3), "ascii text"]
+    assert [line["payload"] for line in lines] == payloads
+    assert all(line["discarded_at"] > line["parked_at"] == PARKED_AT for line in lines)
 
 
 def test_any_payload_has_ids_and_a_queue():

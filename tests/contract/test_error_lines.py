@@ -167,6 +167,7 @@ def test_a_port_that_does_not_speak_tls_is_told_so(server):
         ("redis+cluster://h:1/3", "a cluster has only one; leave out"),
         (f"redis+cluster://:{HUSH}/3@h:1", "%2F"),
         ("redis+cluster://h:port", "cannot be read as redis[+]cluster://host:port,host:port; "),
+        ("redis://h/abc", "cannot be read as redis://host:port/db; "),
         ("http://h", "redis[+]sentinel://"),
     ],
 )

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
-from kombu import Connection
+from kombu import Connection, Queue
 from redis._parsers import _RESP3Parser
 from redis.exceptions import AuthenticationError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from tasks.transport import choose_transport
-from tasks.transport.atomic import AtomicChannel, AtomicTransport
+from tasks.transport.atomic import AT_ONCE, AtomicChannel, AtomicTransport
 from tests.fleet.atomic_consumer import StockTransport, TurnedConsumer, publisher
 from tests.tcp_proxy import TcpProxy
 from tests.waiting import eventually
@@ -190,6 +190,25 @@ def test_a_waiting_consumer_is_told_of_a_message(
         for number in range(3):
             publish("b", str(number), priority=6)
             consumer.turn_until(lambda: len(consumer.received) == number + 1)  # noqa: B023 - called at once
+
+
+@pytest.mark.parametrize("exchanges_under_way", [0, 1])
+def test_a_queue_that_is_added_is_looked_into_at_once(
+    broker: redis.Redis, publish: Publish, url: str, monkeypatch: pytest.MonkeyPatch, exchanges_under_way: int
+):
+    monkeypatch.setattr(AtomicTransport, "brpop_timeout", LONG_S)
+    with TurnedConsumer(url) as consumer:
+        consumer.rest()
+        publish("c", "1")
+        if exchanges_under_way:
+            consumer.channel._looks_at = AT_ONCE
+            consumer.connection.transport.cycle.on_poll_start()
+            assert consumer.channel._in_poll
+        consumer.consumer.add_queue(Queue("c"))
+        consumer.consumer.consume()
+        consumer.turn_until(lambda: consumer.bodies == ["1"])
+        publish("c", "2")
+        consumer.turn_until(lambda: consumer.bodies == ["1", "2"])
 
 
 def test_an_idle_consumer_that_has_lost_its_wire_is_told_of_messages_on_the_next(
@@ -388,6 +407,18 @@ def test_a_broker_that_may_not_tell_of_messages_is_refused_with_the_cure(
         finally:
             broker.execute_command("ACL", "SETUSER", "default", "+client|tracking")
         consumer.turn_until(lambda: consumer.bodies == ["1"])
+
+
+def test_a_login_that_may_run_loaded_scripts_only_takes_messages(
+    broker: redis.Redis, publish: Publish, url: str
+):
+    publish("a", "1")
+    broker.execute_command("ACL", "SETUSER", "default", "-eval")
+    try:
+        with TurnedConsumer(url) as consumer:
+            consumer.turn_until(lambda: consumer.bodies == ["1"])
+    finally:
+        broker.execute_command("ACL", "SETUSER", "default", "+eval")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,10 @@ import pytest
 from tests.loose_trades import buy
 from tests.waiting import eventually
 from tradepool import TradePool
+from tradepool.demo import run
+from tradepool.demo.journal_count import JournalCount
 from tradepool.demo.proof import prove
+from tradepool.errors import Rejected
 
 LEGACY = Path(__file__).parents[2] / "../shared/data/legacy"
 
@@ -77,6 +81,28 @@ def test_the_demo_takes_a_real_export(demo, tmp_path):
     assert (told["ok"], told["missing_in_journal"], told["findings"]) == (True, [], {})
     assert any("line 885" in row for row in told["refused"])
     assert len(json.loads((tmp_path / "demo" / "trades.json").read_bytes())) == 600
+
+
+@pytest.mark.slow
+def test_a_second_demo_in_the_same_folder_counts_its_own_changes_only(demo, tmp_path):
+    counted = []
+    for _ in range(2):
+        process = demo("--seconds", "12", "--json")
+        output = process.communicate(timeout=110)[0]
+        assert process.returncode == 0, output
+        told, _end = json.JSONDecoder().raw_decode(output, output.index("{\n"))
+        counted.append(told["journaled"])
+
+    assert sum(counted) <= JournalCount(tmp_path / "demo" / "trade_pool.log").look()
+
+
+def test_for_a_file_that_is_not_there_the_demo_starts_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    with pytest.raises(Rejected, match="no-file"):
+        run(import_file=tmp_path / "no-file")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("started", [2, 6, 10])

@@ -20,8 +20,11 @@ from tradepool.client import PoolClient
 from tradepool.errors import Misconfigured
 from tradepool.fleet.programs import environment
 from tradepool.pool import TradePool
+from tradepool.settings import load_settings
 
 CONFIRM_S = 60.0
+TAKING = {"celery": "brpop", "atomic": "client|tracking"}
+"""The right that only taking a message needs, by transport."""
 
 
 @pytest.fixture(scope="module", params=["one server", "two servers", "atomic takes"])
@@ -104,7 +107,7 @@ def lines_of(log: str, event: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("right", ["brpop", "publish"])
+@pytest.mark.parametrize("right", [TAKING[load_settings().broker_transport], "publish"])
 def test_a_worker_that_is_denied_a_right_says_so_once_and_works_when_it_has_it(
     pool_alone: RoleServers, right: str
 ):

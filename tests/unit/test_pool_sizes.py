@@ -75,6 +75,7 @@ def test_no_password_stands_in_a_command_line():
     assert flower.environment["FLOWER_BASIC_AUTH"] == "me:topsecret"
     assert flower.environment["FLOWER_MAX_TASKS"] == "10000", "at its own limit it would take 640 MiB"
     assert "--address=127.0.0.1" in flower.arguments
+    assert flower.umask == 0o077, "its database would be for everybody to read"
 
 
 def test_the_environment_gives_a_child_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

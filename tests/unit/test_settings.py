@@ -23,6 +23,7 @@ HUSH = "hush-hush"
         ("durability", "perhaps", "'journal' or 'redis'"),
         ("pnl_backend", "abacus", "auto"),
         ("flower_port", "70000", "65535"),
+        ("journal_wait_s", "inf", "finite number"),
     ],
 )
 def test_the_variable_and_its_limits_are_named(monkeypatch, name, value, told):
@@ -61,6 +62,17 @@ def test_what_was_given_is_told_nowhere(given):
 def test_a_mistyped_setting_is_told_so():
     with pytest.raises(Misconfigured, match="TRADEPOOL_REDIS_PASWORD: there is no such setting"):
         load_settings(redis_pasword=HUSH)
+
+
+def test_a_mistyped_variable_is_a_warning_that_names_the_nearest_and_no_value(monkeypatch):
+    monkeypatch.setenv("TRADEPOOL_SERVER_BIN", "server")
+    monkeypatch.setenv("TRADEPOOL_REDIS_PASSWORD_FILE", "file")
+    load_settings()
+    monkeypatch.setenv("TRADEPOOL_REDIS_PASWORD", HUSH)
+    words = "TRADEPOOL_REDIS_PASWORD is no setting and has no effect; the nearest is TRADEPOOL_REDIS_PASSWORD"
+    with pytest.warns(UserWarning, match=f"^{words}$") as told:
+        load_settings()
+    assert len(told) == 1
 
 
 def test_everybody_who_reads_the_environment_tells_it_the_same(monkeypatch, tmp_path):

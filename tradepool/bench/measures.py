@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,9 @@ from tradepool.bench.figure import Figure, percentile_ms, rate_for, times_of
 from tradepool.bench.trades import PRICES, Trades
 from tradepool.client import PoolClient
 from tradepool.errors import JournalUnavailable
+from tradepool.fleet.health import read_health
 from tradepool.fleet.programs import fleet_programs, generated_login
+from tradepool.fleet.state import Watcher
 from tradepool.fleet.supervisor import Supervisor
 from tradepool.pool import TradePool
 from tradepool.server.embedded import EmbeddedServer
@@ -23,6 +26,7 @@ BATCH = 200
 CLIENT_BATCHES = 10
 CALLS_MAX = 2000
 START_TIMEOUT_S = 60.0
+_POLL_S = 0.05
 _SYNC_BYTES = 4096
 _VALUE = bytes(400)
 """As large as a stored trade."""
@@ -130,6 +134,18 @@ def _flushed(client: PoolClient) -> None:
         )
 
 
+def _await_open(settings: Settings) -> None:
+    """Wait until the fleet has opened the store; a client that comes before says that it cannot confirm."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    with Watcher(settings) as watcher:
+        while read_health(watcher).is_fenced:
+            if time.monotonic() > deadline:
+                raise JournalUnavailable(
+                    f"the fleet did not open the store within {START_TIMEOUT_S:.0f} s; is it busy?"
+                )
+            time.sleep(_POLL_S)
+
+
 @contextmanager
 def _fleet(folder: Path) -> Iterator[Settings]:
     """A server and workers of our own; whatever server the environment names is not touched."""
@@ -144,4 +160,5 @@ def _fleet(folder: Path) -> Iterator[Settings]:
             program for program in fleet_programs(settings) if program.name.startswith(("files", "trades"))
         ]
         with Supervisor(settings, needed):
+            _await_open(settings)
             yield settings

@@ -10,6 +10,8 @@ import typer
 from tradepool.cli.exits import OK
 from tradepool.cli.opening import AsJson, Embedded, open_pool
 from tradepool.cli.output import print_json
+from tradepool.errors import InvalidQuery
+from tradepool.pool import TradePool
 from tradepool.printable import printable
 
 __all__ = ["audit_report"]
@@ -26,9 +28,18 @@ def audit_report(
 ) -> int:
     """Write the page of the kept audit reports: findings, repairs, and plots of how it went."""
     with open_pool(embedded) as pool:
-        written = pool.write_audit_page(output)
+        written = _written(pool, output)
     if as_json:
         print_json({"file": str(written)})
     else:
         typer.echo(printable(str(written)))
     return OK
+
+
+def _written(pool: TradePool, output: Path | None) -> Path:
+    try:
+        return pool.write_audit_page(output)
+    except InvalidQuery as refusal:
+        raise InvalidQuery(
+            refusal.problem, field="--output", value=str(output), cure=refusal.cure
+        ) from refusal

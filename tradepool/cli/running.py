@@ -71,8 +71,8 @@ def up(*, embedded: Embedded = None) -> int:
         # Without its server the fleet would start and restart for ever.
         check_shard_count(stack.enter_context(connect(settings)), settings.shard_count)
         broker_address(settings)
-        free_port(settings.flower_port)
-        free_port(settings.metrics_port)
+        free_port(settings.flower_port, setting="TRADEPOOL_FLOWER_PORT")
+        free_port(settings.metrics_port, setting="TRADEPOOL_METRICS_PORT")
         configure_log(settings.log_format, settings.log_level, secrets=known_secrets(settings))
         if settings.flower_basic_auth is None:
             settings = settings.model_copy(update={"flower_basic_auth": generated_login()})

@@ -12,7 +12,9 @@ from tradepool.audit.parts.run_board import RunningAudit
 from tradepool.cli.exits import FINDINGS, OK
 from tradepool.cli.opening import AsJson, Embedded, open_pool
 from tradepool.cli.output import figures_table, print_json, print_table, rows_table, time_text
+from tradepool.fleet.dead_letters import DeadLetters
 from tradepool.fleet.health import Health, QueueHealth, read_health
+from tradepool.fleet.problems import parked_problems
 from tradepool.fleet.state import Watcher
 from tradepool.settings import load_settings
 
@@ -45,7 +47,11 @@ def _looked_at(embedded: Path | None) -> Health:
         with Watcher(load_settings()) as watcher:
             return read_health(watcher)
     with open_pool(embedded) as pool, Watcher(pool.settings, has_fleet=False) as watcher:
-        return read_health(watcher)
+        found = read_health(watcher)
+        with DeadLetters(pool.settings) as dead:
+            # What a fleet on this folder has left is there also while none runs.
+            parked = tuple(parked_problems(dead.count()))
+    return msgspec.structs.replace(found, problems=(*found.problems, *parked))
 
 
 def _form(found: Health) -> dict[str, Any]:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from tradepool.client import PoolClient
 from tradepool.errors import Rejected
-from tradepool.importers.grouping import resolved
+from tradepool.importers.grouping import Resolved, resolved
 from tradepool.importers.opening import open_import
 from tradepool.importers.rows import Defaults, RefusedRow, TradeRow
 from tradepool.pool import TradePool
 
-__all__ = ["FileFeed"]
+__all__ = ["FileFeed", "read_export"]
+
+
+def read_export(path: Path) -> list[Resolved]:
+    """The rows of a file: trades, and what is none. Raises: Rejected when it cannot be read at all."""
+    return list(resolved(open_import(path, defaults=Defaults(user="demo")).entries))
 
 
 class FileFeed:
-    """Sends every trade of `path` once, from `start` on.
+    """Sends every trade of an export, as `read_export` has read it, once, from `start` on."""
 
-    Raises: Rejected when the file cannot be read at all.
-    """
-
-    def __init__(self, client: PoolClient, pool: TradePool, path: Path) -> None:
+    def __init__(self, client: PoolClient, pool: TradePool, entries: Sequence[Resolved]) -> None:
         self._client = client
         self._pool = pool
-        entries = list(resolved(open_import(path, defaults=Defaults(user="demo")).entries))
         self._rows = [entry for entry in entries if isinstance(entry, TradeRow)]
         self._thread = threading.Thread(target=self._feed, name="file-feed", daemon=True)
         self.users = sorted({str(row.trade["user_id"]) for row in self._rows})

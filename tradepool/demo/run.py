@@ -6,7 +6,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,10 +17,11 @@ from rich.live import Live
 from tradepool.client import PoolClient
 from tradepool.demo.bots import Bots
 from tradepool.demo.display import DemoResult, render_result
-from tradepool.demo.file_feed import FileFeed
+from tradepool.demo.file_feed import FileFeed, read_export
 from tradepool.demo.fleet import demo_fleet
 from tradepool.demo.stage import Stage
 from tradepool.fleet.supervisor import Supervisor
+from tradepool.importers.grouping import Resolved
 from tradepool.pool import TradePool
 from tradepool.settings import Settings
 
@@ -49,11 +50,13 @@ def run(
     KeyboardInterrupt, also for SIGTERM, after everything is stopped.
     """
     console = Console(stderr=present is not None)
+    # Read first: for a file that is none nothing is started.
+    export = None if import_file is None else read_export(import_file)
     folder = data_dir or Path(tempfile.mkdtemp(prefix="tradepool-demo-"))
     is_whole = False
     try:
         with _interruptible(), demo_fleet(folder) as (settings, supervisor):
-            outcome = _perform(settings, supervisor, console, import_file, seconds)
+            outcome = _perform(settings, supervisor, console, export, seconds)
             if present is None:
                 console.print(render_result(outcome))
             else:
@@ -70,13 +73,17 @@ def run(
 
 
 def _perform(
-    settings: Settings, supervisor: Supervisor, console: Console, import_file: Path | None, seconds: float
+    settings: Settings,
+    supervisor: Supervisor,
+    console: Console,
+    export: Sequence[Resolved] | None,
+    seconds: float,
 ) -> DemoResult:
     with (
         TradePool.connect(settings) as pool,
         PoolClient.connect(settings, spool=settings.data_dir / "demo-spool.db") as client,
     ):
-        traders = Bots(client, pool) if import_file is None else FileFeed(client, pool, import_file)
+        traders = Bots(client, pool) if export is None else FileFeed(client, pool, export)
         with Live(console=console, auto_refresh=False) as live:
             return Stage(pool, client, traders, supervisor, live).play(seconds)
 

@@ -1,7 +1,8 @@
-"""Whole files that are either replaced durably or not at all, and locks on a folder's files."""
+"""Files replaced durably or not at all, lines added durably, and locks on a folder's files."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from tradepool.errors import PoolLocked, ResourceUnavailable
 __all__ = [
     "FILE_MODE",
     "FileLock",
+    "append_lines",
     "fresh_path",
     "fsync_folder",
     "prepare_folder",
@@ -130,6 +132,31 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def append_lines(path: Path, lines: bytes) -> None:
+    """Add whole `lines` to the end of `path`; on return they are on disk. Several processes may do so.
+
+    What a crash or a full disk has cut short stays a line of its own. Raises: OSError.
+    """
+    is_new = not path.exists()
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        # One write: lines of several processes do not mix.
+        told = _after_torn_line(fd) + lines
+        if os.write(fd, told) < len(told):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    if is_new:
+        fsync_folder(path.parent)
+
+
+def _after_torn_line(fd: int) -> bytes:
+    """What ends a line that was cut short when the disk was full or the process was killed."""
+    size = os.fstat(fd).st_size
+    return b"\n" if size and os.pread(fd, 1, size - 1) != b"\n" else b""
 
 
 def write_all(fd: int, data: bytes, offset: int) -> None:

@@ -1,4 +1,4 @@
-"""What the fleet has parked: to look at, and to send again once the reason is gone."""
+"""What the fleet has parked: to look at, to send again once the reason is gone, or to discard."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import binascii
 import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple, Self, cast, get_args
 
 import msgspec
@@ -14,16 +15,21 @@ import msgspec
 from tradepool import wire
 from tradepool.broker import ChangeSender
 from tradepool.clock import now_us
+from tradepool.errors import Misconfigured, ResourceUnavailable
+from tradepool.files.durable import append_lines
 from tradepool.model.token_commands import TokenCommand
 from tradepool.settings import Settings
 from tradepool.store.address import broker_name
 from tradepool.store.connection import connect_broker
 from tradepool.store.translation import translated
 
-__all__ = ["COMMANDS_MAX", "DeadLetter", "DeadLetters", "Replayed", "Wanted", "letter_in"]
+__all__ = ["COMMANDS_MAX", "DISCARDED_NAME", "DeadLetter", "DeadLetters", "Replayed", "Wanted", "letter_in"]
 
 COMMANDS_MAX = 200
 """Commands that a replay sends in one message."""
+
+DISCARDED_NAME = "dead_discarded.jsonl"
+"""What was discarded, a letter a line, in the data folder."""
 
 _PAGE = 100
 _DIGEST_CHARS = 16
@@ -102,6 +108,7 @@ class DeadLetters:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._discarded = settings.data_dir / DISCARDED_NAME
         self._client = connect_broker(settings)
         self._name = broker_name(settings)
         self._sender = ChangeSender(settings)
@@ -131,6 +138,27 @@ class DeadLetters:
             self._remove([raw for raw, _ in message])
         return Replayed(len(sendable), sum(not letter.queue for _, letter in meant))
 
+    def discard(self, wanted: Wanted, *, limit: int | None = None) -> int:
+        """Take what is `wanted` off the queue for good, oldest first, `limit` letters at most; how many.
+
+        Each is first written to `dead_discarded.jsonl` in the data folder, also what cannot be read.
+
+        Raises: Misconfigured without that folder, ResourceUnavailable when nothing can be written there.
+        """
+        if not self._discarded.parent.is_dir():
+            raise Misconfigured(
+                f"TRADEPOOL_DATA_DIR: there is no folder {self._discarded.parent}; discard on the machine of "
+                f"the pool's folder, where {DISCARDED_NAME} keeps what is discarded"
+            )
+        found = ((raw, letter_in(raw)) for raw in list(self._raw()))
+        meant = list(islice((one for one in found if wanted.fits(one[1])), limit))
+        for start in range(0, len(meant), _PAGE):
+            page = meant[start : start + _PAGE]
+            self._keep([letter for _, letter in page])
+            # Only now: a crash in between leaves the letters, and two lines of one do no harm.
+            self._remove([raw for raw, _ in page])
+        return len(meant)
+
     def close(self) -> None:
         """Close the connections."""
         self._sender.close()
@@ -152,6 +180,15 @@ class DeadLetters:
             if len(page) < _PAGE:
                 return
             last -= _PAGE
+
+    def _keep(self, letters: Sequence[DeadLetter]) -> None:
+        at = {"discarded_at": now_us()}
+        lines = b"".join(wire.encode(at | msgspec.to_builtins(letter)) + b"\n" for letter in letters)
+        try:
+            append_lines(self._discarded, lines)
+        except OSError as problem:
+            why = f"{self._discarded}: {problem.strerror}; what is discarded is written there first"
+            raise ResourceUnavailable(why) from problem
 
     def _remove(self, raws: Sequence[bytes]) -> None:
         with translated(self._name):

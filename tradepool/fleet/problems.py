@@ -19,7 +19,7 @@ from tradepool.fleet.store_state import MarksState, StoreState
 from tradepool.settings import Settings
 from tradepool.store.vitals import Memory
 
-__all__ = ["Problem", "problems_of"]
+__all__ = ["Problem", "parked_problems", "problems_of"]
 
 LAG_MAX_S = 10.0
 """How long a commit may wait for the journal: a third of what a call waits before it gives up."""
@@ -160,12 +160,18 @@ def _folder(folder: FolderState, at: int) -> Iterator[Problem]:
         )
 
 
-def _broker(broker: BrokerState, at: int, settings: Settings) -> Iterator[Problem]:
-    if broker.dead.depth:
+def parked_problems(letters: int) -> Iterator[Problem]:
+    """That so many `letters` are parked, unless there are none."""
+    if letters:
         yield Problem(
-            what=f"{broker.dead.depth} dead letters are parked",
-            cure="run 'tradepool replay-dead --list' for their reasons; without --list it sends them again",
+            what=f"{letters} dead letters are parked",
+            cure="run 'tradepool replay-dead --list' for their reasons; without --list it sends them again, "
+            "with --discard it takes them away",
         )
+
+
+def _broker(broker: BrokerState, at: int, settings: Settings) -> Iterator[Problem]:
+    yield from parked_problems(broker.dead.depth)
     for queue, waiting in broker.queues.items():
         yield from _queue(queue, waiting.depth, seconds_since(waiting.oldest_at, at))
     unacked_s = seconds_since(broker.unacked.oldest_at, at)

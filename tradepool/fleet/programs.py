@@ -26,6 +26,8 @@ _PASSWORD_BYTES = 12
 _FLOWER_TASKS_MAX = "10000"
 """Messages that Flower remembers, at 6 to 8 KiB each; its own limit is 100,000."""
 _FLOWER_DB_NAME = "flower"
+_FLOWER_UMASK = 0o077
+"""It has no setting for the rights of its database, which tells who sent what."""
 _FLOWER_SAVE_EVERY_MS = "60000"
 """It answers nobody while it saves, which takes a third of a second for so many messages."""
 
@@ -40,6 +42,8 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)
     ends_last: bool = False
     """Whether others need it while they finish: the journal of their last changes."""
+    umask: int = -1
+    """Which rights the files that it makes are denied; -1 for those that the supervisor's are."""
 
 
 def fleet_programs(settings: Settings) -> tuple[Program, ...]:
@@ -111,7 +115,7 @@ def _flower(settings: Settings) -> Program:
         # Flower's own variables, so that whoever sets one is heard.
         **{name: os.environ.get(name, usual) for name, usual in _flower_usual(settings.data_dir).items()},
     }
-    return Program(name="flower", arguments=arguments, environment=variables)
+    return Program(name="flower", arguments=arguments, environment=variables, umask=_FLOWER_UMASK)
 
 
 def _flower_usual(data_dir: Path) -> dict[str, str]:

@@ -207,6 +207,7 @@ class _Kept:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=self._variables,
+                umask=self.program.umask,
                 # Ctrl-C reaches a whole session; the supervisor alone decides in which order they end.
                 start_new_session=True,
             )

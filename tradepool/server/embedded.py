@@ -234,17 +234,19 @@ class EmbeddedServer:
         raise StoreUnavailable(f"the embedded server did not answer within {_START_TIMEOUT_S:.0f} s")
 
 
-def free_port(wanted: int = 0) -> int:
-    """`wanted` (0: any), if nobody listens on it now. Raises: ResourceUnavailable when it is taken."""
+def free_port(wanted: int = 0, *, setting: str = "") -> int:
+    """`wanted` (0: any), if nobody listens on it now. `setting`: the variable that chooses it, if one does.
+
+    Raises: ResourceUnavailable when it is taken.
+    """
     with sockets.socket() as probe:
         # As the server does: an address in TIME_WAIT is free.
         probe.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", wanted))
         except (OSError, OverflowError) as problem:
-            raise ResourceUnavailable(
-                f"port {wanted} cannot be used: {problem}; choose another port"
-            ) from problem
+            cure = f"set {setting} to another port" if setting else "choose another port"
+            raise ResourceUnavailable(f"port {wanted} cannot be used: {problem}; {cure}") from problem
         port: int = probe.getsockname()[1]
         return port
 

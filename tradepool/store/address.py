@@ -208,6 +208,9 @@ def _address(topology: Topology, url: str, login: Mapping[str, Any]) -> Address:
         # redis-py reads one host, and knows no services.
         service, db = _service_and_db(topology, parts.path)
         url = parts._replace(netloc=f"{userinfo}{at}host", path=db).geturl()
+    elif parts.scheme != "unix" and (db := parts.path.strip("/")) and not db.isdecimal():
+        # redis-py takes that for database 0.
+        raise ValueError("a database is a number")
     parse: Any = redis_connection.parse_url
     options: dict[str, Any] = parse(url)
     connection = options.pop("connection_class", None)

@@ -60,20 +60,42 @@ def _run(faults: str, arguments: argparse.Namespace) -> bool:
     _say("\n".join(f"  {violation}" for violation in outcome.violations))
     again = f"--seed {arguments.seed} --trades {arguments.trades} --faults {faults}"
     again += f" --break {arguments.broken}" if arguments.broken else ""
+    again += f" --transport {arguments.transport}" if arguments.transport else ""
     _say(f"  kept: {folder}\n  again: python -m tests.fleet.chaos {again}")
     return False
+
+
+def _trades(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} trades are nothing to test with; give 1 or more")
+    return number
+
+
+def _faults(text: str) -> str:
+    if text != _EACH:
+        try:
+            wanted_counts(text, FULL_TRADES)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{error}; there are {', '.join(FaultKind)}") from error
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.fleet.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the plan and the commands follow from it")
-    parser.add_argument("--trades", type=int, default=FULL_TRADES, help="handed in by four clients together")
+    parser.add_argument(
+        "--trades", type=_trades, default=FULL_TRADES, help="handed in by four clients together"
+    )
     parser.add_argument(
         "--faults",
+        type=_faults,
         default="all",
         help=f"'all' at once, '{_EACH}' alone, or some of {', '.join(FaultKind)}; worker:5 for five of them",
     )
-    parser.add_argument("--transport", default="", help="TRADEPOOL_BROKER_TRANSPORT of the run")
+    parser.add_argument(
+        "--transport", choices=("celery", "atomic"), default="", help="TRADEPOOL_BROKER_TRANSPORT of the run"
+    )
     parser.add_argument("--break", dest="broken", choices=BREAKS, default="", help="run a broken build")
     parser.add_argument("--json", type=Path, help="write the outcome to this file")
     parser.add_argument("--show", action="store_true", help="print the plan and run nothing")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from pathlib import Path
 
 import msgspec
@@ -11,7 +9,7 @@ import msgspec
 from tradepool.audit.repair.fixes import Fix
 from tradepool.audit.report import AUDITS_NAME, RepairState
 from tradepool.errors import ResourceUnavailable
-from tradepool.files.durable import FILE_MODE, fsync_folder, prepare_folder
+from tradepool.files.durable import append_lines, prepare_folder
 
 __all__ = ["LOG_NAME", "LogLine", "RepairLog"]
 
@@ -55,27 +53,9 @@ class RepairLog:
         self._append(msgspec.json.encode(line) + b"\n")
 
     def _append(self, line: bytes) -> None:
-        folder = self._path.parent
-        prepare_folder(folder)
+        prepare_folder(self._path.parent)
         try:
-            is_new = not self._path.exists()
-            fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-            try:
-                # One write: lines of several processes do not mix.
-                told = _after_torn_line(fd) + line
-                if os.write(fd, told) < len(told):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            if is_new:
-                fsync_folder(folder)
+            append_lines(self._path, line)
         except OSError as problem:
             why = f"{self._path}: {problem.strerror}; repairs tell there first what they write"
             raise ResourceUnavailable(why) from problem
-
-
-def _after_torn_line(fd: int) -> bytes:
-    """What ends a line that was cut short when the disk was full or the process was killed."""
-    size = os.fstat(fd).st_size
-    return b"\n" if size and os.pread(fd, 1, size - 1) != b"\n" else b""
