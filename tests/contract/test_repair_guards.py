@@ -11,12 +11,13 @@ import pytest
 
 from tests.audit_plants import PLANTS, Scene
 from tests.repairing import audit, keys_of, scene_on, slow
-from tradepool.audit.repair import repair_log, repairs
+from tradepool.audit.repair import repairs
 from tradepool.audit.repair.journaled import newest_records
 from tradepool.audit.report import Finding, RepairState, Severity
 from tradepool.audit.rules.catalogue import RULES
 from tradepool.audit.rules.registry import Repair
 from tradepool.errors import Fenced, JournalUnavailable
+from tradepool.files import durable
 from tradepool.model import codec
 from tradepool.store import fence
 from tradepool.store.keys import BUCKETS
@@ -201,7 +202,7 @@ def test_an_audit_is_told_though_its_repairs_could_not_be_logged_and_a_torn_line
 ):
     PLANTS["index_missing"](scene)
     before = keys_of(scene.redis)
-    monkeypatch.setattr(repair_log.os, "write", lambda _, data: len(data) // 2)
+    monkeypatch.setattr(durable.os, "write", lambda _, data: len(data) // 2)
 
     report = audit(scene, repair=True)
 

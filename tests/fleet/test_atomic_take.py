@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import MethodType
 from urllib.parse import urlsplit
 
@@ -11,7 +10,7 @@ import pytest
 import redis
 from kombu import Connection, Queue
 from redis._parsers import _RESP3Parser
-from redis.exceptions import AuthenticationError, OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from tasks.transport import choose_transport
 from tasks.transport.atomic import AT_ONCE, AtomicChannel, AtomicTransport
@@ -419,22 +418,6 @@ def test_a_login_that_may_run_loaded_scripts_only_takes_messages(
             consumer.turn_until(lambda: consumer.bodies == ["1"])
     finally:
         broker.execute_command("ACL", "SETUSER", "default", "+eval")
-
-
-@pytest.mark.slow
-def test_a_broker_that_does_not_know_hello_is_refused_with_the_cure(tmp_path: Path):
-    cure = r"protocol 3.*TRADEPOOL_BROKER_TRANSPORT=celery"
-    with EmbeddedServer(tmp_path, port=0, overrides=['rename-command HELLO ""']) as server:
-        password = f":{urlsplit(server.url).password}@"
-        # It answers as if the password were wrong; one that is wrong is told as it is.
-        with pytest.raises(ResponseError, match=cure):
-            TurnedConsumer(server.url)
-        with pytest.raises(AuthenticationError):
-            TurnedConsumer(server.url.replace(password, ":wrong@"))
-        with server.client() as client:
-            client.config_set("requirepass", "")
-        with pytest.raises(ResponseError, match=cure):
-            TurnedConsumer(server.url.replace(password, ""))
 
 
 @pytest.mark.parametrize("transport", [StockTransport, AtomicTransport])

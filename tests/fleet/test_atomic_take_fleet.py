@@ -1,4 +1,4 @@
-"""Workers of the fleet with atomic takes: killed before they hear of a message, asked to revoke, mixed."""
+"""Workers with atomic takes: killed before they hear of a message, asked to revoke, mixed, refused."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
+from redis.exceptions import AuthenticationError, ResponseError
 
+from tests.fleet.atomic_consumer import TurnedConsumer
 from tests.fleet.conftest import Fleet, running_fleet
 from tests.fleet.nodes import start_worker
 from tests.fleet.trades import journaled_versions, new_trade, new_trades
 from tests.tcp_proxy import TcpProxy
 from tests.waiting import eventually
+from tradepool.server.embedded import EmbeddedServer
 from tradepool.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -121,3 +124,18 @@ def test_workers_of_both_kinds_share_a_queue_and_one_takes_over_from_the_other(a
     finally:
         for worker in workers.values():
             worker.teardown()
+
+
+def test_a_broker_that_does_not_know_hello_is_refused_with_the_cure(tmp_path: Path):
+    cure = r"protocol 3.*TRADEPOOL_BROKER_TRANSPORT=celery"
+    with EmbeddedServer(tmp_path, port=0, overrides=['rename-command HELLO ""']) as server:
+        password = f":{urlsplit(server.url).password}@"
+        # It answers as if the password were wrong; one that is wrong is told as it is.
+        with pytest.raises(ResponseError, match=cure):
+            TurnedConsumer(server.url)
+        with pytest.raises(AuthenticationError):
+            TurnedConsumer(server.url.replace(password, ":wrong@"))
+        with server.client() as client:
+            client.config_set("requirepass", "")
+        with pytest.raises(ResponseError, match=cure):
+            TurnedConsumer(server.url.replace(password, ""))

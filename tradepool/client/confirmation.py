@@ -99,7 +99,7 @@ class Confirmation:
         return self._inquiry(queue).window
 
     def check(self, under_way: Mapping[str, Sequence[Message]]) -> list[Finished]:
-        """The commands that have finished of messages under way, by queue, each queue's oldest first."""
+        """The commands that have finished, in the bot's order, of messages under way, by queue oldest first."""
         look, before = take_look(self._client, self._store.keys), self._look
         has_moved = look != before
         if before is None or look.generation != before.generation:
@@ -112,7 +112,7 @@ class Confirmation:
             for queue, messages in under_way.items()
             for finished in self._look_up(self._inquiry(queue), messages, look, has_moved=has_moved)
         ]
-        done = refused + self._take_journaled(look)
+        done = sorted(refused + self._take_journaled(look), key=lambda finished: finished.entry.seq)
         self._forget(done)
         return done
 
