@@ -99,7 +99,7 @@ class Confirmation:
         return self._inquiry(queue).window
 
     def check(self, under_way: Mapping[str, Sequence[Message]]) -> list[Finished]:
-        """The commands that have finished, in the bot's order, of messages under way, by queue oldest first."""
+        """Those commands of messages under way, by queue oldest first, that have finished, in bot order."""
         look, before = take_look(self._client, self._store.keys), self._look
         has_moved = look != before
         if before is None or look.generation != before.generation:
