@@ -23,8 +23,9 @@ from tasks.routing import TASK_ROUTES
 from tradepool import wire
 from tradepool.errors import Misconfigured, Unavailable
 from tradepool.logger import CauseLog, Logger
-from tradepool.store.address import broker_address
+from tradepool.store.address import broker_address, broker_name
 from tradepool.store.tick_guard import Tick
+from tradepool.store.translation import causes, of_redis
 
 __all__ = ["TICKS_WAITING_MAX", "TickScheduler", "due_at"]
 
@@ -62,9 +63,8 @@ class TickScheduler(RedBeatScheduler):
         # RedBeat takes over the configuration that it finds here.
         app.redbeat_conf = _ClockConfig(app)
         super().__init__(app, **kwargs)
-        self._full_queues: defaultdict[str, CauseLog] = defaultdict(
-            partial(CauseLog, log, "ticks are not sent")
-        )
+        self._unsent: defaultdict[str, CauseLog] = defaultdict(partial(CauseLog, log, "ticks are not sent"))
+        """By queue."""
         self._broker = CauseLog(log, "the clock stands still")
         self._ahead_s = -math.inf
         """How far the wall clock was ahead of the monotonic one at the last tick."""
@@ -100,15 +100,22 @@ class TickScheduler(RedBeatScheduler):
             self.lock = None
 
     def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
-        """Send the entry's task under the id of its tick; None where it is left out."""
-        if self._is_full(_queue_of(entry.task)):
+        """Send the entry's task under the id of its tick; None where it is left out, or cannot be sent."""
+        queue = _queue_of(entry.task)
+        if self._is_full(queue):
             if advance:
                 self.reserve(entry)
             return None
         tick = _tick(entry)
         headers = {**entry.options.get("headers", {}), **tick_header(tick)}
         entry.options = {**entry.options, "task_id": f"{tick.entry}-{tick.due_ms}", "headers": headers}
-        return super().apply_async(entry, producer=producer, advance=advance, **kwargs)
+        try:
+            sent = super().apply_async(entry, producer=producer, advance=advance, **kwargs)
+        except Exception as error:  # noqa: BLE001 - RedBeat would print its stack at each tick
+            self._unsent[queue].failed(self._reason(error), entry=entry.name)
+            return None
+        self._unsent[queue].worked()
+        return sent
 
     def _notice_setting_back(self) -> None:
         """Have entries go on that were last run at a time to come, or they would be silent until then.
@@ -137,11 +144,15 @@ class TickScheduler(RedBeatScheduler):
         except (Unavailable, Misconfigured):
             return False
         if waiting < most:
-            self._full_queues[queue].worked()
             return False
         problem = Unavailable(f"{most} messages wait on the queue {queue}: start its worker")
-        self._full_queues[queue].failed(problem)
+        self._unsent[queue].failed(problem)
         return True
+
+    def _reason(self, error: BaseException) -> BaseException:
+        """What a server has answered, in our words, or else `error`."""
+        answer = next((cause for cause in causes(error) if isinstance(cause, RedisError)), None)
+        return error if answer is None else of_redis(answer, broker_name(self.app.settings)) or error
 
     @cached_property
     def _queues(self) -> QueuedTicks:

@@ -47,8 +47,8 @@ def completed(envelope: Envelope, index: int, message: Any) -> dict[str, Any]:
         case {
             "op": "add_trade",
             "command_id": str(seed),
-            "trade": {"user_id": str(user_id), **rest} as trade,
-        } if rest.get("trade_id") is None:
+            "trade": {"user_id": str(user_id)} as trade,
+        } if trade.get("trade_id") is None:
             trade_id = ids.derive_id(user_id, at_us=envelope.sent_at or 0, seed=seed)
             completed["trade"] = {**trade, "trade_id": trade_id}
     return completed

@@ -95,6 +95,7 @@ class JournalStep(bootsteps.StartStopStep):
 
 
 def _exit_worker(failure: BaseException) -> None:
-    """Have the worker's main thread shut down with `EXIT_JOURNAL`."""
-    log.critical("no journal; the worker exits", problem=str(failure), kind=type(failure).__name__)
+    """Have the worker's main thread shut down with `EXIT_JOURNAL`; of several reasons the first is told."""
+    if state.should_stop != EXIT_JOURNAL:
+        log.critical("no journal; the worker exits", problem=str(failure), kind=type(failure).__name__)
     state.should_stop = EXIT_JOURNAL

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from kombu.transport.redis import Channel
 from redis import Redis
 
 from tradepool import wire
+from tradepool.broker import lists_of
 from tradepool.clock import now_us
 from tradepool.errors import Corrupt, Misconfigured, Rejected, Unavailable
 from tradepool.marking.prices import checked_prices
@@ -101,7 +101,7 @@ class QueuedTicks:
     def depth(self, queue: str) -> int:
         """How many messages wait on `queue`. Raises: StoreUnavailable, Misconfigured."""
         with translated(self._name):
-            return sum(int(self._client.llen(key)) for key in _lists(queue))
+            return sum(int(self._client.llen(key)) for key in lists_of(queue))
 
     def close(self) -> None:
         """Close the connection."""
@@ -109,7 +109,7 @@ class QueuedTicks:
 
     def _newest_first(self, queue: str) -> Iterator[QueuedTick]:
         """The ticks on `queue`, priority by priority: kombu adds messages at the head of a list."""
-        for key in _lists(queue):
+        for key in lists_of(queue):
             start = 0
             for size in _PAGES:
                 with translated(self._name):
@@ -119,11 +119,6 @@ class QueuedTicks:
                 start += size
                 if len(page) < size:
                     break
-
-
-def _lists(queue: str) -> list[str]:
-    """Where kombu keeps the messages of `queue`: a list for each priority."""
-    return [f"{queue}{Channel.sep}{step}" if step else queue for step in Channel.priority_steps]
 
 
 def _read(raw: bytes, task: str) -> QueuedTick | None:

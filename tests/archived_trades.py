@@ -9,6 +9,7 @@ import msgspec
 
 from tests.loose_trades import buy, entry
 from tradepool import Receipt, TradePool, commanding
+from tradepool.archive.parts import read_rows
 from tradepool.clock import now_us
 from tradepool.model.commands import Command
 
@@ -43,6 +44,12 @@ def changed(pool: TradePool, trade_id: str) -> None:
 def closing(trade_id: str, at: int) -> Command:
     """The command that closes such a trade."""
     return commanding.close_trade(trade_id, "110", fee=0, fee_currency=None, amount=None, at=at)
+
+
+def archive_rows(pool: TradePool) -> list[str]:
+    """The trade of each row that lies in the archive, counted or not."""
+    folder = pool.settings.data_dir / "archive"
+    return [row.trade_id for part in folder.glob("day=*/part-*.parquet") for row in read_rows(part)]
 
 
 def some_of_each(pool: TradePool) -> list[str]:

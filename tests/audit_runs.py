@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.archived_trades import closed_trade
+from tests.saying import say
 from tests.varied_trades import trade_on, varied_trades
 from tradepool import Settings, TradePool
 from tradepool.audit.report import Finding
@@ -171,19 +172,14 @@ def _main() -> int:
             for run in clean_runs(Path(folder) / "pool", trades=given.trades, runs=runs, seed=done):
                 done += 1
                 bad += bool(run.findings)
-                _say(f"run {done}: {run.records:,} records, {run.seconds:.1f} s, {_told(run)}")
-    _say(f"{done} runs, {bad} with findings, {time.monotonic() - started:.0f} s")
+                say(f"run {done}: {run.records:,} records, {run.seconds:.1f} s, {_told(run)}")
+    say(f"{done} runs, {bad} with findings, {time.monotonic() - started:.0f} s")
     return int(bad > 0)
 
 
 def _told(run: Run) -> str:
     found = f"{len(run.findings)} findings {list(run.findings[:3])}" if run.findings else "0 findings"
     return f"{found}, {len(run.undecided)} undecided {list(run.undecided[:3])}"
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

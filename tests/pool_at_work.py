@@ -20,7 +20,9 @@ from tradepool.model.kinds import Role, Status
 from tradepool.model.ledger import Hold, Ledger, next_expiry
 from tradepool.model.trade import Trade
 from tradepool.settings import Settings
+from tradepool.snapshots import write_snapshot
 from tradepool.store.keys import Keys
+from tradepool.store.progress import ShardDigest
 from tradepool.store.redis_store import RedisStore
 
 USERS = ("ann", "bob", "cy", "dora", "eve")
@@ -126,6 +128,17 @@ class PoolAtWork:
     def _ledger_version(self, user_id: str) -> int:
         value = self.store.read([(self.keys.shard_of_user(user_id), f"{user_id}\x1fdefault")])[0]
         return 0 if value is None else int(value[:8], 16)
+
+
+def snapshot(pool: PoolAtWork) -> None:
+    """Journal what there is and write it to the snapshot."""
+    pool.drain()
+    write_snapshot(pool.store, pool.journal, pool.settings.data_dir)
+
+
+def digests(pool: PoolAtWork) -> list[ShardDigest]:
+    """Of each shard."""
+    return [pool.store.digest(shard) for shard in range(pool.keys.shard_count)]
 
 
 @contextmanager

@@ -47,7 +47,8 @@ def audit(scene: Scene, *, repair: bool = False) -> AuditReport:
 
 def keys_of(client: redis.Redis) -> dict[bytes, bytes]:
     """Everything that a repair could write; not what the journal's writer and audits do."""
-    names = [key for key in client.scan_iter("tp:{*") if not key.endswith((b":outbox", b":journal"))]
+    journals = (b":outbox", b":journal", b":bell")
+    names = [key for key in client.scan_iter("tp:{*") if not key.endswith(journals)]
     return {name: client.dump(name) for name in names}
 
 

@@ -14,6 +14,7 @@ import orjson
 from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
+from kombu.transport.redis import Channel
 from redis.exceptions import RedisError
 
 from tradepool import wire
@@ -25,7 +26,7 @@ from tradepool.store.asking import ask_all
 from tradepool.store.connection import connect_broker
 from tradepool.store.translation import causes, of_redis, translated
 
-__all__ = ["ChangeSender", "queue_named"]
+__all__ = ["ChangeSender", "lists_of", "queue_named"]
 
 _HEALTH_CHECK_S = 10
 _RETRIES_MAX = 1
@@ -37,6 +38,11 @@ _BODY = b'[[[%b]],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null
 def queue_named(name: str) -> Queue:
     """The durable queue `name`, bound to the direct exchange of the same name."""
     return Queue(name, Exchange(name, type="direct"), routing_key=name)
+
+
+def lists_of(queue: str) -> list[str]:
+    """Where kombu keeps the messages of `queue`: a list for each priority."""
+    return [f"{queue}{Channel.sep}{step}" if step else queue for step in Channel.priority_steps]
 
 
 class ChangeSender:

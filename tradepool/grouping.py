@@ -8,10 +8,10 @@ for company: a call that comes alone is made at once.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Sequence
 from threading import Event, Lock, get_ident
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
+from weakref import WeakSet
 
 from tradepool.errors import Unavailable
 
@@ -30,8 +30,8 @@ class Grouping(Generic[Call, Begun, Result]):
     that is larger is a group by itself.
     """
 
-    _is_led: bool
-    """Whether a thread is at the first step of a group, or called to it."""
+    _leading: _Turn[Call, Result] | None
+    """Whose thread is at the first step of a group, or called to it."""
 
     def __init__(
         self,
@@ -45,7 +45,8 @@ class Grouping(Generic[Call, Begun, Result]):
         self._finish = finish
         self._size_of = size_of
         self._size_max = size_max
-        self._start()
+        self.begin_anew()
+        _groupings.add(self)
 
     def make(self, call: Call) -> Result:
         """The result of `call`, made with those that are waiting.
@@ -55,8 +56,6 @@ class Grouping(Generic[Call, Begun, Result]):
 
         Raises: what `begin` and `finish` raise for this call.
         """
-        if self._process != os.getpid():
-            self._start()
         if self._leader == get_ident():
             # From within the first step of another: it would wait for itself.
             return self._make_alone(call)
@@ -72,44 +71,44 @@ class Grouping(Generic[Call, Begun, Result]):
             return cast("Result", turn.result)
         return self._make_alone(call)
 
+    def begin_anew(self) -> None:
+        """Nobody waits and nobody leads: so it is when made, and in a child that was forked."""
+        self._lock = Lock()
+        self._waiting: list[_Turn[Call, Result]] = []
+        """In order; the first of them is the next to lead."""
+        self._leading = None
+        self._leader: int | None = None
+        """The thread that is at the first step of a group."""
+
     def _take_turn(self, turn: _Turn[Call, Result]) -> None:
         """Lead the turn's group, or wait until another thread has made it."""
         with self._lock:
             self._waiting.append(turn)
-            turn.leads = not self._is_led
-            self._is_led = True
-        if not turn.leads:
+            if self._leading is None:
+                self._leading = turn
+        if self._leading is not turn:
             turn.is_called.wait()
-        if turn.leads:
+        if self._leading is turn:
             self._lead()
 
     def _withdraw(self, turn: _Turn[Call, Result]) -> None:
         """A signal has torn the turn's thread away: nobody may wait for it to lead."""
         with self._lock:
-            is_waiting = turn in self._waiting
-            if is_waiting:
+            if turn in self._waiting:
                 self._waiting.remove(turn)
-        if is_waiting and turn.leads:
+        if self._leading is turn:
             self._hand_on()
 
     def _make_alone(self, call: Call) -> Result:
         return self._finish(self._begin([call]))[0]
 
-    def _start(self) -> None:
-        self._process = os.getpid()
-        self._lock = Lock()
-        self._waiting: deque[_Turn[Call, Result]] = deque()
-        """In order; the first of them is the next to lead."""
-        self._is_led = False
-        self._leader: int | None = None
-        """The thread that is at the first step of a group."""
-
     def _lead(self) -> None:
         """Make the calls of the next group, the leader's first among them, and call whom they belong to."""
-        group = self._next_group()
-        self._leader = get_ident()
+        group: list[_Turn[Call, Result]] = []
         try:
             try:
+                self._gather(group)
+                self._leader = get_ident()
                 begun = self._begin([turn.call for turn in group])
             finally:
                 self._hand_on()
@@ -119,41 +118,53 @@ class Grouping(Generic[Call, Begun, Result]):
             for turn in group:
                 turn.failure = failure
         except Exception:  # whatever it is, each call of a larger group meets it once more, alone
-            if len(group) == 1:
+            if len(group) <= 1:
                 raise
         finally:
             for turn in group[1:]:
                 turn.is_called.set()
 
-    def _next_group(self) -> list[_Turn[Call, Result]]:
+    def _gather(self, group: list[_Turn[Call, Result]]) -> None:
+        """Have those that wait, as many as a group has, be `group`."""
         with self._lock:
-            group = [self._waiting.popleft()]
-            size = self._size_of(group[0].call)
-            while self._waiting:
-                size += self._size_of(self._waiting[0].call)
+            calls, size = 1, self._size_of(self._waiting[0].call)
+            for turn in self._waiting[1:]:
+                size += self._size_of(turn.call)
                 if size > self._size_max:
                     break
-                group.append(self._waiting.popleft())
-        return group
+                calls += 1
+            # No call stands between the two, so that no signal leaves a turn in neither.
+            group += self._waiting[:calls]
+            del self._waiting[:calls]
 
     def _hand_on(self) -> None:
         """Have the first of those that wait lead the next group."""
         with self._lock:
             self._leader = None
-            self._is_led = bool(self._waiting)
-            if self._waiting:
-                self._waiting[0].leads = True
-                self._waiting[0].is_called.set()
+            self._leading = self._waiting[0] if self._waiting else None
+            if self._leading is not None:
+                self._leading.is_called.set()
+
+
+_groupings: WeakSet[Grouping[Any, Any, Any]] = WeakSet()
+
+
+def _begin_anew_in_child() -> None:
+    """Before the child has a second thread: of two that come first, both would begin anew."""
+    for grouping in list(_groupings):
+        grouping.begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_anew_in_child)
 
 
 class _Turn(Generic[Call, Result]):
     """A call that waits until it is to lead, or its group has been made."""
 
-    __slots__ = ("call", "failure", "is_called", "is_made", "leads", "result")
+    __slots__ = ("call", "failure", "is_called", "is_made", "result")
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self.leads = False
         self.is_called = Event()
         self.is_made = False
         self.result: Result | None = None

@@ -15,8 +15,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from tradepool.errors import Misconfigured
 from tradepool.program_log import LogFormat
 
-__all__ = ["SEGMENT_BYTES", "Durability", "Settings", "load_settings", "secret_of"]
+__all__ = [
+    "SEGMENT_BYTES",
+    "VISIBILITY_TIMEOUT_MIN_S",
+    "Durability",
+    "Settings",
+    "load_settings",
+    "secret_of",
+]
 
+VISIBILITY_TIMEOUT_MIN_S = 3
+"""With less, a second in which a machine stands still has what every worker holds delivered once more."""
 SEGMENT_BYTES = 64 << 20
 """The usual size of a part of the journal."""
 
@@ -101,8 +110,9 @@ class Settings(BaseSettings):
 
     cpu_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """Threads of the CPU pools: 64 in production, this machine's count by default."""
-    visibility_timeout_s: int = Field(default=900, ge=1)
-    """After how long an unacknowledged message is delivered again; above every wait of a task."""
+    visibility_timeout_s: int = Field(default=900, ge=VISIBILITY_TIMEOUT_MIN_S)
+    """After how long an unacknowledged message is delivered again; above every wait of a task, at least 3.
+    A change of a trade that is not there waits twice as long for it to be added, then it is refused."""
     snapshot_every_s: int = Field(default=900, ge=1)
     """How often beat has `trades.json` written."""
     retention_s: int = Field(default=604_800, ge=0)
@@ -159,6 +169,16 @@ class Settings(BaseSettings):
     """Where `tradepool metrics` listens; it answers whoever can reach it."""
     metrics_port: int = Field(default=9470, ge=1, le=65535)
     """The port of `tradepool metrics`."""
+
+    @field_validator("flower_basic_auth")
+    @classmethod
+    def _is_a_login(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None:
+            for login in secret.get_secret_value().split(","):
+                user, _, password = login.partition(":")
+                if not user or not password:
+                    raise ValueError("it must be user:password, or several of them with a comma in between")
+        return secret
 
     @field_validator("pnl_devices")
     @classmethod

@@ -6,11 +6,10 @@ import shutil
 
 import pytest
 
-from tests.archived_trades import DAY_US, applied_at, closed_trade, everything
+from tests.archived_trades import DAY_US, applied_at, archive_rows, closed_trade, everything
 from tests.loose_trades import buy, entry
 from tests.trade_builders import fill_fields
 from tradepool import TradePool, archiving, commanding, errors
-from tradepool.archive.parts import read_rows
 from tradepool.client.confirmation import Confirmation
 from tradepool.client.schedule import Message
 from tradepool.client.spool import SpoolEntry
@@ -27,10 +26,6 @@ def pool(server_binary, tmp_path):
 
 def archive_of(pool):
     return pool.settings.data_dir / "archive"
-
-
-def rows_of(pool):
-    return [row.trade_id for part in archive_of(pool).glob("day=*/*.parquet") for row in read_rows(part)]
 
 
 def record_of(pool, trade_id):
@@ -70,7 +65,7 @@ def test_a_commit_that_is_sent_twice_keeps_its_rows(pool, monkeypatch):
 
     monkeypatch.setattr(RedisStore, "commit_all", commit_twice)
     assert pool.archive_closed_trades().archived == 3
-    assert sorted(rows_of(pool)) == sorted(old)
+    assert sorted(archive_rows(pool)) == sorted(old)
     assert_whole(pool, before)
 
 
@@ -87,7 +82,7 @@ def test_a_commit_that_arrives_after_its_run_ended_keeps_its_rows(pool, monkeypa
     monkeypatch.setattr(archiving, "drop_rows", drop_too_late)
     assert pool.archive_closed_trades().archived == 1
     assert pool.store.commit_all(late) == {}
-    assert rows_of(pool) == [trade_id]
+    assert archive_rows(pool) == [trade_id]
     assert_whole(pool, before)
 
 
@@ -99,7 +94,7 @@ def test_a_trade_that_the_store_lacks_keeps_its_row(pool, monkeypatch):
     for _ in range(2):
         with pytest.raises(errors.Corrupt, match=f"lacks trade {trade_id}"):
             pool.archive_closed_trades()
-    assert rows_of(pool) == [trade_id]
+    assert archive_rows(pool) == [trade_id]
 
 
 def test_history_that_was_added_within_the_retention_stays_with_its_key(pool):
@@ -202,14 +197,14 @@ def test_a_list_leaves_out_what_a_trade_was_before_it_went_on_living(pool, monke
     trade_id = cancelled_trade(pool, 20)
     run_that_dies(pool, monkeypatch)
     applied_at(pool, commanding.add_fill(trade_id, entry("late")), now_us() - 19 * DAY_US)
-    assert len(rows_of(pool)) == 2
+    assert len(archive_rows(pool)) == 2
     for limit in (1, 2, 3):
         cancelled = pool.get_trades_by_user("ann", status="cancelled", limit=limit).trades
         assert [trade.trade_id for trade in cancelled] == [older]
         filled = pool.get_trades_by_symbol("BTC/USDT", status="filled", limit=limit).trades
         assert [trade.trade_id for trade in filled] == [trade_id]
     assert pool.archive_closed_trades().archived == 0
-    assert rows_of(pool) == [older]
+    assert archive_rows(pool) == [older]
 
 
 def test_a_repeat_of_an_applied_command_is_a_duplicate_also_after_the_archive(pool):

@@ -6,10 +6,18 @@ import sys
 
 import pytest
 
-from tests.archived_trades import DAY_US, USERS, changed, closed_trade, everything, pages, some_of_each
+from tests.archived_trades import (
+    DAY_US,
+    USERS,
+    archive_rows,
+    changed,
+    closed_trade,
+    everything,
+    pages,
+    some_of_each,
+)
 from tests.loose_trades import buy, entry
 from tradepool import Settings, TradePool, archiving, errors
-from tradepool.archive.parts import read_rows
 from tradepool.clock import now_us
 from tradepool.files.durable import FileLock
 from tradepool.model import codec
@@ -27,11 +35,6 @@ def elsewhere(pool, tmp_path):
     settings = Settings(redis_url=pool.settings.redis_url, data_dir=tmp_path / "elsewhere", shard_count=2)
     with TradePool.connect(settings) as opened:
         yield opened
-
-
-def archive_rows(pool):
-    folder = pool.settings.data_dir / "archive"
-    return [row.trade_id for part in folder.glob("day=*/part-*.parquet") for row in read_rows(part)]
 
 
 def kind_of(pool, trade_id):

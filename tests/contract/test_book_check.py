@@ -134,7 +134,7 @@ def test_a_long_list_is_cut_and_counted(pool, book, monkeypatch):
 
 def test_what_the_journal_does_not_have_in_time_is_undecided(pool, book, monkeypatch):
     monkeypatch.setattr(book_check, "_CATCH_UP_S", 0.01)
-    monkeypatch.setattr(book_check, "_PAGE", 1)
+    monkeypatch.setattr(book_check, "_BATCH", 1)
     for user_id in ("ann", "ann", "dora"):
         pool.add(user_id)
     check = checked(book)

@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from decimal import Decimal
 
 import pytest
@@ -103,6 +104,20 @@ def run(capsys):
 @pytest.fixture
 def on_pool(run, pool_dir):
     return lambda *words: run(*words, "--embedded", pool_dir)
+
+
+@pytest.fixture
+def at_pool(monkeypatch):
+    """Opens an embedded pool in a folder; meanwhile commands reach it by the environment."""
+
+    @contextmanager
+    def opened(folder):
+        with TradePool.embedded(folder) as pool:
+            monkeypatch.setenv("TRADEPOOL_REDIS_URL", pool.settings.redis_url)
+            monkeypatch.setenv("TRADEPOOL_DATA_DIR", str(folder))
+            yield pool
+
+    return opened
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -233,22 +248,20 @@ class TestReading:
         assert on_pool("replay-dead", "--json").json == {"sent": 0, "kept": 0}
         assert on_pool("audit-report", "--json").json == {"file": str(pool_dir / "audits" / "index.html")}
 
-    def test_dead_letters_are_seen_by_health_and_discarded_by_choice(self, run, tmp_path):
-        folder = tmp_path / "pool"
-        letter = {"task": "tasks.trades.add_trade", "task_id": "t", "payload": {"op": "add_trade"}}
-        body = base64.b64encode(json.dumps(letter).encode()).decode()
-        with TradePool.embedded(folder) as pool:
-            pool.redis.lpush("dead", json.dumps({"body": body}))
-        told = run("health", "--embedded", folder)
+    def test_dead_letters_are_discarded_by_choice_and_seen_by_health(self, run, at_pool, tmp_path):
+        with at_pool(tmp_path) as pool:
+            for name in ("t", "u"):
+                letter = {"task": "tasks.trades.add_trade", "task_id": name, "payload": {"op": "add_trade"}}
+                body = base64.b64encode(json.dumps(letter).encode()).decode()
+                pool.redis.lpush("dead", json.dumps({"body": body}))
+            run("replay-dead", "--discard").assert_one_line(2)
+            missed = run("replay-dead", "--task", "foo", "--json")
+            assert missed.json == {"sent": 0, "kept": 0}
+            assert missed.err == "no dead letter fits; parked are some of tasks.trades.add_trade\n"
+            assert run("replay-dead", "--discard", "--id", "t", "--json").json == {"discarded": 1}
+            assert json.loads((tmp_path / "dead_discarded.jsonl").read_text())["task_id"] == "t"
+        told = run("health", "--embedded", tmp_path)
         assert (told.code, told.out[:27]) == (1, "1 dead letters are parked; ")
-        run("replay-dead", "--discard", "--embedded", folder).assert_one_line(2)
-        missed = run("replay-dead", "--task", "foo", "--embedded", folder, "--json")
-        assert missed.json == {"sent": 0, "kept": 0}
-        assert missed.err == "no dead letter fits; parked are some of tasks.trades.add_trade\n"
-        gone = run("replay-dead", "--discard", "--id", "t", "--embedded", folder, "--json")
-        assert gone.json == {"discarded": 1}
-        assert json.loads((folder / "dead_discarded.jsonl").read_text())["task_id"] == "t"
-        assert run("health", "--embedded", folder).out == "ok\n"
 
     def test_an_unknown_user_has_nothing(self, on_pool):
         assert on_pool("summary", "nobody", "--json").json["trade_count"] == 0
@@ -282,20 +295,17 @@ class TestReading:
         assert (status.json["records"], status.json["journal_lag"], status.json["is_fenced"]) == (3, 0, False)
         assert "takes writes" in on_pool("status").out
 
-    def test_status_tells_how_old_the_marks_are_and_which_prices_they_lack(self, run, tmp_path):
-        with TradePool.embedded(tmp_path) as pool:
+    def test_status_tells_how_old_the_marks_are_and_which_prices_they_lack(self, run, at_pool, tmp_path):
+        with at_pool(tmp_path) as pool:
             for symbol in ("NEW/USDT", "OLD/USDT"):
                 pool.add_trade(buy(symbol=symbol, status="filled"))
             pool.set_prices({"OLD/USDT": "1"}, at="2026-01-01")
             pool.mark_to_market()
-        status = run("status", "--json", "--embedded", tmp_path).json
+            status, shown = run("status", "--json").json, run("status").out
         assert 0 <= status["marks_age_s"] < 600
         assert status["last_marks"]["missing"] == ["NEW/USDT"]
         assert status["last_marks"]["stale"].keys() == {"OLD/USDT"}
-        assert (
-            "s ago, 1 symbol without a price, 1 symbol at an old price"
-            in run("status", "--embedded", tmp_path).out
-        )
+        assert "s ago, 1 symbol without a price, 1 symbol at an old price" in shown
 
 
 class TestChecking:
@@ -375,6 +385,14 @@ class TestErrors:
         ended.assert_one_line(3)
         assert f"port {port} cannot be used" in ended.err
         assert "set TRADEPOOL_FLOWER_PORT to another port" in ended.err
+
+    def test_a_webhook_that_is_none_starts_no_fleet(self, run, monkeypatch):
+        monkeypatch.setenv("TRADEPOOL_REDIS_URL", NO_SERVER)
+        monkeypatch.setenv("TRADEPOOL_AUDIT_WEBHOOK_URL", "ftp://host/hush")
+        ended = run("up")
+        ended.assert_one_line(2)
+        assert "TRADEPOOL_AUDIT_WEBHOOK_URL: no address of a webhook; give http(s)://" in ended.err
+        assert "hush" not in ended.err
 
     def test_a_wrong_setting_is_named(self, run, monkeypatch):
         monkeypatch.setenv("TRADEPOOL_SHARD_COUNT", "many")

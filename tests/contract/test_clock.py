@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -211,6 +211,29 @@ def test_no_ticks_pile_up_on_a_queue_that_nobody_reads(own_settings: Settings, r
     assert [line["event"] for line in logs] == ["ticks are not sent"] * 3
     redis_client.lpush("tokens", *["message"] * TICKS_WAITING_MAX_SHARED)
     assert scheduler.apply_async(entry_of(scheduler)) is None
+
+
+def test_a_clock_that_may_not_send_says_so_once_and_without_a_stack(
+    own_settings: Settings, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+):
+    scheduler = clock(own_settings)
+    redis_client.execute_command("ACL", "SETUSER", "default", "-lpush")
+    try:
+        lines = [line for _ in range(3) for line in said_when_due(scheduler, redis_client)]
+    finally:
+        redis_client.execute_command("ACL", "SETUSER", "default", "+lpush")
+    (line,) = lines
+    assert (line["event"], line["entry"]) == ("ticks are not sent", EXPIRE)
+    assert "the broker denies its user a right" in line["problem"]
+    assert caplog.records == []
+    assert [line["event"] for line in said_when_due(scheduler, redis_client)] == ["works again"]
+
+
+def said_when_due(scheduler: TickScheduler, client: redis.Redis) -> list[MutableMapping[str, object]]:
+    set_last_run(scheduler, client, LAST_RUN)
+    with structlog.testing.capture_logs() as lines:
+        scheduler.maybe_due(entry_of(scheduler))
+    return lines
 
 
 def test_a_clock_is_closed_also_while_the_server_of_its_lock_is_away(clocks: list[TickScheduler]):

@@ -6,32 +6,24 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.conftest import SHARD_COUNT
 from tests.loose_trades import buy
 from tradepool import commanding, wire
-from tradepool.client.confirmation import Confirmation, _names
+from tradepool.client.applied_ids import names
+from tradepool.client.confirmation import Confirmation
 from tradepool.client.look import take_look
 from tradepool.client.schedule import Message
 from tradepool.client.spool import SpoolEntry
-from tradepool.core import TradeCore
 from tradepool.errors import Fenced, InvalidTokens
 from tradepool.model.commands import Command
-from tradepool.model.ids import SHORT_ID_CHARS, short_id
+from tradepool.model.ids import SHORT_ID_CHARS, derive_id, short_id
 from tradepool.model.ledger import ledger_id, reservation_id
-from tradepool.settings import Durability, Settings
 from tradepool.store.answers import refused
 from tradepool.store.asking import ask_all
 from tradepool.store.fence import open_fence
-from tradepool.store.watermark import Watermark, watermark_text
+from tradepool.store.watermark import watermark_text
 
 OF_A_MESSAGE = 80
 """More than a record remembers."""
-
-
-@pytest.fixture
-def core(store, redis_client):
-    settings = Settings(durability=Durability.REDIS, shard_count=SHARD_COUNT)
-    return TradeCore(store, Watermark(redis_client, store.keys, listens=False), settings)
 
 
 def entries_of(commands: Sequence[Command], record_id: str, user_id: str | None = "ann") -> list[SpoolEntry]:
@@ -114,6 +106,15 @@ def test_a_trade_is_confirmed_while_others_keep_committing_to_its_shard(core, st
         publish(store, redis_client, journaled)
         assert confirmation.is_journaled(["t0"]) == {"t0": True}
         assert not confirmation.is_journaled([f"t{number}"])[f"t{number}"]
+
+
+def test_a_trade_is_there_as_soon_as_the_store_has_it(core, store, redis_client):
+    core.apply([commanding.add_trade(buy(trade_id="t1", user_id="ann"))])
+    confirmation = Confirmation(redis_client, store)
+    assert confirmation.is_journaled(["t1"]) == {"t1": False}
+    names_its_shard = derive_id("ann", at_us=0, seed="t2")
+    found = [confirmation.has(trade_id) for trade_id in ("t1", "t2", names_its_shard)]
+    assert found == [True, False, False]
 
 
 def test_what_was_seen_before_a_recovery_confirms_nothing(core, store, redis_client):
@@ -202,11 +203,11 @@ def test_a_server_that_waits_for_its_recovery_is_told(store, redis_client, monke
 
 def test_a_command_is_not_taken_for_one_whose_id_stands_across_two_of_a_record():
     ours, other = "ab" * (SHORT_ID_CHARS // 2), "ba" * (SHORT_ID_CHARS // 2)
-    assert not _names(ours[1:] + ours[:1], ours)
-    assert not _names("x" + ours + "y" * (SHORT_ID_CHARS - 1), ours)
-    assert _names(other + ours, ours)
-    assert _names(ours[: SHORT_ID_CHARS // 2] * 2 + ours, ours)
-    assert not _names("", ours)
+    assert not names(ours[1:] + ours[:1], ours)
+    assert not names("x" + ours + "y" * (SHORT_ID_CHARS - 1), ours)
+    assert names(other + ours, ours)
+    assert names(ours[: SHORT_ID_CHARS // 2] * 2 + ours, ours)
+    assert not names("", ours)
 
 
 def test_a_look_that_a_recovery_comes_into_belongs_to_the_later_generation(store, redis_client, monkeypatch):

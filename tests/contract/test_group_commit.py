@@ -11,14 +11,12 @@ import pytest
 from tests.loose_trades import buy
 from tests.waiting import eventually
 from tradepool.commanding import add_trade, new_command_id, update_trade
-from tradepool.core import GROUPED_MAX, TradeCore
+from tradepool.core import GROUPED_MAX
 from tradepool.errors import Corrupt, InvalidTrade
 from tradepool.model.commands import AddTrade
 from tradepool.model.ids import short_id
-from tradepool.settings import Durability, Settings
 from tradepool.store.keys import Keys
 from tradepool.store.redis_store import RedisStore
-from tradepool.store.watermark import Watermark
 
 
 class Held(RedisStore):
@@ -39,12 +37,6 @@ class Held(RedisStore):
 @pytest.fixture
 def store(redis_client, settings):
     return Held(redis_client, Keys(settings.shard_count), settings)
-
-
-@pytest.fixture
-def core(store, redis_client):
-    settings = Settings(durability=Durability.REDIS)
-    return TradeCore(store, Watermark(redis_client, store.keys, listens=False), settings)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from contextlib import closing
 import pytest
 import structlog
 
-from tests.pool_at_work import PoolAtWork, at_work
 from tests.waiting import eventually
 from tradepool.errors import JournalUnavailable, TradePoolError
 from tradepool.journaling.service import JournalService
@@ -38,13 +37,6 @@ def full_disk(monkeypatch) -> Iterator[FullDisk]:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(stream))
     yield stream
     structlog.configure(**before)
-
-
-@pytest.fixture
-def pool(redis_client, settings) -> Iterator[PoolAtWork]:
-    """A pool without a journal of its own, once it has been opened."""
-    with at_work(redis_client, settings) as pool:
-        yield pool
 
 
 def test_a_log_on_the_full_disk_does_not_end_the_journal(pool, full_disk, monkeypatch):

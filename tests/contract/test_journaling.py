@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.pool_at_work import PoolAtWork, at_work
+from tests.pool_at_work import PoolAtWork
 from tests.store_changes import change, new_trade
 from tests.waiting import eventually
 from tradepool.errors import Fenced, JournalAhead, JournalUnavailable, StoreUnavailable
@@ -20,12 +20,6 @@ from tradepool.store import fence
 from tradepool.store import watermark as watermarking
 from tradepool.store.outbox import EPOCH_FIELD, Outbox
 from tradepool.store.watermark import Watermark, parse_watermark
-
-
-@pytest.fixture
-def pool(redis_client, settings):
-    with at_work(redis_client, settings) as pool:
-        yield pool
 
 
 def watermark(pool: PoolAtWork, shard: int) -> tuple[str, str, int]:

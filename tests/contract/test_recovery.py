@@ -7,7 +7,7 @@ import shutil
 import msgspec
 import pytest
 
-from tests.pool_at_work import USERS, PoolAtWork, at_work, contents, image_of
+from tests.pool_at_work import USERS, PoolAtWork, contents, digests, image_of, snapshot
 from tests.store_changes import change, filled, new_trade
 from tradepool.errors import Corrupt, Fenced, JournalAhead, Misconfigured, SequenceGap, StoreUnavailable
 from tradepool.files.checkpoint import checkpoint_of, save_checkpoint
@@ -18,25 +18,8 @@ from tradepool.journaling import recovery, refilling
 from tradepool.model.codec import TRADE_KIND, digest_of, encode_trade, pack
 from tradepool.model.trade import Trade
 from tradepool.settings import Settings
-from tradepool.snapshots import write_snapshot
 from tradepool.store import fence, filling
-from tradepool.store.progress import ShardDigest
 from tradepool.store.redis_store import RedisStore
-
-
-@pytest.fixture
-def pool(redis_client, settings):
-    with at_work(redis_client, settings) as pool:
-        yield pool
-
-
-def snapshot(pool: PoolAtWork) -> None:
-    pool.drain()
-    write_snapshot(pool.store, pool.journal, pool.settings.data_dir)
-
-
-def digests(pool: PoolAtWork) -> list[ShardDigest]:
-    return [pool.store.digest(shard) for shard in range(pool.keys.shard_count)]
 
 
 def test_an_empty_server_gets_everything_back(pool):

@@ -4,26 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.pool_at_work import USERS, PoolAtWork, at_work, contents, image_of
+from tests.pool_at_work import USERS, PoolAtWork, contents, digests, image_of, snapshot
 from tests.store_changes import archiving, change, filled, new_trade
 from tradepool.model.kinds import Role
-from tradepool.snapshots import write_snapshot
 from tradepool.store.plan import RecordChange
-
-
-@pytest.fixture
-def pool(redis_client, settings):
-    with at_work(redis_client, settings) as pool:
-        yield pool
-
-
-def snapshot(pool) -> None:
-    pool.drain()
-    write_snapshot(pool.store, pool.journal, pool.settings.data_dir)
-
-
-def digests(pool) -> list[object]:
-    return [pool.store.digest(shard) for shard in range(pool.keys.shard_count)]
 
 
 @pytest.mark.parametrize("from_snapshot", [False, True])

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-
-from tests.conftest import SHARD_COUNT
 from tests.loose_trades import buy
 from tradepool import commanding
 from tradepool.core import Result, TradeCore
 from tradepool.errors import InvalidTrade
-from tradepool.settings import Durability, Settings
-from tradepool.store.watermark import Watermark
 
 USERS = [f"u{number}" for number in range(8)]
 """Of several shards."""
-
-
-@pytest.fixture
-def core(store, redis_client):
-    settings = Settings(durability=Durability.REDIS, shard_count=SHARD_COUNT)
-    return TradeCore(store, Watermark(redis_client, store.keys, listens=False), settings)
 
 
 def add(core: TradeCore, *trades: dict[str, object]) -> list[Result]:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tests.audit_plants import PLANTS, Scene
-from tests.repairing import audit, keys_of, scene_on, slow
+from tests.repairing import audit, keys_of, slow
 from tradepool.audit.repair import repairs
 from tradepool.audit.repair.journaled import newest_records
 from tradepool.audit.report import Finding, RepairState, Severity
@@ -24,12 +24,6 @@ from tradepool.store.keys import BUCKETS
 
 CRITICAL_OF_TRADES = sorted(name for name, rule in RULES.items() if rule.repair is Repair.QUARANTINE)
 CUT_SHORT = '{"at":1,"sta'
-
-
-@pytest.fixture
-def scene(server, tmp_path, monkeypatch):
-    with scene_on(server, tmp_path / "pool", monkeypatch) as made:
-        yield made
 
 
 def states_of(steps):

@@ -6,16 +6,10 @@ import msgspec
 import pytest
 
 from tests.audit_plants import PLANTS
-from tests.repairing import audit, keys_of, scene_on, slow
+from tests.repairing import audit, keys_of, slow
 from tradepool.audit.repair.fixes import CHANGED
 from tradepool.errors import Fenced
 from tradepool.model import codec
-
-
-@pytest.fixture
-def scene(server, tmp_path, monkeypatch):
-    with scene_on(server, tmp_path / "pool", monkeypatch) as made:
-        yield made
 
 
 def looked_at(scene, name):

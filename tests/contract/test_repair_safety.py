@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.audit_plants import PLANTS, Scene
 from tests.faults.simulator.store_contents import actual_contents
 from tests.loose_trades import buy
-from tests.repairing import audit, keys_of, recovered_contents, scene_on
+from tests.repairing import audit, keys_of, recovered_contents
 from tests.varied_trades import trade_on, varied_trades
 from tests.waiting import eventually
 from tradepool.audit.repair import repair_log
@@ -52,12 +52,6 @@ with TradePool.connect(settings) as pool:
 FAULTS = 2
 KILLS = 6
 SEED = 20260_1123
-
-
-@pytest.fixture
-def scene(server, tmp_path, monkeypatch):
-    with scene_on(server, tmp_path / "pool", monkeypatch) as made:
-        yield made
 
 
 def plant(scene, names=MIXTURE):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.audit_plants import PLANTS
 from tests.faults.simulator.store_contents import actual_contents
-from tests.repairing import audit, keys_of, recovered_contents, scene_on
+from tests.repairing import audit, keys_of, recovered_contents
 from tests.store_changes import change
 from tradepool.audit.repair.committing import commit_next
 from tradepool.audit.repair.cures import PERSON
@@ -18,12 +18,6 @@ from tradepool.audit.report import RepairState, Severity
 from tradepool.errors import Corrupt
 from tradepool.model import codec
 from tradepool.model.ledger import Ledger, ledger_id
-
-
-@pytest.fixture
-def scene(server, tmp_path, monkeypatch):
-    with scene_on(server, tmp_path / "pool", monkeypatch) as made:
-        yield made
 
 
 def put_beside(scene, field, *, shard=None, bucket=None):

@@ -11,7 +11,7 @@ import pytest
 from tests.audit_plants import LATER_US, PLANTS, Scene, hold, opened
 from tests.faults.simulator.store_contents import actual_contents
 from tests.loose_trades import buy
-from tests.repairing import NOT_WRITTEN, REPAIRED, audit, keys_of, recovered_contents, scene_on, slow
+from tests.repairing import NOT_WRITTEN, REPAIRED, audit, keys_of, recovered_contents, slow
 from tradepool import TradePool
 from tradepool.audit.report import RepairState
 from tradepool.audit.rules.catalogue import RULES
@@ -37,12 +37,6 @@ OF_THE_POOL = (
 QUICK = ("corrupt_record", "digest", "snapshot_damaged")
 OF_USERS = sorted(set(REPAIRED) - set(OF_THE_POOL))
 QUARANTINED = sorted(name for name in PLANTS if RULES[name].repair is Repair.QUARANTINE)
-
-
-@pytest.fixture
-def scene(server, tmp_path, monkeypatch):
-    with scene_on(server, tmp_path / "pool", monkeypatch) as made:
-        yield made
 
 
 def steps_of(report):

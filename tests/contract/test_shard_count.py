@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from celery.exceptions import Reject
 
 from tasks.app import PoolApp
 from tasks.pool_task import WriteTask
 from tests.loose_trades import buy
-from tests.pool_at_work import PoolAtWork, at_work
+from tests.pool_at_work import at_work
 from tradepool import TradePool
 from tradepool.client.confirmation import Confirmation
 from tradepool.client.schedule import Message
 from tradepool.client.spool import SpoolEntry
 from tradepool.errors import Misconfigured, StoreUnavailable
+from tradepool.fleet.health import read_health
+from tradepool.fleet.state import Watcher
 from tradepool.settings import Settings
 from tradepool.store.keys import Keys
 from tradepool.store.redis_store import RedisStore
 
 REFUSED = r"made with 4 shards, the settings say 8; set TRADEPOOL_SHARD_COUNT=4"
-
-
-@pytest.fixture
-def pool(redis_client, settings) -> Iterator[PoolAtWork]:
-    """A pool of four shards."""
-    with at_work(redis_client, settings) as pool:
-        yield pool
 
 
 @pytest.fixture
@@ -51,6 +44,15 @@ def test_connecting_with_another_count_is_refused(pool, other, settings):
     with pytest.raises(Misconfigured, match=REFUSED):
         TradePool.connect(other)
     TradePool.connect(settings).close()
+
+
+def test_a_look_with_another_count_tells_no_figures(pool, other, settings):
+    with Watcher(other) as watcher:
+        for _ in range(2):
+            with pytest.raises(Misconfigured, match=REFUSED):
+                read_health(watcher)
+    with Watcher(settings) as watcher:
+        assert read_health(watcher).records == 0
 
 
 def test_a_worker_with_another_count_gives_its_messages_back(pool, other):

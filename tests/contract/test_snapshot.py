@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pool_at_work import PoolAtWork, at_work, contents
+from tests.pool_at_work import PoolAtWork, contents
 from tradepool import snapshots
 from tradepool.clock import now_us
 from tradepool.errors import Corrupt, JournalUnavailable, PoolLocked
@@ -30,12 +30,6 @@ from tradepool.files.snapshot_info import (
 )
 from tradepool.model.codec import pack, unpack_trade
 from tradepool.snapshots import write_snapshot
-
-
-@pytest.fixture
-def pool(redis_client, settings):
-    with at_work(redis_client, settings) as pool:
-        yield pool
 
 
 def take(pool: PoolAtWork, wait_s: float = 5.0):

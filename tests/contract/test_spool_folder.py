@@ -16,6 +16,8 @@ import structlog
 from tests.loose_trades import buy
 from tests.waiting import eventually
 from tradepool.client import PoolClient, spool_folder
+from tradepool.client.confirmation import Finished
+from tradepool.client.pending import Pending
 from tradepool.client.spool import NewEntry, Spool
 from tradepool.client.spool_folder import Siblings, open_spool
 from tradepool.errors import Corrupt, Misconfigured, PoolLocked, StoreUnavailable
@@ -170,6 +172,25 @@ def test_a_damaged_spool_of_another_holds_up_nobody_and_is_told_once(folder: str
         assert siblings.take_over(own, patience_s=0) == []
     assert [line["event"] for line in logs].count("a spool cannot be taken over") == 1
     own.close()
+
+
+def test_what_a_command_waits_for_is_told_until_it_has_finished():
+    pending = Pending(Spool(None, entries_max=10), resend_s=60)
+    pending.give([entry("a")])
+    (first,) = pending.schedule.next_batch(10, now_s=0.0)
+    assert pending.oldest_sent("trades", waiting_s=3600) is None
+    assert pending.oldest_sent("trades", waiting_s=0) == first
+    pending.explain(first, "its trade")
+    assert pending.lag().problem == "its trade"
+    pending.finish([Finished(first, None)], [None])
+    assert pending.lag().problem == ""
+
+
+def test_a_spool_that_is_damaged_is_named(nowhere: Settings, tmp_path: Path):
+    file = tmp_path / "bot.spool"
+    file.write_bytes(b"no database" * 1000)
+    with pytest.raises(Corrupt, match=rf"^the spool {file} is damaged: .*; move the file away$"):
+        PoolClient.connect(nowhere, spool=file)
 
 
 def test_a_client_takes_over_at_its_start_and_while_it_runs(

@@ -8,7 +8,6 @@ import redis
 
 from tests.loose_trades import buy
 from tests.store_changes import archiving, cancelled, change, filled, new_trade
-from tradepool.core import TradeCore
 from tradepool.errors import IdempotencyConflict, IllegalTransition, VersionConflict
 from tradepool.journaling.writer import new_lines
 from tradepool.model.archived import archived
@@ -17,11 +16,9 @@ from tradepool.model.commands import AddFill, AddTrade, UpdateTrade
 from tradepool.model.counters import add_counters, contribution
 from tradepool.model.kinds import Role
 from tradepool.model.trade import Trade
-from tradepool.settings import Durability, Settings
 from tradepool.store.indexes import Window
 from tradepool.store.keys import Keys
 from tradepool.store.outbox import OutboxEntry
-from tradepool.store.watermark import Watermark
 
 USER = "ann"
 
@@ -29,13 +26,6 @@ USER = "ann"
 @pytest.fixture
 def shard(store):
     return store.keys.shard_of_user(USER)
-
-
-@pytest.fixture
-def core(store, redis_client):
-    """Writers without a journal: nothing here waits for one."""
-    settings = Settings(durability=Durability.REDIS)
-    return TradeCore(store, Watermark(redis_client, store.keys, listens=False), settings)
 
 
 def closed() -> Trade:

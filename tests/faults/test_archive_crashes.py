@@ -13,9 +13,8 @@ from itertools import chain
 import pytest
 
 from tests.archive_steps import KILLED, PART_TRADES, ROUND_TRIP, SHARD_COUNT, STEPS, stop_at
-from tests.archived_trades import USERS, changed, closed_trade, everything, pages, some_of_each
+from tests.archived_trades import USERS, archive_rows, changed, closed_trade, everything, pages, some_of_each
 from tradepool import TradePool, archiving, errors
-from tradepool.archive.parts import read_rows
 
 QUICK = ("while the lines are written", "after a part is written", "after the first commit")
 
@@ -36,18 +35,13 @@ def pool(server_binary, tmp_path, monkeypatch):
         yield pool
 
 
-def rows_of(pool):
-    folder = pool.settings.data_dir / "archive"
-    return [row.trade_id for part in folder.glob("day=*/part-*.parquet") for row in read_rows(part)]
-
-
 def assert_whole(pool, before, old):
     """Nothing missing or double: right now, and after the next run, which leaves no trade's row twice."""
     assert everything(pool) == before
     assert pool.check_all_trades(deep=True).findings == ()
     pool.archive_closed_trades()
     assert everything(pool) == before
-    assert sorted(rows_of(pool)) == sorted(old)
+    assert sorted(archive_rows(pool)) == sorted(old)
     assert pool.archive_closed_trades().archived == 0
     report = pool.check_all_trades(deep=True)
     assert (report.findings, report.undecided) == ((), ())
@@ -208,5 +202,5 @@ def test_readers_miss_nothing_and_see_nothing_twice_while_trades_move(pool, tmp_
         finally:
             ended.set()
         assert [future.result() for future in watched] == [None] * len(looks)
-    assert len(rows_of(pool)) == 30
+    assert len(archive_rows(pool)) == 30
     assert pool.check_all_trades(deep=True).findings == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from tests.waiting import eventually
 from tradepool.fleet.programs import environment
 from tradepool.settings import Settings
 
-__all__ = ["WorkerNode", "start_worker"]
+__all__ = ["WorkerNode", "log_lines", "start_worker"]
 
 END_TIMEOUT_S = 30.0
 READY_TIMEOUT_S = 60.0
@@ -122,3 +123,8 @@ def start_worker(
     options = ("--loglevel", "INFO", "-P", "threads", "-c", str(threads), *options)
     process = LocalProcess(name, [*command, *options], environment(settings), folder / f"{name}.log")
     return WorkerNode(WorkerContainer(process))
+
+
+def log_lines(node: WorkerNode) -> list[dict[str, Any]]:
+    """What the log of a worker has of events."""
+    return [json.loads(line) for line in node.logs().splitlines() if line.startswith("{")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import pytest
 
 from tests.fleet.conftest import Fleet
 from tests.fleet.trades import journaled_versions, new_trade, new_trades
+from tests.tidy.source_tree import ROOT
 from tests.waiting import eventually
-from tradepool.client import PoolClient
+from tradepool.client import PoolClient, confirming
 from tradepool.client.confirmation import Confirmation
 from tradepool.client.schedule import Message
 from tradepool.client.spool import SpoolEntry
@@ -26,6 +28,8 @@ from tradepool.store.keys import Keys
 from tradepool.store.redis_store import RedisStore
 
 CONFIRM_S = 20.0
+EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs/clients.md").read_text("utf-8"), re.DOTALL)
+SAID = (r"\{'[\w-]+': True\}\n", r"100\n(.*\n)*")
 
 BOT = """
 import sys
@@ -37,6 +41,39 @@ for number in range(1_000_000):
              "amount": 1, "price": 2000}
     print(client.add_trade(trade), flush=True)
 """
+
+
+@pytest.mark.parametrize(("example", "said"), list(zip(EXAMPLES, SAID, strict=True)), ids=["bot", "asyncio"])
+def test_the_bots_that_the_document_shows_do_what_it_says(
+    fleet: Fleet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    example: str,
+    said: str,
+):
+    for name, value in environment(fleet.settings).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "docs/clients.md", "exec"), {"__name__": "__main__"})
+    assert re.fullmatch(said, capsys.readouterr().out)
+    assert list(tmp_path.glob("*.spool"))
+
+
+def test_a_bot_learns_that_its_fill_waits_for_a_trade_that_nobody_has_added(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(confirming, "EXPLAIN_EVERY_S", 0.05)
+    trade = new_trade(trade_id=f"late-{uuid4()}")
+    fill = {"fill_id": "f-1", "role": "entry", "amount": "1", "price": "100"}
+    with PoolClient.connect(fleet.settings) as bot, PoolClient.connect(fleet.settings) as other:
+        bot.add_fill(trade["trade_id"], fill)
+        eventually(lambda: bot.lag().problem)
+        assert f"no trade {trade['trade_id']!r}" in bot.lag().problem
+        assert "TRADEPOOL_VISIBILITY_TIMEOUT_S" in bot.lag().problem
+        other.add_trade(trade)
+        assert bot.flush(CONFIRM_S)
+        assert (bot.lag().problem, bot.rejections) == ("", [])
 
 
 def test_a_trade_opened_and_closed_at_once_is_applied_in_order(fleet: Fleet):

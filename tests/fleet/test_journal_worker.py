@@ -7,14 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 from celery.worker import state
+from structlog.testing import capture_logs
 
-from tasks import reliability
+from tasks import journal_step, reliability
 from tasks.journal_step import EXIT_JOURNAL
 from tasks.reliability import EXIT_QUIET, QuietWatchdog
 from tests.fleet.conftest import Fleet
 from tests.fleet.trades import new_trade
 from tests.waiting import eventually
 from tradepool.client import PoolClient
+from tradepool.errors import Fenced
 from tradepool.files.journal import JOURNAL_NAME
 
 CONFIRM_S = 30.0
@@ -40,6 +42,18 @@ def test_a_damaged_journal_ends_the_worker_with_an_error(own_fleet: Fleet):
     assert worker.process.exit_code == EXIT_JOURNAL
     assert "ChecksumMismatch" in worker.logs()
     log.write_bytes(whole)
+
+
+def test_the_last_line_of_a_worker_whose_journal_has_ended_has_the_reason(monkeypatch: pytest.MonkeyPatch):
+    """The thread that journaled tells it; that this thread is gone is noticed next, and is no news."""
+    monkeypatch.setattr(state, "should_stop", None)
+    with capture_logs() as lines:
+        journal_step._exit_worker(Fenced("another writer has taken over"))
+        journal_step._exit_worker(RuntimeError("the journal's thread has ended"))
+    assert [(line["kind"], line["problem"]) for line in lines] == [
+        ("Fenced", "another writer has taken over")
+    ]
+    assert state.should_stop == EXIT_JOURNAL
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from tests.fleet.nodes import start_worker
+from tests.fleet.nodes import log_lines, start_worker
 from tests.fleet.trades import new_trade, new_trades
 from tests.roles import RoleServers, role_servers
 from tests.waiting import eventually
@@ -100,12 +99,6 @@ def pool_alone(server_binary: Path, tmp_path: Path) -> Iterator[RoleServers]:
         yield running
 
 
-def lines_of(log: str, event: str) -> list[dict[str, object]]:
-    """The lines of a worker's log that tell of `event`."""
-    told = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    return [line for line in told if line["event"] == event]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("right", [TAKING[load_settings().broker_transport], "publish"])
 def test_a_worker_that_is_denied_a_right_says_so_once_and_works_when_it_has_it(
@@ -124,7 +117,7 @@ def test_a_worker_that_is_denied_a_right_says_so_once_and_works_when_it_has_it(
         with PoolClient.connect(pool_alone.settings("bot")) as client:
             assert all(client.confirm(client.add_trades(new_trades(3)), CONFIRM_S).values())
         for node in nodes:
-            (line,) = lines_of(node.logs(), refusal)
+            (line,) = [line for line in log_lines(node) if line["event"] == refusal]
             assert right in str(line["problem"])
             assert "docs/operations.md" in str(line["problem"])
             assert "Traceback" not in node.logs()

@@ -39,6 +39,15 @@ for number in itertools.count():
     print(f"{number:099}", flush=True)
     time.sleep(0.0005)
 """
+TWICE_TALKATIVE = """
+import sys
+from pathlib import Path
+lives = Path(sys.argv[1], "lives").open("a+")
+print("+", end="", file=lives, flush=True)
+if lives.tell() <= 2:
+    print("starting\\nthe disk is full\\n")
+raise SystemExit(7)
+"""
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
 OWNER = """
 import sys
@@ -187,16 +196,20 @@ def test_a_program_that_cannot_be_started_is_tried_again_and_harms_no_other(tmp_
         eventually(lambda: "up" in said(tmp_path, "blocked"))
 
 
-def test_the_pause_before_a_restart_doubles_in_a_crash_loop_and_says_where_to_look(
+def test_the_pause_before_a_restart_doubles_in_a_crash_loop_and_its_reason_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("tradepool.fleet.supervisor.RESTART_PAUSE_MIN_S", 0.01)
-    brief = Program(name="brief", arguments=("-c", "raise SystemExit(7)"))
+    log = tmp_path / "logs" / "brief.log"
+    log.parent.mkdir()
+    log.write_text("said by an earlier fleet\n")
+    brief = Program(name="brief", arguments=("-c", TWICE_TALKATIVE, str(tmp_path)))
     with capture_logs() as logs, Supervisor(Settings(data_dir=tmp_path), [brief]) as supervisor:
         eventually(lambda: supervisor.status()[0].starts > 3)
     assert [entry["restart_in_s"] for entry in logs][:3] == [0.01, 0.02, 0.04]
     assert {entry["exit_code"] for entry in logs} == {7}
-    assert {entry["log"] for entry in logs} == {str(tmp_path / "logs" / "brief.log")}
+    assert {entry["log"] for entry in logs} == {str(log)}
+    assert [entry.get("said") for entry in logs][:3] == ["the disk is full", "the disk is full", None]
 
 
 def test_a_program_that_ran_for_a_while_is_in_no_crash_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

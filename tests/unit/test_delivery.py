@@ -76,7 +76,7 @@ def letters(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
 def app_with(trouble: Callable[[Command], Exception | None] = lambda _: None) -> SimpleNamespace:
     later: list[tuple[dict[str, object], float]] = []
     return SimpleNamespace(
-        settings=Settings(visibility_timeout_s=1),
+        settings=Settings().model_copy(update={"visibility_timeout_s": 1}),
         stopping=threading.Event(),
         services=SimpleNamespace(core=FakeCore(trouble)),
         later=later,

@@ -128,7 +128,22 @@ def test_a_leader_that_is_torn_away_leaves_nobody_waiting(kitchen, threads):
         leader.result(10)
 
 
-def test_who_is_torn_away_while_it_waits_leaves_nobody_waiting(kitchen, threads):
+@pytest.fixture
+def torn() -> Iterator[threading.Event]:
+    """Whether Control-C has torn the main thread away, which it does once, however often it comes."""
+    is_torn = threading.Event()
+
+    def tear_once(*_: object) -> None:
+        if not is_torn.is_set():
+            is_torn.set()
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, tear_once)
+    yield is_torn
+    signal.signal(signal.SIGINT, before)
+
+
+def test_who_is_torn_away_while_it_waits_leaves_nobody_waiting(kitchen, threads, torn):
     """Control-C in a bot's main thread, whose other threads go on."""
     kitchen.may_begin.clear()
     first = threads.submit(kitchen.grouping.make, "a")
@@ -136,7 +151,8 @@ def test_who_is_torn_away_while_it_waits_leaves_nobody_waiting(kitchen, threads)
 
     def tear() -> None:
         eventually(lambda: kitchen.waiting() == 1)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        # One that comes between Python's last look and the wait itself does not end the wait.
+        eventually(lambda: torn.is_set() or signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
 
     tearing = threads.submit(tear)
     with pytest.raises(KeyboardInterrupt):
@@ -147,6 +163,20 @@ def test_who_is_torn_away_while_it_waits_leaves_nobody_waiting(kitchen, threads)
     kitchen.may_begin.set()
     assert [future.result(10) for future in (first, *others)] == ["A", "B"]
     assert kitchen.begun == [["a"], ["b"]]
+
+
+def test_a_leader_that_is_torn_away_while_it_gathers_leaves_nobody_waiting(kitchen, threads):
+    def size_of(call: str) -> int:
+        if call == "b" and kitchen.waiting() == 2 and tears:
+            raise tears.pop()
+        return len(call)
+
+    tears = [SystemExit(1)]
+    kitchen.grouping = Grouping(kitchen.begin, kitchen.finish, size_of=size_of, size_max=SIZE_MAX)
+    first, leader, other = call_one_after_another(kitchen, threads, ["a", "b", "c"])
+    assert (first.result(10), other.result(10)) == ("A", "C")
+    with pytest.raises(SystemExit):
+        leader.result(10)
 
 
 def test_a_call_from_within_another_does_not_wait_for_it(kitchen):
@@ -173,3 +203,16 @@ def test_a_fork_does_not_wait_for_a_leader_that_it_does_not_have(kitchen, thread
     assert os.waitpid(child, 0)[1] == 0
     kitchen.may_begin.set()
     assert leader.result(10) == "A"
+
+
+def test_a_fork_begins_anew_before_it_has_threads_that_could_each_do_so(kitchen, threads):
+    kitchen.may_begin.clear()
+    futures = [threads.submit(kitchen.grouping.make, "a")]
+    eventually(lambda: kitchen.begun)
+    futures.append(threads.submit(kitchen.grouping.make, "b"))
+    eventually(lambda: kitchen.waiting() == 1)
+    if not (child := os.fork()):
+        os._exit(kitchen.waiting())
+    assert os.waitpid(child, 0)[1] == 0
+    kitchen.may_begin.set()
+    assert [future.result(10) for future in futures] == ["A", "B"]

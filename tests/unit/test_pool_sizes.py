@@ -19,8 +19,9 @@ from tradepool.settings import Settings
     [
         (64, {"trades": 40, "tokens": 8, "audit": 8}),
         (16, {"trades": 10, "tokens": 2, "audit": 2}),
-        (2, {"trades": 1, "tokens": 1, "audit": 1}),
-        (1, {"trades": 1, "tokens": 1, "audit": 1}),
+        (8, {"trades": 8, "tokens": 1, "audit": 1}),
+        (2, {"trades": 8, "tokens": 1, "audit": 1}),
+        (1, {"trades": 8, "tokens": 1, "audit": 1}),
     ],
 )
 def test_the_threads_are_divided(threads: int, sizes: dict[str, int]):

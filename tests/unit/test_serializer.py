@@ -61,6 +61,7 @@ def test_what_json_has_no_word_for_travels_as_text(value: object, text: str):
         {"a": "null", "b": [float("nan")]},
         {"a": [None, float("-inf")], None: 1},
         {"a": 2**63, "b": -(2**63)},
+        {"a": 2**64 - 1},
         {"a": [2**64, 2**1000]},
         {"a": "9" * 19, "b": {"c": Decimal("1E+30")}},
         [float("nan"), None],
@@ -151,7 +152,14 @@ def test_a_command_comes_back_as_it_went(command: object):
 
 @pytest.mark.parametrize(
     "message",
-    [{}, {"op": "add_trade"}, {"op": "no such", "command_id": "x", "as_of": 1}, {"op": 3}],
+    [
+        {},
+        {"op": "add_trade"},
+        {"op": "add_trade", "command_id": 1, "as_of": 1, "trade": {}},
+        {"op": "no such", "command_id": "x", "as_of": 1},
+        {"op": 3},
+        {"op": ["add_trade"]},
+    ],
 )
 def test_what_is_no_command_is_refused(message: dict[str, object]):
     with pytest.raises(InvalidTrade):

@@ -24,6 +24,10 @@ HUSH = "hush-hush"
         ("pnl_backend", "abacus", "auto"),
         ("flower_port", "70000", "65535"),
         ("journal_wait_s", "inf", "finite number"),
+        ("visibility_timeout_s", "2", "greater than or equal to 3"),
+        ("flower_basic_auth", "operator", "user:password"),
+        ("flower_basic_auth", "operator:", "user:password"),
+        ("flower_basic_auth", "ann:secret,bob", "user:password"),
     ],
 )
 def test_the_variable_and_its_limits_are_named(monkeypatch, name, value, told):
@@ -45,6 +49,7 @@ def test_a_setting_given_by_hand_is_named_like_a_variable():
         {"redis_password": [HUSH]},
         {"redis_url": [f"redis://:{HUSH}@h/0"]},
         {"flower_basic_auth": {"user": HUSH}},
+        {"flower_basic_auth": HUSH},
         {"flower_port": f"5555:{HUSH}"},
         {"redis_password_file": [HUSH]},
     ],

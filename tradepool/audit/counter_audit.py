@@ -19,7 +19,7 @@ from tradepool.store.redis_store import RedisStore
 
 __all__ = ["CounterAudit"]
 
-_USERS_PAGE = 200
+_USERS_BATCH = 200
 
 
 class CounterAudit:
@@ -35,10 +35,10 @@ class CounterAudit:
     def run(self, before: Mapping[str, int], *, without: Collection[str]) -> None:
         """All users but some; one who has changed since the revisions `before` is read again by himself."""
         users = sorted(self._records.users - set(without))
-        for page in batched(users, _USERS_PAGE):
-            lifetimes = self._store.lifetimes(page)
-            after = self._store.revisions(page)
-            for user_id, lifetime in zip(page, lifetimes, strict=True):
+        for batch in batched(users, _USERS_BATCH):
+            lifetimes = self._store.lifetimes(batch)
+            after = self._store.revisions(batch)
+            for user_id, lifetime in zip(batch, lifetimes, strict=True):
                 if after[user_id] == before.get(user_id):
                     self._check(user_id, lifetime, self._records.totals[user_id])
                 else:

@@ -30,7 +30,7 @@ __all__ = ["IndexAudit"]
 
 Answer = TypeVar("Answer")
 
-_USERS_PAGE = 200
+_USERS_BATCH = 200
 _OPEN_AT = 0.0
 _INDEX_RULES = (index_rules.index_missing, index_rules.index_extra, index_rules.index_order)
 _RECENT = "the recent trades"
@@ -114,7 +114,7 @@ class IndexAudit:
         for trade_id, user_id in self._records.trades.items():
             mine[user_id][trade_id] = self._records.created[trade_id]
         unsound = self._records.unsound
-        for users in batched(self._users, _USERS_PAGE):
+        for users in batched(self._users, _USERS_BATCH):
             keys = [self._store.keys.user_index(self._shard, user_id) for user_id in users]
             for user_id, key, listed in zip(users, keys, self._store.members(keys), strict=True):
                 if not unsound.isdisjoint(listed) or not unsound.isdisjoint(mine[user_id]):
@@ -125,7 +125,7 @@ class IndexAudit:
 
     def _check_symbol_indexes(self) -> None:
         by_symbol, created = self._records.symbols, self._records.created
-        for symbols in batched(sorted(by_symbol), _USERS_PAGE):
+        for symbols in batched(sorted(by_symbol), _USERS_BATCH):
             keys = [self._store.keys.symbol_index(self._shard, symbol) for symbol in symbols]
             for symbol, key, listed in zip(symbols, keys, self._store.members(keys), strict=True):
                 here = {trade_id: created[trade_id] for trade_id in by_symbol[symbol]}
@@ -219,7 +219,7 @@ class IndexAudit:
 
     def _check_claims(self) -> None:
         store = self._store
-        for users in batched(self._users, _USERS_PAGE):
+        for users in batched(self._users, _USERS_BATCH):
             for user_id, held in zip(users, store.claims(users), strict=True):
                 used = self._records.used[user_id]
                 for name, trade_id in _differing(held.idempotency_keys, used.idempotency_keys):

@@ -15,7 +15,7 @@ from tradepool.store.redis_store import RedisStore
 
 __all__ = ["OpenAudit"]
 
-_PAGE = 500
+_BATCH = 500
 
 
 class OpenAudit:
@@ -53,8 +53,8 @@ class OpenAudit:
         self.findings += [*relations.orphans(), *self._records.findings]
 
     def _read(self, record_ids: Iterable[str]) -> None:
-        for page in batched(record_ids, _PAGE):
-            values = self._store.read([(self._shard, record_id) for record_id in page])
-            for record_id, value in zip(page, values, strict=True):
+        for batch in batched(record_ids, _BATCH):
+            values = self._store.read([(self._shard, record_id) for record_id in batch])
+            for record_id, value in zip(batch, values, strict=True):
                 if value is not None:
                     self._records.look_at(record_id, value)

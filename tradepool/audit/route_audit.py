@@ -11,7 +11,7 @@ from tradepool.store.redis_store import RedisStore
 
 __all__ = ["compare_routes"]
 
-_PAGE = 1000
+_BATCH = 1000
 
 
 def compare_routes(store: RedisStore, records: ShardRecords) -> list[Finding]:
@@ -28,8 +28,8 @@ def compare_routes(store: RedisStore, records: ShardRecords) -> list[Finding]:
             unrouted.append(trade_id)
         elif carried != slot:
             findings += route(trade_id, slot, carried)
-    for page in batched(sorted(unrouted), _PAGE):
-        for trade_id, found in zip(page, _routes(store, page), strict=True):
+    for batch in batched(sorted(unrouted), _BATCH):
+        for trade_id, found in zip(batch, _routes(store, batch), strict=True):
             findings += route(trade_id, slot_of_user(owners[trade_id]), found)
     return findings
 

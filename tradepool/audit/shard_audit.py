@@ -38,7 +38,7 @@ from tradepool.store.watermark import Watermark
 
 __all__ = ["Named", "ShardAudit", "newest_of_user"]
 
-_USERS_PAGE = 200
+_USERS_BATCH = 200
 _RULES = (record_rules.missing_in_redis, record_rules.stale_in_redis, record_rules.different_in_redis)
 
 
@@ -181,8 +181,8 @@ class ShardAudit:
     def _noted(self, user_ids: list[str]) -> dict[str, tuple[str, ...]]:
         """What users' last commits have changed, of those of whom that can be read."""
         found: dict[str, tuple[str, ...]] = {}
-        for page in batched(user_ids, _USERS_PAGE):
-            for user_id, ids in zip(page, self._store.noted_changes(page), strict=True):
+        for batch in batched(user_ids, _USERS_BATCH):
+            for user_id, ids in zip(batch, self._store.noted_changes(batch), strict=True):
                 if ids is None:
                     name = self._store.keys.changed(self._shard, user_id)
                     self._findings += key_value(name, "it does not begin with 16 digits")

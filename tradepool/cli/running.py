@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from tradepool.audit.reports.paging import webhook_url
 from tradepool.cli.exits import OK
 from tradepool.cli.opening import AsJson, Embedded
 from tradepool.cli.output import print_json, rows_table
@@ -68,7 +69,8 @@ def up(*, embedded: Embedded = None) -> int:
         else:
             server = stack.enter_context(EmbeddedServer(embedded))
             settings = server.settings(data_dir=embedded)
-        # Without its server the fleet would start and restart for ever.
+        # With one of these wrong the fleet would start and restart for ever.
+        webhook_url(settings)
         check_shard_count(stack.enter_context(connect(settings)), settings.shard_count)
         broker_address(settings)
         free_port(settings.flower_port, setting="TRADEPOOL_FLOWER_PORT")

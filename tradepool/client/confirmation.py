@@ -16,14 +16,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from tradepool.client.applied_ids import applied_ids, names
 from tradepool.client.inquiry import Inquiry
 from tradepool.client.look import Look, Position, take_look
 from tradepool.client.schedule import Message
 from tradepool.client.spool import SpoolEntry
-from tradepool.errors import Corrupt, Misconfigured, Unavailable
+from tradepool.errors import Misconfigured, Unavailable
 from tradepool.logger import Logger
-from tradepool.model.codec import split
-from tradepool.model.ids import SHORT_ID_CHARS, short_id
+from tradepool.model.ids import short_id
 from tradepool.model.positions import parse_position
 from tradepool.store.answers import refusal_in
 from tradepool.store.connection import Client
@@ -64,16 +64,6 @@ class _Applied(NamedTuple):
     shard: int
     position: Position
     is_stale: bool
-
-
-class _Remembered(msgspec.Struct):
-    """What a look needs of a record's JSON, of whatever kind it is."""
-
-    applied: str = ""
-    """The short ids of its newest commands, end to end."""
-
-
-_REMEMBERED = msgspec.json.Decoder(_Remembered)
 
 
 class Confirmation:
@@ -133,6 +123,11 @@ class Confirmation:
         if self._store.generation() != generation:
             return dict.fromkeys(trade_ids, False)
         return {trade_id: self._has_passed(trade_id, look) for trade_id in trade_ids}
+
+    def has(self, trade_id: str) -> bool:
+        """Whether the trade is in the store, journaled or not."""
+        (shard,) = self._store.shards_of_trades([trade_id])
+        return shard is not None and self._store.read([(shard, trade_id)]) != [None]
 
     def _look_for(self, trade_ids: Sequence[str]) -> None:
         """Note where the shards of those of `trade_ids` stand that are in the store."""
@@ -222,11 +217,11 @@ class Confirmation:
         """The `seq` of those whose records name them among the commands that were applied."""
         placed = {e.seq: (shard, e.record_id) for e in entries if (shard := shards[e.seq]) is not None}
         records = list(dict.fromkeys(placed.values()))
-        remembered = dict(zip(records, map(_applied_ids, self._store.read(records)), strict=True))
+        remembered = dict(zip(records, map(applied_ids, self._store.read(records)), strict=True))
         return {
             entry.seq
             for entry in entries
-            if entry.seq in placed and _names(remembered[placed[entry.seq]], short_id(entry.command_id))
+            if entry.seq in placed and names(remembered[placed[entry.seq]], short_id(entry.command_id))
         }
 
     def _shards(self, entries: Sequence[SpoolEntry]) -> dict[int, int | None]:
@@ -277,22 +272,3 @@ class Confirmation:
     def _positions(self, shards: set[int]) -> dict[int, Position]:
         places = sorted(shards)
         return dict(zip(places, map(parse_position, self._store.positions(places)), strict=True))
-
-
-def _applied_ids(value: bytes | None) -> str:
-    """The short ids of the commands that a record remembers, end to end; none of one that cannot be read."""
-    if value is None:
-        return ""
-    try:
-        return _REMEMBERED.decode(split(value)[1]).applied
-    except (Corrupt, msgspec.MsgspecError, UnicodeDecodeError) as problem:
-        log.error("cannot read a record", problem=str(problem))  # noqa: TRY400 - an audit finds the place
-        return ""
-
-
-def _names(applied: str, short: str) -> bool:
-    """Whether one of the ids in `applied` is `short`."""
-    at = applied.find(short)
-    while at % SHORT_ID_CHARS and at >= 0:
-        at = applied.find(short, at + 1)
-    return at >= 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from tradepool import wire
@@ -22,6 +23,8 @@ PAUSE_BACKLOG_S = 0.1
 PAUSE_MAX_S = 1.0
 """While nothing ends."""
 PAUSE_GROWTH = 1.5
+EXPLAIN_EVERY_S = 5.0
+"""How often the first command is looked at that has waited for so long, for what it waits for."""
 
 
 class Confirming:
@@ -31,6 +34,7 @@ class Confirming:
         self._pending = pending
         self._connect = connect
         self._confirmation: Confirmation | None = None
+        self._explain_at_s = time.monotonic() + EXPLAIN_EVERY_S
 
     def run(self) -> None:
         """Confirm until the client stops."""
@@ -64,11 +68,26 @@ class Confirming:
             finished = confirmation.check(under_way)
             if finished:
                 self._pending.finish(finished, [one.rejection or self._not_reserved(one) for one in finished])
+            if time.monotonic() >= self._explain_at_s:
+                self._explain(confirmation)
+                self._explain_at_s = time.monotonic() + EXPLAIN_EVERY_S
         except Exception as problem:  # noqa: BLE001 - the thread's boundary: a client must not fall silent
             self._pending.confirming.failed(problem)
             return 0
         self._pending.confirming.worked()
         return len(finished)
+
+    def _explain(self, confirmation: Confirmation) -> None:
+        """Have the bot learn what its first command waits for: workers leave its trade time to be added."""
+        first = self._pending.oldest_sent(wire.QUEUE_TRADES, waiting_s=EXPLAIN_EVERY_S)
+        if first is None or confirmation.has(first.record_id):
+            self._pending.explain(None)
+        else:
+            self._pending.explain(
+                first,
+                f"the pool has no trade {first.record_id!r}; changes of it wait for its add, for two "
+                "TRADEPOOL_VISIBILITY_TIMEOUT_S of the workers, then they are refused",
+            )
 
     def _not_reserved(self, finished: Finished) -> Rejection | None:
         """What a bot must hear of a reserve that came too late, or under a key that is used up.

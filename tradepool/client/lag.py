@@ -28,7 +28,8 @@ class Lag(msgspec.Struct, frozen=True, kw_only=True):
     """How long the first of them has been waiting, in seconds; 0 when there is none. For what an earlier
     process has left, since this one has it."""
     problem: str = ""
-    """Why nothing can be sent or confirmed at present; empty when it can."""
+    """Why nothing can be sent or confirmed at present, or which trade the first command waits for, because
+    the pool does not have it; empty when all is well."""
 
 
 class Fullness:

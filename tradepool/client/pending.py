@@ -38,6 +38,8 @@ class Pending:
         self.rejections: deque[Rejection] = deque(maxlen=REJECTIONS_KEPT_MAX)
         self.sending = CauseLog(log, "cannot send", is_warning=True)
         self.confirming = CauseLog(log, "cannot confirm", is_warning=True)
+        self._waits = (0, "")
+        """The `seq` of a command, and what is known of why it does not finish."""
         self._fullness = Fullness()
         self._unfinished: dict[str, int] = {}
         self._unsent: set[int] = set()
@@ -106,6 +108,19 @@ class Pending:
                 problem=self._problem(),
             )
 
+    def oldest_sent(self, queue: str, *, waiting_s: float) -> SpoolEntry | None:
+        """What was sent first on `queue` and has not finished, if it has been waiting for so long."""
+        with self.changed:
+            for message in self.schedule.under_way(lambda _: 1).get(queue, ()):
+                entry = message.waiting[0]
+                if time.monotonic() - self._given_at_s[entry.seq] >= waiting_s:
+                    return entry
+        return None
+
+    def explain(self, entry: SpoolEntry | None, problem: str = "") -> None:
+        """Tell `problem` as why `entry` does not finish, until it has; of None: nothing is known."""
+        self._waits = (entry.seq, problem) if entry is not None else (0, "")
+
     def unfinished(self, record_id: str | None = None) -> int:
         """Commands, of one record or of all, that the pool has neither journaled nor refused."""
         return len(self.spool) if record_id is None else self._unfinished.get(record_id, 0)
@@ -115,7 +130,8 @@ class Pending:
         return len(self._unsent)
 
     def _problem(self) -> str:
-        return self.sending.cause or self.confirming.cause
+        seq, waits_for = self._waits
+        return self.sending.cause or self.confirming.cause or (waits_for if seq in self._given_at_s else "")
 
     def _forget(self, entry: SpoolEntry) -> None:
         del self._given_at_s[entry.seq]

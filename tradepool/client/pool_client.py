@@ -78,7 +78,7 @@ class PoolClient:
         """A client of the fleet with these settings (the environment's when None); nothing need run yet.
 
         Raises: PoolLocked when another process has the spool's file open, StoreUnavailable when it cannot
-        be opened, Misconfigured for a setting or a number that is wrong.
+        be opened, Corrupt when it is damaged, Misconfigured for a setting or a number that is wrong.
         """
         settings = settings or load_settings()
         pace = Pace(

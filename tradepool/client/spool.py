@@ -74,15 +74,17 @@ class Spool:
     What `append` took is on disk when it returns (WAL, synchronous=FULL). It holds at most
     `entries_max` commands. One process at a time may have a file open.
 
-    Raises: PoolLocked when another process has the file, StoreUnavailable when it cannot be opened.
+    Raises: PoolLocked when another process has the file, StoreUnavailable when it cannot be opened, Corrupt
+    when it is damaged, or no spool.
     """
 
     def __init__(self, path: Path | None, *, entries_max: int) -> None:
+        self._path = path
         self._entries_max = entries_max
         self._lock = threading.RLock()
         self._lock_file = _locked(path) if path is not None else None
         try:
-            with _translated():
+            with _translated(self._path):
                 self._open(path)
         except BaseException:
             if self._lock_file is not None:
@@ -91,7 +93,7 @@ class Spool:
 
     def append(self, entries: Sequence[NewEntry]) -> list[SpoolEntry]:
         """Keep all of `entries` or none. Raises: StoreUnavailable when full, or the disk refuses."""
-        with self._lock, _translated():
+        with self._lock, _translated(self._path):
             if len(entries) > self.room:
                 raise StoreUnavailable(
                     f"the spool holds {self._count} commands that the pool has not confirmed, and may hold "
@@ -113,7 +115,7 @@ class Spool:
         They are on disk here before they go there: a crash in between leaves some in both, and to send a
         command twice is harmless.
         """
-        with self._lock, other._lock, _translated():
+        with self._lock, other._lock, _translated(self._path):
             rows = other._oldest(min(self.room, BODIES_MAX))
             with self._transaction():
                 kept = self._insert([entry for _, entry in rows if not self._has(entry)])
@@ -123,7 +125,7 @@ class Spool:
 
     def entries(self) -> list[SpoolEntry]:
         """Everything kept, oldest first."""
-        with self._lock, _translated():
+        with self._lock, _translated(self._path):
             rows = self._db.execute(
                 "SELECT seq, command_id, queue, record_id, user_id, beside FROM commands ORDER BY seq"
             )
@@ -134,7 +136,7 @@ class Spool:
         assert len(seqs) <= BODIES_MAX
         marks = ",".join("?" * len(seqs))
         query = f"SELECT seq, body FROM commands WHERE seq IN ({marks})"  # noqa: S608 - question marks only
-        with self._lock, _translated():
+        with self._lock, _translated(self._path):
             return dict(self._db.execute(query, seqs).fetchall())
 
     def remove(self, seqs: Sequence[int]) -> None:
@@ -143,7 +145,7 @@ class Spool:
         That is not forced onto the disk: what a power cut brings back is sent again, and changes nothing. A
         later `append` takes it along, for it syncs all of the log.
         """
-        with self._lock, _translated():
+        with self._lock, _translated(self._path):
             self._db.execute("PRAGMA synchronous=NORMAL")
             try:
                 with self._transaction():
@@ -249,10 +251,11 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translated(path: Path | None) -> Iterator[None]:
+    spool = "the spool in memory" if path is None else f"the spool {path}"
     try:
         yield
     except sqlite3.OperationalError as problem:
-        raise StoreUnavailable(f"the spool cannot be written: {problem}") from problem
+        raise StoreUnavailable(f"{spool} cannot be written: {problem}") from problem
     except sqlite3.DatabaseError as problem:
-        raise Corrupt(f"the spool is damaged: {problem}; move the file away") from problem
+        raise Corrupt(f"{spool} is damaged: {problem}; move the file away") from problem

@@ -29,6 +29,7 @@ _FINISH_S = 8.0
 """Kept of the demo's time for what is under way, the snapshot, the proof and stopping."""
 _TRADING_S_MIN = 5.0
 _READY_TIMEOUT_S = 90.0
+_COMPILE_TIMEOUT_S = 120.0
 _FINISH_TIMEOUT_S = 120.0
 _SNAPSHOT_TIMEOUT_S = 60.0
 _LOOK_EVERY_S = 0.25
@@ -89,6 +90,8 @@ class Stage:
         Raises: StoreUnavailable, JournalUnavailable, Corrupt.
         """
         self._show_until("starting the fleet", self._is_ready, _READY_TIMEOUT_S)
+        # The first demo on a machine would else be over before its book was marked once.
+        self._show_until("compiling the marks, once on a machine", self._is_marked, _COMPILE_TIMEOUT_S)
         # A folder that is used again holds the changes of earlier demos.
         found = self._journal.look()
         trading_from = time.monotonic()
@@ -116,12 +119,12 @@ class Stage:
         return not read_health(self._watcher).is_fenced and all(self._running().values())
 
     def _is_played(self) -> bool:
-        """Whether all is sent, and beat has had the pool audited and marked at least once."""
-        return (
-            self._traders.is_done
-            and self._pool.get_last_audit() is not None
-            and self._pool.get_mark_totals() is not None
-        )
+        """Whether all is sent, and beat has had the pool audited at least once."""
+        return self._traders.is_done and self._pool.get_last_audit() is not None
+
+    def _is_marked(self) -> bool:
+        """Whether beat has had the pool marked at least once."""
+        return self._pool.get_mark_totals() is not None
 
     def _snapshot_since(self, at_us: int) -> bool:
         info = load_snapshot(self._pool.settings.data_dir)

@@ -10,6 +10,7 @@ import msgspec
 from kombu.transport.redis import Channel
 
 from tradepool import wire
+from tradepool.broker import lists_of
 from tradepool.fleet.dead_letters import letter_in
 from tradepool.settings import Settings
 from tradepool.store.address import broker_name
@@ -61,7 +62,7 @@ class BrokerReader:
         self._client = connect_broker(settings)
         self._name = broker_name(settings)
         queues = dict.fromkeys((*wire.QUEUES, *wire.device_queues(settings.pnl_devices)))
-        self._lists = {queue: _lists(queue) for queue in queues}
+        self._lists = {queue: lists_of(queue) for queue in queues}
         self._entry_keys: Sequence[str] = ()
         self._first_seen: dict[str, tuple[object, int]] = {}
 
@@ -159,11 +160,6 @@ class _SentAt(msgspec.Struct):
 
 class _Meta(msgspec.Struct):
     last_run_at: _SentAt | None = None
-
-
-def _lists(queue: str) -> list[str]:
-    """Where kombu keeps the messages of `queue`: a list for each priority."""
-    return [f"{queue}{Channel.sep}{step}" if step else queue for step in Channel.priority_steps]
 
 
 def _together(lists: Sequence[Waiting]) -> Waiting:

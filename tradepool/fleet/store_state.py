@@ -21,6 +21,7 @@ from tradepool.store.audit_reports import ReportName
 from tradepool.store.connection import Client, connect
 from tradepool.store.keys import Keys
 from tradepool.store.redis_store import RedisStore
+from tradepool.store.shard_count import check_shard_count
 from tradepool.store.vitals import BEAT_EVERY_S, JournalLatencies, Memory, StoreVitals, Vitals, WorkerBeat
 
 __all__ = ["SILENT_AFTER_S", "MarksState", "StoreReader", "StoreState", "WorkersState"]
@@ -105,19 +106,26 @@ class StoreReader:
 
     def __init__(self, settings: Settings) -> None:
         self._client: Client = connect(settings)
+        self._shard_count = settings.shard_count
         keys = Keys(settings.shard_count)
         self._store = RedisStore(self._client, keys, settings)
         self._runs = RunBoard(self._store, now_us)
         self._vitals = Vitals(self._client, keys)
         self._devices = settings.pnl_devices
         self._briefs: dict[str, ReportBrief] = {}
+        self._is_counted = False
+        """Whether this store is known to have as many shards as the settings say."""
 
     def read(self, now: int) -> StoreState:
-        """Its state at `now` (µs): one round trip; more while audits run, after one, after a recovery.
+        """Its state at `now` (µs): one round trip; more at first, and while audits run, after one, after a
+        recovery.
 
         Raises: StoreUnavailable, Misconfigured, Corrupt.
         """
+        if not self._is_counted:
+            check_shard_count(self._client, self._shard_count)
         vitals = self._vitals.read(self._devices)
+        self._is_counted = self._is_counted or vitals.created_at > 0
         behind = [head.oldest_at for head in vitals.outboxes if head.oldest_at is not None]
         return StoreState(
             is_fenced=not vitals.is_open,

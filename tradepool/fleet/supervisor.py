@@ -38,6 +38,8 @@ STEADY_AFTER_S = 10.0
 STOP_CHECK_EVERY_S = 0.05
 STOP_TIMEOUT_S = 45.0
 """Above the longest wait of a task, so that what is running finishes."""
+LAST_LINE_BYTES_MAX = 2000
+"""Of what a program said last, as much is told when it ends."""
 LOG_BYTES_MAX = 64 << 20
 """A log beyond this is put aside, replacing the one before, whether or not its program goes on writing."""
 
@@ -140,6 +142,8 @@ class _Kept:
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
         self._started_at = 0.0
+        self._said_before_bytes = 0
+        """How long the log was when it was started last."""
         self._pause_s = RESTART_PAUSE_MIN_S
         self._restart_at: float | None = None
 
@@ -162,7 +166,8 @@ class _Kept:
             self._reap()
             if time.monotonic() - self._started_at >= STEADY_AFTER_S:
                 self._pause_s = RESTART_PAUSE_MIN_S
-            self._start_later("program ended", exit_code=self._process.returncode)
+            said = {"said": line} if (line := self._last_line()) else {}
+            self._start_later("program ended", exit_code=self._process.returncode, **said)
 
     def bound_log(self) -> None:
         """Put the log aside when it is too long, under its program's hands.
@@ -201,6 +206,7 @@ class _Kept:
     def _spawned(self) -> subprocess.Popen[bytes]:
         tied = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid())]
         with self._log.open("ab") as out:
+            self._said_before_bytes = out.tell()
             return subprocess.Popen(
                 [*tied, sys.executable, *self.program.arguments],
                 stdin=subprocess.DEVNULL,
@@ -211,6 +217,19 @@ class _Kept:
                 # Ctrl-C reaches a whole session; the supervisor alone decides in which order they end.
                 start_new_session=True,
             )
+
+    def _last_line(self) -> str:
+        """The end of what it said in its last life: mostly the reason why that is over."""
+        try:
+            with self._log.open("rb") as log:
+                size = log.seek(0, os.SEEK_END)
+                # A log that was put aside meanwhile begins anew.
+                begin = self._said_before_bytes if self._said_before_bytes <= size else 0
+                log.seek(max(begin, size - LAST_LINE_BYTES_MAX))
+                lines = log.read().splitlines()
+        except OSError:
+            return ""
+        return next((line for line in reversed(lines) if line.strip()), b"").decode(errors="replace").strip()
 
     def _start_later(self, event: str, **about: object) -> None:
         """Note when to start it, and say so; each time in a row the pause doubles."""

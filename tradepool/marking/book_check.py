@@ -39,7 +39,7 @@ _SHARDS_AT_ONCE = 8
 """Shards whose rows are digested in one pass over the book."""
 _CHECKS_MAX = 3
 _LOOKS_MAX = 5
-_PAGE = 1000
+_BATCH = 1000
 """Trades that are looked at once more together."""
 _CATCH_UP_S = 30.0
 """How long the book may take to have what the store had, before that is left undecided."""
@@ -130,8 +130,8 @@ class _Check:
                 found = self._digests(self._open_book.book, self._parts_of_book(), shards)
             for shard in shards:
                 suspects = self._suspects(shard, found)
-                for page in batched(sorted(suspects), _PAGE):
-                    self._look_again(shard, page)
+                for batch in batched(sorted(suspects), _BATCH):
+                    self._look_again(shard, batch)
 
     def report(self, at: int, duration_s: float) -> BookCheck:
         return BookCheck(

@@ -23,7 +23,7 @@ __all__ = ["ROWS_FORMAT", "open_positions", "position_in", "position_of", "put",
 ROWS_FORMAT = 1
 """Another number whenever `position_of` makes something else of the same trade: saved books are then void."""
 
-_PAGE = 10_000
+_BATCH = 10_000
 """Trades put into the book at once."""
 
 _log = Logger(__name__)
@@ -100,8 +100,8 @@ def open_positions(store: RedisStore, shard: int) -> Iterator[tuple[Position, in
 
 def put_open(book: Book, store: RedisStore, shard: int) -> None:
     """Put the open trades of a shard into the book. Raises: as `open_positions`."""
-    for page in batched(open_positions(store, shard), _PAGE):
-        put(book, [position for position, _ in page], [version for _, version in page])
+    for batch in batched(open_positions(store, shard), _BATCH):
+        put(book, [position for position, _ in batch], [version for _, version in batch])
 
 
 def put(book: Book, positions: Sequence[Position], versions: Sequence[int]) -> None:

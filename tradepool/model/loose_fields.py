@@ -21,7 +21,7 @@ from tradepool.model.fill_intake import SIDE_ALIASES, fee_fields
 from tradepool.model.kinds import Market, Side, Source
 from tradepool.model.money import parse_decimal
 from tradepool.model.status_words import status_word
-from tradepool.model.times import iso_time, parse_time
+from tradepool.model.times import moment_of, parse_time
 from tradepool.model.trade import DERIVED_NAMES, Trade
 
 __all__ = [
@@ -154,8 +154,8 @@ def _take_aliases(given: dict[str, Any], extra: dict[str, Any]) -> None:
     """The old bots' names; what cannot be taken over stays in `extra`."""
     if given.get("created_at") is None and extra.get("timestamp") is not None:
         time_us = parse_time("timestamp", extra["timestamp"])
-        # As text: the number of µs alone would be read again, and an early one taken for milliseconds.
-        given["created_at"] = iso_time(time_us)
+        # The number of µs alone would be read again, and an early one taken for milliseconds.
+        given["created_at"] = moment_of(time_us)
         if extra["timestamp"] == time_us and isinstance(extra["timestamp"], int):
             del extra["timestamp"]
     if extra.get("pnl") is not None:

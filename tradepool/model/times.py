@@ -11,7 +11,7 @@ from numbers import Integral
 from tradepool.errors import InvalidTrade
 from tradepool.model.money import CONTEXT
 
-__all__ = ["TIME_US_MAX", "check_time", "iso_time", "parse_time"]
+__all__ = ["TIME_US_MAX", "check_time", "iso_time", "moment_of", "parse_time"]
 
 TIME_US_MAX = 253_402_300_799_999_999
 """The last µs of the year 9999."""
@@ -50,7 +50,12 @@ def check_time(field: str, time_us: int, given: object = None) -> int:
 
 def iso_time(time_us: int) -> str:
     """`time_us` as ISO 8601 text in UTC."""
-    return (_EPOCH + time_us * _MICROSECOND).isoformat()
+    return moment_of(time_us).isoformat()
+
+
+def moment_of(time_us: int) -> datetime:
+    """`time_us`, which `parse_time` reads back from it."""
+    return _EPOCH + time_us * _MICROSECOND
 
 
 def _microseconds(value: object) -> int:

@@ -9,7 +9,7 @@ import msgspec
 
 from tradepool.model.codec import DIGEST
 
-__all__ = ["Argument", "DigestChange", "HashFields", "Places", "chunks", "digest_arguments"]
+__all__ = ["Argument", "DigestChange", "HashFields", "Places", "bytes_of", "chunks", "digest_arguments"]
 
 Argument = str | bytes | int
 
@@ -76,6 +76,11 @@ class Places(dict[Any, int]):
     def __missing__(self, argument: str | bytes) -> int:
         self[argument] = place = len(self) + self._first
         return place
+
+
+def bytes_of(argument: Argument) -> bytes:
+    """What the server stores of it: text and bytes of one spelling are one value."""
+    return argument if isinstance(argument, bytes) else str(argument).encode()
 
 
 def digest_arguments(key: int, changes: Mapping[int, DigestChange]) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tradepool.errors import Fenced, Misconfigured
-from tradepool.store.arguments import Argument, Places, chunks
+from tradepool.store.arguments import Argument, Places, bytes_of, chunks
 from tradepool.store.asking import Command, ask_all
 from tradepool.store.connection import Client
 from tradepool.store.fence import current_generation, repair_sha
@@ -166,16 +166,11 @@ class Mender:
 
 
 def _placed(values: Places, arguments: Iterable[Argument]) -> list[int]:
-    return [values[_bytes(argument)] for argument in arguments]
+    return [values[bytes_of(argument)] for argument in arguments]
 
 
 def _expected(values: Places, look: Look) -> int:
     return 0 if look.expected is None else values[look.expected]
-
-
-def _bytes(argument: Argument) -> bytes:
-    # Text and bytes of one spelling are one value, and must be one key of the places.
-    return argument if isinstance(argument, bytes) else str(argument).encode()
 
 
 def _pairs(answer: Any) -> list[tuple[Any, Any]]:

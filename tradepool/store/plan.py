@@ -88,9 +88,12 @@ def claims_of(trade: Trade) -> set[str]:
     Fills the pool made itself (`<trade id>:…`) are nobody else's and need no claim.
     """
     own = f"{trade.trade_id}:"
-    venues = [fill.fill_id for fill in trade.fills if not fill.fill_id.startswith(own)]
-    claim = Keys.fill_claim
-    return {claim(trade.exchange, trade.account_id, trade.symbol, fill_id) for fill_id in venues}
+    claims = set()
+    # A loop: most trades have none, and a comprehension is a call.
+    for fill in trade.fills:
+        if not fill.fill_id.startswith(own):
+            claims.add(Keys.fill_claim(trade.exchange, trade.account_id, trade.symbol, fill.fill_id))
+    return claims
 
 
 def routes_of(keys: Keys, changes: Iterable[RecordChange]) -> dict[str, int]:

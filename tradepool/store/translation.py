@@ -154,7 +154,8 @@ def _misconfigured(problem: BaseException, server: ServerName = STORE) -> Miscon
     if isinstance(problem, NoPermissionError):
         return Misconfigured(
             f"{server.name} denies its user a right: {_words_of(problem)}; "
-            "docs/operations.md has the rule to give it"
+            "start this program with the role that docs/operations.md names for it, or have the server's "
+            "administrator load that release's users (ops/redis/make-users)"
         )
     return Misconfigured(
         f"{server.name} refuses us: {str(problem).rstrip('.')}; "

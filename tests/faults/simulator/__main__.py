@@ -16,6 +16,7 @@ from tests.faults.simulator.breaks import BREAKS
 from tests.faults.simulator.campaign import replay_command, run_seeds, summary
 from tests.faults.simulator.plan import make_plan
 from tests.faults.simulator.run import Outcome
+from tests.saying import say
 
 _JOBS = 2 * (os.cpu_count() or 1)
 """A run waits for most of its time."""
@@ -26,7 +27,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     seeds = [arguments.seed] if arguments.seed is not None else list(arguments.seeds)
     if arguments.show:
-        _say("\n".join(make_plan(seed).show() for seed in seeds))
+        say("\n".join(make_plan(seed).show() for seed in seeds))
         return 0
     gc.freeze()
     started_s = time.monotonic()
@@ -40,7 +41,7 @@ def main() -> int:
                 _report(outcome, arguments.broken)
                 if arguments.first and outcome.violations:
                     break
-    _say(f"{summary(outcomes)}\n{time.monotonic() - started_s:.0f} s with {arguments.jobs} at a time")
+    say(f"{summary(outcomes)}\n{time.monotonic() - started_s:.0f} s with {arguments.jobs} at a time")
     return int(any(outcome.violations for outcome in outcomes))
 
 
@@ -79,20 +80,15 @@ def _count(text: str) -> int:
 
 def _report(outcome: Outcome, broken: str) -> None:
     if outcome.violations:
-        _say(f"seed {outcome.seed}: VIOLATED")
-        _say("\n".join(f"  {violation}" for violation in outcome.violations))
-        _say(f"  kept: {outcome.folder}\n  again: {replay_command(outcome.seed, broken)}")
+        say(f"seed {outcome.seed}: VIOLATED")
+        say("\n".join(f"  {violation}" for violation in outcome.violations))
+        say(f"  kept: {outcome.folder}\n  again: {replay_command(outcome.seed, broken)}")
     else:
         lines, faults = sum(outcome.lines.values()), sum(outcome.faults.values())
         answers = sum(outcome.answers.values())
-        _say(
+        say(
             f"seed {outcome.seed}: {answers} answers, {lines} lines, {faults} faults, {outcome.seconds:.1f} s"
         )
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from tests.fleet.chaos.breaks import BREAKS, VARIABLE
 from tests.fleet.chaos.outcome import table
 from tests.fleet.chaos.plan import FULL_TRADES, FaultKind, make_plan, wanted_counts
 from tests.fleet.chaos.run import run_chaos
+from tests.saying import say
 
 _EACH = "each"
 _ALONE_MIN = 3
@@ -30,7 +31,7 @@ def main() -> int:
         os.environ["TRADEPOOL_BROKER_TRANSPORT"] = arguments.transport
     failed = [faults for faults in _runs(arguments) if not _run(faults, arguments)]
     if failed:
-        _say(f"VIOLATED with faults: {', '.join(failed)}")
+        say(f"VIOLATED with faults: {', '.join(failed)}")
     return 1 if failed else 0
 
 
@@ -46,22 +47,22 @@ def _runs(arguments: argparse.Namespace) -> list[str]:
 def _run(faults: str, arguments: argparse.Namespace) -> bool:
     counts = wanted_counts(faults, arguments.trades)
     if arguments.show:
-        _say("\n".join(map(str, make_plan(arguments.seed, counts))))
+        say("\n".join(map(str, make_plan(arguments.seed, counts))))
         return True
-    _say(f"faults: {faults}")
+    say(f"faults: {faults}")
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{arguments.seed}-"))
     outcome = run_chaos(arguments.seed, arguments.trades, counts, folder)
-    _say(table(outcome) + "\n")
+    say(table(outcome) + "\n")
     if arguments.json:
         arguments.json.write_bytes(msgspec.json.encode(outcome))
     if not outcome.violations:
         shutil.rmtree(folder)
         return True
-    _say("\n".join(f"  {violation}" for violation in outcome.violations))
+    say("\n".join(f"  {violation}" for violation in outcome.violations))
     again = f"--seed {arguments.seed} --trades {arguments.trades} --faults {faults}"
     again += f" --break {arguments.broken}" if arguments.broken else ""
     again += f" --transport {arguments.transport}" if arguments.transport else ""
-    _say(f"  kept: {folder}\n  again: python -m tests.fleet.chaos {again}")
+    say(f"  kept: {folder}\n  again: python -m tests.fleet.chaos {again}")
     return False
 
 
@@ -100,11 +101,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, help="write the outcome to this file")
     parser.add_argument("--show", action="store_true", help="print the plan and run nothing")
     return parser
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

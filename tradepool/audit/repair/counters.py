@@ -28,7 +28,7 @@ from tradepool.store.mending import Look, Write
 __all__ = ["counter_fixes"]
 
 _ATTEMPTS_MAX = 10
-_USERS_PAGE = 200
+_USERS_BATCH = 200
 _SHOWN_MAX = 5
 
 
@@ -44,10 +44,10 @@ def counter_fixes(
     `missing` says whether the store lacks records of which nobody has told: then nothing is counted.
     """
     archived = ArchivedCounts(pool, state.shard)
-    for page in batched(sorted(users), _USERS_PAGE):
+    for batch in batched(sorted(users), _USERS_BATCH):
         wrong = [
             user_id
-            for user_id, lifetime in zip(page, _lifetimes(pool, page), strict=True)
+            for user_id, lifetime in zip(batch, _lifetimes(pool, batch), strict=True)
             if user_id in noted or _differs(lifetime, state.live[user_id])
         ]
         if wrong and missing():

@@ -24,7 +24,7 @@ from tradepool.store.mending import Look, Write
 
 __all__ = ["index_fixes", "route_fixes", "user_fixes"]
 
-_PAGE = 1000
+_BATCH = 1000
 
 
 def index_fixes(pool: RepairedPool, state: ShardState, unsound: frozenset[str], lost: Lost) -> Iterator[Fix]:
@@ -90,13 +90,13 @@ def _ghost_fixes(pool: RepairedPool, state: ShardState, lost: Lost) -> Iterator[
 
 def route_fixes(pool: RepairedPool, state: ShardState, unsound: frozenset[str]) -> Iterator[Fix]:
     """Ids without a slot that do not lead to their trade's user."""
-    for page in batched(sorted(state.unrouted.keys() - unsound), _PAGE):
-        keys = [pool.keys.routes(pool.keys.route_shard(trade_id)) for trade_id in page]
+    for batch in batched(sorted(state.unrouted.keys() - unsound), _BATCH):
+        keys = [pool.keys.routes(pool.keys.route_shard(trade_id)) for trade_id in batch]
         try:
-            found = pool.mender.ask([("HGET", *place) for place in zip(keys, page, strict=True)])
+            found = pool.mender.ask([("HGET", *place) for place in zip(keys, batch, strict=True)])
         except Corrupt:
             continue
-        for trade_id, key, stored in zip(page, keys, found, strict=True):
+        for trade_id, key, stored in zip(batch, keys, found, strict=True):
             slot = slot_of_user(state.unrouted[trade_id])
             if stored != str(slot).encode():
                 yield _route_fix(pool, state, trade_id, key, stored)

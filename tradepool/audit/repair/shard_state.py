@@ -14,6 +14,7 @@ from tradepool.model.counters import add_counters, contribution
 from tradepool.model.ids import slot_of_id
 from tradepool.model.ledger import Ledger, next_expiry
 from tradepool.model.trade import Trade
+from tradepool.store.arguments import bytes_of
 from tradepool.store.keys import Keys
 from tradepool.store.plan import RecordChange, draft_of
 from tradepool.store.translation import text_of
@@ -71,9 +72,9 @@ def beside(keys: Keys, shard: int, record_id: str, content: codec.Record | None)
     for command in draft_of(keys, shard, [change], recent_max=1).commands():
         pairs = list(zip(command.arguments[::2], command.arguments[1::2], strict=False))
         if command.name == "ZADD":
-            found.entries.update({(command.key, _bytes(m)): float(at) for at, m in pairs})
+            found.entries.update({(command.key, bytes_of(m)): float(at) for at, m in pairs})
         elif command.name == "HSET" and command.key != records:
-            found.claims.update({(command.key, _bytes(field)): record_id for field, _ in pairs})
+            found.claims.update({(command.key, bytes_of(field)): record_id for field, _ in pairs})
     return found
 
 
@@ -139,7 +140,3 @@ class ShardState:
 
 
 _NO_RECORD = codec.pack(1, b"{}", codec.TRADE_KIND, codec.NO_STATUS)
-
-
-def _bytes(argument: str | bytes | int) -> bytes:
-    return argument if isinstance(argument, bytes) else str(argument).encode()
