@@ -44,8 +44,11 @@ import sys
 from pathlib import Path
 lives = Path(sys.argv[1], "lives").open("a+")
 print("+", end="", file=lives, flush=True)
-if lives.tell() <= 2:
-    print("starting\\nthe disk is full\\n")
+match lives.tell():
+    case 1:
+        print("starting\\nthe disk is full\\n")
+    case 2:
+        print('{"problem": "the disk is full", "event": "no journal", "level": "critical"}')
 raise SystemExit(7)
 """
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
@@ -209,7 +212,11 @@ def test_the_pause_before_a_restart_doubles_in_a_crash_loop_and_its_reason_is_to
     assert [entry["restart_in_s"] for entry in logs][:3] == [0.01, 0.02, 0.04]
     assert {entry["exit_code"] for entry in logs} == {7}
     assert {entry["log"] for entry in logs} == {str(log)}
-    assert [entry.get("said") for entry in logs][:3] == ["the disk is full", "the disk is full", None]
+    assert [entry.get("said") for entry in logs][:3] == [
+        "the disk is full",
+        "no journal: the disk is full",
+        None,
+    ]
 
 
 def test_a_program_that_ran_for_a_while_is_in_no_crash_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import msgspec
+
 from tradepool.errors import ResourceUnavailable
 from tradepool.files.durable import FileLock
 from tradepool.fleet import leash
@@ -229,7 +231,7 @@ class _Kept:
                 lines = log.read().splitlines()
         except OSError:
             return ""
-        return next((line for line in reversed(lines) if line.strip()), b"").decode(errors="replace").strip()
+        return _in_words(next((line for line in reversed(lines) if line.strip()), b""))
 
     def _start_later(self, event: str, **about: object) -> None:
         """Note when to start it, and say so; each time in a row the pause doubles."""
@@ -249,6 +251,20 @@ class _Kept:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+class _LogLine(msgspec.Struct):
+    event: str
+    problem: str = ""
+
+
+def _in_words(line: bytes) -> str:
+    """What a line of a log says, without the time and place that its JSON may have."""
+    try:
+        told = msgspec.json.decode(line, type=_LogLine)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return line.decode(errors="replace").strip()
+    return f"{told.event}: {told.problem}" if told.problem else told.event.strip()
 
 
 def _end(programs: Sequence[_Kept], hurried: threading.Event) -> None:
