@@ -32,7 +32,7 @@ STAMP := .venv/.installed
 GPU_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo prometheus test test-slow test-atomic faults audits chaos soak gpu-test gpu-bench gpu-files check format format-check lint types layers lock docs clean python-version
+.PHONY: help setup demo prometheus test test-slow test-celery faults audits chaos soak gpu-test gpu-bench gpu-files check format format-check lint types layers lock docs clean python-version
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -71,8 +71,8 @@ test: setup ## the tests, under five minutes on two cores
 test-slow: setup ## the long tests alone
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m slow
 
-test-atomic: setup ## the fleet's tests, long ones too, with TRADEPOOL_BROKER_TRANSPORT=atomic
-	@TRADEPOOL_BROKER_TRANSPORT=atomic $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests/fleet
+test-celery: setup ## the fleet's tests, long ones too, with TRADEPOOL_BROKER_TRANSPORT=celery
+	@TRADEPOOL_BROKER_TRANSPORT=celery $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests/fleet
 
 faults: setup ## 200 seeds of writers against kills, crashes, full disks and cut wires: nothing lost, nothing doubled
 	@$(BIN)/python -m tests.faults.simulator --seeds $(SEEDS)

@@ -83,8 +83,8 @@ class Settings(BaseSettings):
     """The broker's password, in place of the one in `TRADEPOOL_BROKER_URL`."""
     broker_password_file: Path | None = None
     """A file that holds nothing but the broker's password."""
-    broker_transport: Literal["celery", "atomic"] = "celery"
-    """How workers take messages: as Celery does, or `atomic`, in one step with noting them as unfinished."""
+    broker_transport: Literal["celery", "atomic"] = "atomic"
+    """How workers take messages: `atomic`, in one step with noting them as unfinished, or as Celery does."""
     data_dir: Path = Path("pool-data")
     """Where `trade_pool.log` and its segments, `trades.json`, the checkpoint and the archive live."""
 
