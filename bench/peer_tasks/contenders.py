@@ -82,7 +82,7 @@ _RQ = ("rq.cli", "worker-pool", "-q", "-n", str(PROCESSES))
 CONTENDERS = (
     _fleet("tradepool, chunks", is_chunked=True, transport="atomic", items=20_000),
     _fleet("tradepool, a message per trade", is_chunked=False, transport="atomic", items=2_000),
-    _fleet("tradepool, a message per trade, Celery's take", is_chunked=False, transport="celery", items=2_000),
+    _fleet("tradepool, a message per trade, celery take", is_chunked=False, transport="celery", items=2_000),
     Contender(
         name="celery",
         app="celery_app",
