@@ -18,6 +18,7 @@ from tests.fleet.atomic_consumer import StockTransport, TurnedConsumer, publishe
 from tests.tcp_proxy import TcpProxy
 from tests.waiting import eventually
 from tradepool.server.embedded import EmbeddedServer
+from tradepool.settings import load_settings
 
 Publish = Callable[..., None]
 LONG_S = 3600
@@ -484,4 +485,4 @@ def test_the_setting_decides_for_every_form_of_a_brokers_address(name: str, tran
                 assert connection.transport_cls in ("redis", "rediss")
                 assert connection.get_transport_cls() is transport
     finally:
-        choose_transport("celery")
+        choose_transport(load_settings().broker_transport)

@@ -7,12 +7,13 @@ import signal
 
 import pytest
 import redis
-from kombu import Connection
+from kombu import Connection, transport
 from kombu.transport.redis import Channel, QoS
 from redis.lock import Lock
 
 from tasks import reliability
 from tasks.config import celery_settings
+from tasks.transport import choose_transport
 from tests.fleet.conftest import Fleet
 from tests.fleet.nodes import WorkerNode
 from tests.fleet.trades import journaled_versions, new_trades
@@ -43,7 +44,15 @@ def unguarded(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture
-def holding_channel(server: EmbeddedServer):
+def kombus_own(monkeypatch: pytest.MonkeyPatch):
+    """kombu's own transport, whichever this process has chosen before."""
+    monkeypatch.setattr(transport, "TRANSPORT_ALIASES", dict(transport.TRANSPORT_ALIASES))
+    monkeypatch.setattr(transport, "_transport_cache", {})
+    choose_transport("celery")
+
+
+@pytest.fixture
+def holding_channel(server: EmbeddedServer, kombus_own: None):
     """A channel that holds one unacknowledged message."""
     with Connection(server.url.replace("unix://", "redis+socket://").removesuffix("?db=0")) as connection:
         channel = connection.channel()
