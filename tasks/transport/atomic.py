@@ -122,7 +122,7 @@ class AtomicChannel(_Channel):
         self._put_back_lost()
         self._exchange = exchange = Exchange(
             beginning=uuid4().hex,
-            room=self.qos.room(),
+            room=self._room(),
             queues=tuple(self._queue_cycle.consume(len(self.active_queues))),
             unnoted=frozenset(self._unnoted_queues),
             acknowledged=tuple(self._unsettled.tags(TAGS_MAX)),
@@ -133,6 +133,10 @@ class AtomicChannel(_Channel):
         self._in_poll = connection
         # Not after a ping: one that fails would connect anew, and send this where nobody reads the answer.
         connection.send_command(*exchange.command(keys), check_health=False)
+
+    def _room(self) -> int:
+        """How many messages to take: one without an event loop, where `drain_events` means that many."""
+        return int(self.qos.room() if self.connection.cycle.has_loop else min(self.qos.room(), 1))
 
     def _brpop_read(self, **_options: Any) -> bool:
         """Deliver what has arrived. Raises: Empty when no message has; the connection's errors."""
@@ -158,8 +162,7 @@ class AtomicChannel(_Channel):
         connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP", check_health=False)
         with explaining_tracking():
             connection.read_response()
-        # Loaded, not sent with the first call: so come kombu's own scripts, and a login that may run them
-        # need not be allowed EVAL. A server may also drop what only EVAL brought.
+        # Loaded, as kombu's own scripts are: a login that may run those need not be allowed EVAL.
         connection.send_command("SCRIPT", "LOAD", SCRIPT, check_health=False)
         connection.read_response()
         self._prepared = connection._sock  # noqa: SLF001 - as above

@@ -476,6 +476,17 @@ def test_without_an_event_loop_messages_come_and_acknowledgements_go_at_once(
         queue.close()
 
 
+def test_without_a_loop_each_call_brings_one_message(url: str, publish: Publish):
+    """Who awaits a number of answers, as of `control.revoke(reply=True, limit=2)`, counts its calls."""
+    publish("a", "1", "2")
+    with Connection(url, transport=AtomicTransport) as connection:
+        came: list[object] = []
+        with connection.Consumer([Queue("a")], on_message=came.append):
+            for number in (1, 2):
+                connection.drain_events(timeout=5)
+                assert len(came) == number
+
+
 @pytest.mark.parametrize(("name", "transport"), [("celery", StockTransport), ("atomic", AtomicTransport)])
 def test_the_setting_decides_for_every_form_of_a_brokers_address(name: str, transport: type):
     try:
